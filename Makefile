@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SPACE  ?= search_spaces/lm.yaml
 
-.PHONY: search ui replay test lint format fuzz audit bench docs clean help
+.PHONY: search ui replay test lint format fuzz audit bench bench-rehearsal docs clean help
 
 help:
 	@echo "make search   set up and run a search: SPACE=$(SPACE), or another of search_spaces/:"
@@ -16,7 +16,8 @@ help:
 	@echo "make format   format the code"
 	@echo "make fuzz     read 2,000 mutations of each kind of file that others may have made"
 	@echo "make audit    ask OSV for known vulnerabilities of what is installed; needs a network"
-	@echo "make bench    measure training and searches beside others, and how their cost grows"
+	@echo "make bench    measure training and searches beside others, and what they cost, for hours"
+	@echo "make bench-rehearsal   run the quick mode of each of these measurements, for minutes"
 
 search: $(VENV)/.installed
 	$(BIN)/tuner search --space $(SPACE)
@@ -59,23 +60,23 @@ audit: $(VENV)/.installed
 	build/audit/bin/pip-audit --vulnerability-service osv --skip-editable \
 	  --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
+# Some hours on two cores. `bench/gpu.py --help` says how to measure a GPU.
+RESULT = --out docs/bench/$(1).cpu.json
 bench: $(VENV)/.installed-dev
-	$(BIN)/python bench/fusion.py --out docs/bench/fusion.cpu.json --plot docs/bench/fusion.cpu.png
-	$(BIN)/python bench/search.py
+	$(BIN)/python bench/fusion.py $(call RESULT,fusion) --plot docs/bench/fusion.cpu.png
+	$(BIN)/python bench/makespan.py $(call RESULT,makespan) --plot docs/bench/makespan.cpu.png
 	$(BIN)/python bench/search_quality.py replay
-	$(BIN)/python bench/overhead.py
-	$(BIN)/python bench/refill.py
-	$(BIN)/python bench/order.py
-	$(BIN)/python bench/makespan.py
-	$(BIN)/python bench/tracking.py
-	$(BIN)/python bench/report.py
-	$(BIN)/python bench/stack.py
-	$(BIN)/python bench/tokenizer.py
-	$(BIN)/python bench/preparation.py
-	$(BIN)/python bench/generation.py
-	$(BIN)/python bench/scaling.py
-	$(BIN)/python bench/transfer.py --out docs/bench/transfer.cpu.json --plot docs/bench/transfer.cpu.png
+	$(BIN)/python bench/search_quality.py replay --study curves
+	$(BIN)/python bench/transfer.py $(call RESULT,transfer) --plot docs/bench/transfer.cpu.png
+	$(BIN)/python bench/overhead.py $(call RESULT,overhead)
+	$(BIN)/python bench/load.py $(call RESULT,load)
+	$(BIN)/python bench/stack.py $(call RESULT,stack)
+	$(BIN)/python bench/tokenizer.py $(call RESULT,tokenizer) --plot docs/bench/tokenizer.cpu.png
 	$(BIN)/python bench/benchmarks_page.py
+
+# The quick modes of all benches, also on a machine without a GPU; the tests run one of them, in turn.
+bench-rehearsal: $(VENV)/.installed-dev
+	TUNER_REHEARSAL=all $(BIN)/pytest tests/e2e/test_bench_rehearsal.py
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

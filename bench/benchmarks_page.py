@@ -1,169 +1,130 @@
-"""Write docs/benchmarks.md from the results in docs/bench/.
+"""Write docs/benchmarks.md, and the pages of single benches, from the results in docs/bench/.
 
-    python bench/benchmarks_page.py            write the page
-    python bench/benchmarks_page.py --check    fail if the page does not match the results
+    python bench/benchmarks_page.py            write the pages
+    python bench/benchmarks_page.py --check    fail if a page does not match the results
 
-A result is a file NAME.cpu.json or NAME.cuda.json in the format of parts/measuring.py, or
-gpu.PART.json of bench/gpu.py; its picture, if there is one, is NAME.cpu.png beside it. The page has
-no number that was not measured.
+A result is a file NAME.cpu.json in the format of parts/measuring.py, or gpu.PART.json of
+bench/gpu.py; its picture, if there is one, lies beside it as PNG. The pages have no number that was
+not measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parts.measuring import ROOT, cell, goal_line, is_met
+from parts.measuring import BENCH, ROOT, cell, goal_line, is_met
 
-RESULTS = ROOT / "docs" / "bench"
-PAGE = ROOT / "docs" / "benchmarks.md"
+DOCS = ROOT / "docs"
+RESULTS = DOCS / "bench"
+LAST_COMMIT = "e46d9ad"  # that has the code of the finished experiments
 
 
 class Bench(NamedTuple):
-    """Section of a bench on the page.
+    """Section of a bench.
 
     Attributes:
         title: title of the section.
-        what: text about what the bench measures.
-        on_gpu: options of its command on a GPU; None if it has no GPU mode.
+        page: its own page in docs/bench; empty for a section of docs/benchmarks.md.
+        what: text about what was measured; by default the docstring of the bench says it.
     """
 
     title: str
-    what: str
-    on_gpu: str | None = "--device cuda"
+    page: str = ""
+    what: str = ""
 
 
 BENCHES = {
-    "fusion": Bench(
-        "Training steps",
-        "Useful tokens a second of all trials together, and the share of the device's peak that "
-        "they use: our stack beside a plain training loop, several such processes, and "
-        "`torch.func.vmap`.",
+    "search_quality": Bench("Does the search search well?", "search_quality.md"),
+    "search_quality_curves": Bench("Where curves cross", "search_quality_curves.md"),
+    "fusion": Bench("Training steps"),
+    "makespan": Bench("A whole search"),
+    "transfer": Bench("From a proxy to its target"),
+    "stack": Bench("Servers of a team"),
+    "overhead": Bench("What a search costs beside training", "overhead.md"),
+    "load": Bench("How much a home holds", "load.md"),
+    "tokenizer": Bench("The tokenizer beside others", "tokenizer.md"),
+}
+GPU = {
+    "gpu.law": Bench("The law on a GPU"),
+    "gpu.kernel": Bench("The update on a GPU"),
+    "gpu.fusion": Bench("Training steps on a GPU"),
+    "gpu.profile": Bench("Time of a tick on a GPU"),
+    "gpu.search": Bench("Searches on a GPU"),
+}
+FINISHED = {
+    "report": Bench(
+        "What a report costs",
+        "report.md",
+        "Making the page of a search (`tuner report`), importances included, and its PNGs "
+        "(`--png`). Of the size, 4.8 MB are Plotly's script, so that the page needs no network. "
+        "The first page of a process also imports what draws and counts.",
     ),
     "precision": Bench(
         "Losses in bfloat16",
-        "Trials of lm.yaml in float32, with products in bfloat16, and in float32 with another "
+        what="Trials of lm.yaml in float32, with products in bfloat16, and in float32 with another "
         "seed: what the dtype changes, beside what chance changes.",
-        None,
     ),
-    "makespan": Bench(
-        "A whole search",
-        "Time of a complete search: ours beside Ray Tune with a process per trial, Optuna with a "
-        "pool of processes, and a plain training loop under Optuna.",
-        "--device cuda --space search_spaces/lm_gpu.yaml",
-    ),
-    "refill": Bench("Idle slots", "The share of slot time in which no trial trains."),
+    "refill": Bench("Idle slots", what="The share of slot time in which no trial trains."),
     "order": Bench(
         "Order of reports",
-        "The share of slot time that a search loses because the order of its reports does not "
+        what="The share of slot time that a search loses because the order of its reports does not "
         "depend on timing, in searches on made-up slots.",
-        None,
     ),
     "scaling": Bench(
         "How cost grows",
-        "Exponents of cost by concurrent trials, by sizes of the model, and by number of trials of "
-        "a search.",
-    ),
-    "transfer": Bench(
-        "From a proxy to its target",
-        "How far the best learning rate moves over widths and depths, with the factors of a proxy "
-        "and without them, and the loss of a target with the rate of its proxy.",
-        None,
+        what="Exponents of cost by concurrent trials, by sizes of the model, and by number of "
+        "trials of a search.",
     ),
 }
-# Parts of bench/gpu.py; a part has a section once it has a result.
-GPU_PARTS = {
-    "law": Bench(
-        "The law on a GPU",
-        "Is a trial a pure function of its specification: beside others, in any slot, after a "
-        "refill, resumed, in a new process, without graphs, and in stacks of other widths? And "
-        "what does determinism cost?",
-    ),
-    "kernel": Bench(
-        "The update on a GPU",
-        "The Triton kernel of AdamW: its errors against float64, and the bytes that it moves, as a "
-        "share of what a large copy moves in the same time.",
-    ),
-    "fusion": Bench(
-        "Training steps on a GPU",
-        "Useful tokens a second of a stack beside plain loops, one and several processes that "
-        "share the GPU, eager and compiled, and `torch.func.vmap`.",
-    ),
-    "profile": Bench(
-        "Time of a tick on a GPU",
-        "The largest kernels, the gaps between kernels, what refills and reports cost, and the "
-        "calibrated number of slots beside the best one.",
-    ),
-    "search": Bench(
-        "Searches on a GPU",
-        "A shrunk `lm_gpu.yaml` beside Ray Tune and Optuna, its model at its real size, and a "
-        "replay.",
-    ),
-}
-KINDS = {"cpu": "CPU", "cuda": "GPU"}
-_GPU = "gpu."  # begins the names of the parts of bench/gpu.py
-ELSEWHERE = {
-    "how well it searches": "bench/search_quality.md",
-    "and where curves cross": "bench/search_quality_curves.md",
-    "what a search costs beside training": "bench/overhead.md",
-    "what a report costs": "bench/report.md",
-    "how much a home holds": "bench/load.md",
-    "the tokenizer beside others": "bench/tokenizer.md",
-}
+ALL = {**BENCHES, **GPU, **FINISHED}
+Results = Mapping[str, Mapping[str, Any]]  # name of a bench → its result
 
 
-def command(name: str, kind: str) -> str | None:
-    """Return the command that measures a bench and writes its result for this page."""
-    if name.startswith(_GPU):
-        part = name.removeprefix(_GPU)
-        how = f"python bench/gpu.py --part {part} --out docs/bench"
-        return how if kind == "cuda" else None
-    words = ["python", f"bench/{name}.py"]
-    if kind == "cuda":
-        on_gpu = BENCHES[name].on_gpu if name in BENCHES else "--device cuda"
-        if on_gpu is None:
-            return None
-        words.append(on_gpu)
-    where = f"docs/bench/{name}.{kind}"
-    return " ".join([*words, f"--out {where}.json --plot {where}.png"])
-
-
-def results(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """Read the results of a folder as (bench, kind of device) → result."""
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read the results of a folder as bench → result."""
     result_by_bench = {}
     for path in sorted(folder.glob("*.*.json")):
-        name, kind = path.name.split(".")[:2]
-        if name == "gpu" and kind in GPU_PARTS:
-            name, kind = f"{_GPU}{kind}", "cuda"
-        if kind not in KINDS:
-            raise SystemExit(f"{path}: a result is called NAME.cpu.json or NAME.cuda.json")
+        name, kind = path.name.removesuffix(".json"), "cuda"
+        if name not in GPU:
+            name, _, kind = name.rpartition(".")
+            if kind != "cpu" or name not in ALL:
+                raise SystemExit(f"{path}: a result is called BENCH.cpu.json or gpu.PART.json")
         result = json.loads(path.read_text(encoding="utf-8"))
         if (result["bench"], result["about"]["kind"]) != (name, kind):
             measured = f"{result['bench']} on {result['about']['kind']}"
             raise SystemExit(f"{path} is a result of {measured}; call it so")
         if result["about"].get("rehearsal"):
             raise SystemExit(f"{path} is of a rehearsal, which says nothing; remove it")
-        result_by_bench[name, kind] = result
+        result_by_bench[name] = result
     return result_by_bench
 
 
-def page(
-    result_by_bench: Mapping[tuple[str, str], Mapping[str, Any]], pictures: Sequence[str] = ()
-) -> str:
-    """Return the page as Markdown.
+def pages(result_by_bench: Results, pictures: Sequence[str] = ()) -> dict[Path, str]:
+    """Return path → Markdown of all pages.
 
     Args:
-        result_by_bench: (bench, kind) → result.
+        result_by_bench: bench → result.
         pictures: names of the picture files.
     """
-    parts = [f"{_GPU}{part}" for part in GPU_PARTS if (f"{_GPU}{part}", "cuda") in result_by_bench]
-    others = {name for name, _ in result_by_bench} - BENCHES.keys() - {*parts}
-    names = [*BENCHES, *parts, *sorted(others)]
-    elsewhere = ", ".join(f"[{what}]({where})" for what, where in ELSEWHERE.items())
+    own = {
+        RESULTS / ALL[name].page: "\n".join(
+            [f"# {ALL[name].title}", *_section(name, result, pictures), ""]
+        )
+        for name, result in result_by_bench.items()
+        if ALL[name].page
+    }
+    return {DOCS / "benchmarks.md": page(result_by_bench, pictures), **own}
+
+
+def page(result_by_bench: Results, pictures: Sequence[str] = ()) -> str:
+    """Return docs/benchmarks.md; arguments as for `pages`."""
+    names = [name for name in ALL if name in result_by_bench]
     lines = [
         "# Benchmarks",
         "",
@@ -172,80 +133,63 @@ def page(
         "the median of all rounds, followed by minimum and maximum. Ratios are computed round by "
         "round, because a busy minute of the machine slows both sides of a round.",
         "",
-        f"On separate pages: {elsewhere}.",
-        "",
-        "| | " + " | ".join(KINDS.values()) + " |",
-        "|---|" + "---|" * len(KINDS),
+        "| | |",
+        "|---|---|",
     ]
     for name in names:
-        cells = [
-            _in_short(result_by_bench.get((name, kind)), command(name, kind), kind)
-            for kind in KINDS
-        ]
-        anchor = _title(name).lower().replace(" ", "-")
-        lines.append(f"| [{_title(name)}](#{anchor}) | " + " | ".join(cells) + " |")
+        bench = ALL[name]
+        anchor = bench.title.lower().replace(" ", "-")
+        where = f"bench/{bench.page}" if bench.page else f"#{anchor}"
+        lines.append(f"| [{bench.title}]({where}) | {_in_short(result_by_bench[name])} |")
     for name in names:
-        lines += ["", f"## {_title(name)}"]
-        bench = _bench(name)
-        if bench is not None:
-            lines += ["", bench.what]
-        for kind in KINDS:
-            picture = f"{name}.{kind}.png"
-            lines += _section(name, kind, result_by_bench.get((name, kind)), picture in pictures)
-    missing = [f"{_GPU}{part}" for part in GPU_PARTS if f"{_GPU}{part}" not in parts]
+        if not ALL[name].page:
+            section = _section(name, result_by_bench[name], pictures)
+            lines += ["", f"## {ALL[name].title}", *section]
+    missing = [name for name in GPU if name not in result_by_bench]
     if missing:
-        lines += [
-            "",
-            "## More on a GPU",
-            "",
-            f"So far {_missing('cuda')}. These commands measure:",
-            "",
-        ]
-        lines += [f"- {_title(name)}: `{command(name, 'cuda')}`" for name in missing]
+        lines += ["", "## On a GPU", "", "So far no GPU was available. These commands measure:", ""]
+        how = "python bench/gpu.py --out docs/bench --part"
+        lines += [f"- {GPU[name].title}: `{how} {name.removeprefix('gpu.')}`" for name in missing]
     return "\n".join([*lines, ""])
 
 
-def _bench(name: str) -> Bench | None:
-    return BENCHES.get(name) or GPU_PARTS.get(name.removeprefix(_GPU))
+def _described(name: str) -> list[str]:
+    """Return the paragraphs about a bench; indented ones are for those who run it."""
+    if ALL[name].what:
+        return [ALL[name].what]
+    folder, _, stem = name.removesuffix("_curves").rpartition(".")
+    source = BENCH / (f"parts/{folder}/{stem}.py" if folder else f"{stem}.py")
+    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    return [each for each in text.split("\n\n") if not each.startswith("    ")]
 
 
-def _title(name: str) -> str:
-    bench = _bench(name)
-    return name if bench is None else bench.title
-
-
-def _in_short(result: Mapping[str, Any] | None, command: str | None, kind: str) -> str:
-    """Return the cell of a bench on a kind of device."""
-    if result is None:
-        return "–" if command is None else _missing(kind)
+def _in_short(result: Mapping[str, Any]) -> str:
+    """Return the cell of a bench."""
     date, goals = result["about"]["date"], result["goals"]
     if not goals:
         return f"measured on {date}"
     return f"{sum(map(is_met, goals))} of {len(goals)} goals met on {date}"
 
 
-def _missing(kind: str) -> str:
-    return "no GPU was available" if kind == "cuda" else "not measured yet"
-
-
-def _section(
-    name: str, kind: str, result: Mapping[str, Any] | None, has_picture: bool
-) -> Iterator[str]:
-    """Yield the lines about a bench on one kind of device."""
-    if result is None:
-        how = command(name, kind)
-        if how is not None:
-            yield from ["", f"**{KINDS[kind]}**: {_missing(kind)}; `{how}` measures it."]
-        return
+def _section(name: str, result: Mapping[str, Any], pictures: Sequence[str]) -> Iterator[str]:
+    """Yield the lines about a bench; on its own page it has all paragraphs, else the first."""
+    for paragraph in _described(name)[: None if ALL[name].page else 1]:
+        yield from ["", paragraph]
+    if name in FINISHED:
+        yield from ["", f"A finished experiment: commit {LAST_COMMIT} has its code."]
     about = result["about"]
-    cores = f", {about['cores']} cores" if kind == "cpu" else ""
-    yield from ["", f"### {KINDS[kind]}: {about['device']}{cores}", ""]
-    yield f"Measured on {about['date']} by `{about['command']}`, with a load of {about['load']:g}"
+    on_gpu = about["kind"] == "cuda"
+    device = about["device"] if on_gpu else f"{about['device']}, {about['cores']} cores"
+    yield from ["", f"### {'GPU' if on_gpu else 'CPU'}: {device}", ""]
+    load = "" if about["load"] is None else f", with a load of {about['load']}"
+    yield f"Measured on {about['date']} by `{about['command']}`{load}"
     yield f"({', '.join(f'{package} {each}' for package, each in about['versions'].items())})."
     for table in result["tables"]:
         yield from ["", f"**{_escaped(table['title'])}**", "", *_rows(table)]
-    if has_picture:
-        yield from ["", f"![{_title(name)}, {about['device']}](bench/{name}.{kind}.png)"]
+    picture = f"{name}.png" if on_gpu else f"{name}.cpu.png"
+    if picture in pictures:
+        folder = "" if ALL[name].page else "bench/"
+        yield from ["", f"![{ALL[name].title}, {about['device']}]({folder}{picture})"]
     if result["goals"]:
         yield from ["", "Goals:", ""]
         yield from (_goal(each) for each in result["goals"])
@@ -274,21 +218,18 @@ def _escaped(text: str) -> str:
     return "`".join(parts)
 
 
-def made() -> str:
-    """Return the page of the results in docs/bench/."""
-    return page(results(RESULTS), [path.name for path in RESULTS.glob("*.png")])
-
-
 def main() -> int:
-    """Write or check the page."""
+    """Write or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--check", action="store_true", help="only check the page")
+    parser.add_argument("--check", action="store_true", help="only check the pages")
     options = parser.parse_args()
-    if not options.check:
-        PAGE.write_text(made(), encoding="utf-8")
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != made():
-        print("docs/benchmarks.md does not match the results: run python bench/benchmarks_page.py")
-        return 1
+    made = pages(results(RESULTS), [path.name for path in RESULTS.glob("*.png")])
+    for path, text in made.items():
+        if not options.check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            print(f"{path} does not match the results: run python bench/benchmarks_page.py")
+            return 1
     return 0
 
 

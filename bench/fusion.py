@@ -1,7 +1,7 @@
 """Training speed of a stack, beside plain training loops, several processes, and vmap.
 
-    python bench/fusion.py                      three sizes, some minutes
-    python bench/fusion.py --device cuda        on a GPU, in bfloat16
+    python bench/fusion.py                      four sizes, some minutes
+    python bench/fusion.py --sizes 50M --fresh  one size; processes that do not fit all at once
     python bench/fusion.py --quick              a tiny model, once, as a test of the bench
     python bench/fusion.py --out FILE.json --plot FILE.png
 
@@ -9,28 +9,28 @@ The stack is measured alone first, at K = 1, 2, 4 … trials, until more trials 
 these sides alternate, each in processes of its own: the stack at its best K; a plain training loop
 of torch's own parts (fused AdamW), eager and compiled; P of these loops at one time; and vmap over
 a stack of such models, at its own best K. The bench counts useful tokens of all trials, after
-warm-up. All sides train the same trials, and the bench fails if their first losses differ. On a CPU
-the stack has a process for each core, as in a search, with ticks that run operation by operation
-and, except in a quick test, with compiled ticks (`engine.compile`). There the stack is measured in
-mixed_bfloat16 as well (`engine.dtype`), beside plain loops under torch's autocast to bfloat16.
+warm-up. All sides train the same trials, and the bench fails if their first losses differ. The
+stack has a process for each core, as in a search, with ticks that run operation by operation and,
+except in a quick test, with compiled ticks (`engine.compile`). It is measured in mixed_bfloat16 as
+well (`engine.dtype`), beside plain loops under torch's autocast to bfloat16.
+
+This is for a CPU; `bench/gpu.py --part fusion` measures a GPU with the same parts.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from parts.fusion.jobs import SIZES, TINY, Job, Size
-from parts.fusion.processes import Group, SideError, multi_process_service
+from parts.fusion.processes import Group, SideError
 from parts.fusion.tables import COMPILED, STACK, low, ours_of, plot, result_of
-from parts.measuring import about, by_turns, finish, spread
+from parts.measuring import about, add_options, by_turns, finish, spread
 
 from model.device.compiler import check_compiler
 from model.errors import CompileError
@@ -52,11 +52,6 @@ class Bench:
     quick: bool
     shared: dict[str, str]  # environment of processes that share a GPU
     cores: int
-
-    @property
-    def on_gpu(self) -> bool:
-        """True if the device is a GPU."""
-        return self.device != "cpu"
 
     def job(
         self,
@@ -157,40 +152,21 @@ def best_of(rates_by_width: dict[int, list[float]]) -> int:
 def sides(bench: Bench, size: Size, k: int, k_vmap: int) -> dict[str, list[Job]]:
     """Return the jobs of each side, one for each process."""
     job, all_cores = partial(bench.job, size), bench.cores
-    ours = (COMPILED, STACK) if not bench.on_gpu and _may_compile(bench) else (STACK,)
-    several = PROCESSES if bench.on_gpu else (1 if bench.quick else max(2, bench.cores),)
-    if bench.on_gpu:
-        jobs = {STACK: [job(STACK, k)]}
-    else:  # as a search does: a process for each core
-        p, jobs = several[0], {}
-        for side in ours:
-            jobs[f"{side}, {p} processes"] = [job(side, k, number) for number in range(p)]
-    jobs["eager"] = [job("eager", threads=all_cores)]
-    if not bench.quick:
-        jobs["compiled"] = [job("compiled", threads=all_cores)]
-    if bench.on_gpu:
-        jobs["compiled, graphs"] = [job("compiled, graphs")]
-    if not bench.on_gpu and not bench.quick:
-        p = several[0]
-        jobs[f"compiled, {p} processes"] = [job("compiled", number=n) for n in range(p)]
-    for p in several:
-        jobs[f"eager, {p} processes"] = [job("eager", number=n) for n in range(p)]
-    if not bench.on_gpu and bench.dtype == "float32":
-        plain = ("eager",) if bench.quick else ("compiled", "eager")
-        for side in (*ours, *plain):
-            dtype = "mixed_bfloat16" if side in ours else "bfloat16"
-            name = low(side, several[0])
-            jobs[name] = [
-                job(side, k if side in ours else 1, n, dtype=dtype) for n in range(several[0])
-            ]
+    ours = (STACK,) if bench.quick or not _may_compile() else (COMPILED, STACK)
+    plain = ("eager",) if bench.quick else ("compiled", "eager")
+    p = 1 if bench.quick else max(2, bench.cores)  # as in a search, a process for each core
+    jobs = {f"{side}, {p} processes": [job(side, k, n) for n in range(p)] for side in ours}
+    jobs |= {side: [job(side, threads=all_cores)] for side in reversed(plain)}
+    jobs |= {f"{side}, {p} processes": [job(side, number=n) for n in range(p)] for side in plain}
+    for side in (*ours, *plain):
+        width, dtype = (k, "mixed_bfloat16") if side in ours else (1, "bfloat16")
+        jobs[low(side, p)] = [job(side, width, n, dtype=dtype) for n in range(p)]
     jobs["vmap"] = [job("vmap", k_vmap, threads=all_cores)]
     return jobs | {"peak": [job("peak", threads=all_cores)]}
 
 
-def _may_compile(bench: Bench) -> bool:
-    """True if ticks of ours are measured compiled as well."""
-    if bench.quick:
-        return False
+def _may_compile() -> bool:
+    """True if ticks of ours can be compiled here."""
     try:
         check_compiler()
     except CompileError as error:
@@ -247,20 +223,14 @@ def measure(bench: Bench, size: Size) -> dict[str, Any]:
     k, k_vmap = best_of(by_width), best_of(of_vmap) if of_vmap else 2
     plan = sides(bench, size, k, k_vmap)
     rates, failed = rates_of(bench, plan, losses)
-    a = size.architecture
     return {
-        "parameters": a.num_parameters,
-        "flops_per_token": a.flops_per_token,
-        "tokens_per_update": size.batch * a.context_length,
-        "model": f"d_model {a.d_model}, {a.n_layers} layers, vocabulary {a.vocab_size:,}, "
-        f"{size.batch} × {a.context_length} tokens an update",
+        **size.described,
         "by_width": {str(width): rates for width, rates in by_width.items()},
         "ended": ended,
         "best": k,
         "trials": {name: sum(job.trials for job in jobs) for name, jobs in plan.items()},
         "rates": rates,
         "failed": failed,
-        "updates_checked": size.check,
         "largest_difference": losses.largest,
         "tolerance": losses.tolerance,
     }
@@ -269,65 +239,33 @@ def measure(bench: Bench, size: Size) -> dict[str, Any]:
 def options_of() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1 …")
-    parser.add_argument("--dtype", choices=TOLERANCE, help="float32, on a GPU bfloat16")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES["cpu"], help="all of the device")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES["cpu"], default=list(SIZES["cpu"]))
     parser.add_argument("--rounds", type=int, help="spans that each side is timed (3)")
     parser.add_argument("--seconds", type=float, help="of a span, at least (2)")
     parser.add_argument("--fresh", action="store_true", help="restart processes for each span: "
-                        "for a GPU whose memory does not hold those of all sides")  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="a tiny model, once")
-    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
-    parser.add_argument("--plot", type=Path, help="draw them as PNG")
+                        "for a memory that does not hold those of all sides")  # fmt: skip
+    add_options(parser, "a tiny model, once")
     options = parser.parse_args()
-    on_gpu = options.device.startswith("cuda")
-    available = list(SIZES["cuda" if on_gpu else "cpu"])
-    options.sizes = options.sizes or available
-    if missing := [name for name in options.sizes if name not in available]:
-        parser.error(f"--sizes {missing[0]} is for a CPU")
-    options.dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
     if options.rounds is None:
         options.rounds = 1 if options.quick else 3
     if options.seconds is None:
         options.seconds = 0.2 if options.quick else 2.0
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
-    if not on_gpu and options.device != "cpu":
-        parser.error(f"--device must be cpu, cuda or cuda:N, got {options.device}")
-    if not on_gpu and options.dtype == "tf32":
-        parser.error("--dtype tf32 is for a GPU")
-    if on_gpu:
-        import torch
-
-        if not torch.cuda.is_available():
-            parser.error("--device cuda needs a GPU, and there is none")
     return options
 
 
 def main() -> int:
     """Measure all sizes, and print the result."""
     options = options_of()
-    kind = options.device.partition(":")[0]
-    sizes = {"tiny": TINY} if options.quick else {n: SIZES[kind][n] for n in options.sizes}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    where = about(["torch", "numpy"], options.device) | {"dtype": options.dtype}
-    with ExitStack() as stack:
-        shared, note = {}, ""
-        if kind == "cuda":
-            shared, note = stack.enter_context(multi_process_service())
-        bench = Bench(
-            device=options.device,
-            dtype=options.dtype,
-            rounds=options.rounds,
-            seconds=options.seconds,
-            fresh=options.fresh,
-            quick=options.quick,
-            shared=shared,
-            cores=cores or 1,
-        )
-        by_size = {name: measure(bench, size) for name, size in sizes.items()}
-    result = result_of(by_size, where, [note] if note else [])
-    finish(result, options.out, partial(plot, result), options.plot)
+    sizes = {"tiny": TINY} if options.quick else {n: SIZES["cpu"][n] for n in options.sizes}
+    where = about(["torch", "numpy"], rehearsal=options.quick, dtype="float32")
+    bench = Bench(
+        "cpu", "float32", options.rounds, options.seconds, options.fresh, options.quick,
+        shared={}, cores=where["cores"],
+    )  # fmt: skip
+    by_size = {name: measure(bench, size) for name, size in sizes.items()}
+    finish(result_of(by_size, where), options, plot)
     return 0
 
 

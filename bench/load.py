@@ -3,18 +3,20 @@
     python bench/load.py                    all parts, about 20 minutes on two cores
     python bench/load.py --quick            few searches and trials, as a test of the bench
     python bench/load.py --parts teams homes
-    python bench/load.py --page docs/bench/load.md --out FILE.json
+    python bench/load.py --out FILE.json
 
     teams    50 searches recorded in one store by 8 submitters at one time
     trials   commands on a search of 10,000 trials
     homes    commands in a home with a hundred searches, beside one that never had a search
 
 Nothing is trained: a conductor decides, a formula makes the reports, and the journal is that of a
-driver (parts/load/searches.py). Submitters and the large search are recorded as `tuner sync` does
-it, with a report; with --work a large search that is there already is not made again. Seconds,
-processor time and memory are those of the whole process of a command, its children included; memory
-is the largest of any of its processes. Each number is the best of --repeat commands, except what is
-done once.
+driver. The store is SQLite. Submitters and the large search are recorded as `tuner sync` does it,
+with a report. Seconds, processor time and memory are those of the whole process of a command, its
+children included; memory is the largest of any of its processes. Every command imports MLflow,
+which takes two seconds and 250 MB, except `status`, which reads journals alone. Each number is the
+best of several commands, except what is done once.
+
+    With --work a large search that is there already is not made again.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,16 +37,10 @@ from pathlib import Path
 from typing import Any
 
 from parts import measuring
-from parts.load.searches import space_of, write_search
+from parts.load.searches import write_search
 
-from tuner.driver.catch_up import send_trials
-from tuner.home import Home
-from tuner.journal.journal import read_journal
-from tuner.journal.journaled_search import JournaledSearch
+from tuner.home.home import Home
 from tuner.tracking.record import Record
-from tuner.tracking.runs import RunSettings
-from tuner.tracking.tags import Tag
-from tuner.tracking.tracker import Tracker
 
 TEAMS = {"searches": 50, "submitters": 8, "trials": 12}
 TRIALS, SEARCHES = 10_000, 100
@@ -55,20 +51,10 @@ Row = list[Any]
 SUBMITTER = """
 import sys
 from tuner.driver.sync import sync
-from tuner.home import Home
+from tuner.home.home import Home
 home = Home.at(sys.argv[1])
 for name in sys.argv[2:]:
     sync(home, name)
-"""
-READ = """
-import sys, time
-from tuner.home import Home
-from tuner.tracking.record import Record
-import mlflow
-began = time.perf_counter()
-home = Home.at(sys.argv[1])
-{search.name for search in Record(home.tracking_uri).searches()}
-print(time.perf_counter() - began)
 """
 # A small process that runs a command: the memory of a child begins with that of its parent.
 MEASURED = """
@@ -123,22 +109,9 @@ def cost_of(command: Sequence[str]) -> Cost:
     return Cost(*json.loads(done.stdout.splitlines()[-1]))
 
 
-def record(home: Home, name: str) -> None:
-    """Record a search, without a model or a report."""
-    search = JournaledSearch.of(read_journal(home.search(name)))
-    assert search is not None
-    tags = {Tag.METRIC: "val_loss"}
-    tracker = Tracker(RunSettings(home.tracking_uri, home.artifacts, search.space.name, name, tags))
-    send_trials(tracker, search, unfinished="interrupted")
-    tracker.finish("finished", {"trials": float(len(search.trials))}, None)
-
-
-def best_of(repeat: int, run: Callable[[], Cost]) -> Cost:
-    """Return the least of several costs: whatever else the machine does only adds to them."""
-    costs = [run() for _ in range(repeat)]
-    return Cost(
-        min(c.seconds for c in costs), min(c.cpu for c in costs), min(c.megabytes for c in costs)
-    )
+def least(costs: Iterable[Cost]) -> Cost:
+    """Return the shortest of several runs: whatever else the machine does only adds to it."""
+    return min(costs, key=lambda cost: cost.seconds)
 
 
 def teams(folder: Path, searches: int, submitters: int, trials: int) -> Iterator[Row]:
@@ -179,7 +152,7 @@ def many_trials(folder: Path, trials: int, repeat: int) -> Iterator[Row]:
         ("show", f"big/{trials // 2}"),
         ("report", "--search", "big", "--out", str(folder / "report.html")),
     ):  # fmt: skip
-        cost = best_of(repeat, partial(cost_of, command(root, *arguments)))
+        cost = least(cost_of(command(root, *arguments)) for _ in range(repeat))
         title = " ".join(arguments[:3] if arguments[0] != "report" else arguments[:1])
         yield [title, cost.seconds, cost.cpu, cost.megabytes]
 
@@ -187,85 +160,31 @@ def many_trials(folder: Path, trials: int, repeat: int) -> Iterator[Row]:
 def many_searches(folder: Path, searches: int, repeat: int) -> Iterator[Row]:
     """Run commands in a home with many searches and in a new one, by turns."""
     full, empty = folder / "full", folder / "empty"
-    home = Home.at(full)
-    for number in range(searches):
-        write_search(home, f"past-{number:03d}", 4, number)
-        record(home, f"past-{number:03d}")
+    names = [f"past-{number:03d}" for number in range(searches)]
+    for number, name in enumerate(names):
+        write_search(Home.at(full), name, 4, number)
+    cost_of([sys.executable, "-c", SUBMITTER, str(full), *names])
     Home.at(empty)
     Record(Home.of(empty).tracking_uri)  # makes a store without searches
     for arguments in (("list",), ("status",)):
         sides = {str(root): partial(cost_of, command(root, *arguments)) for root in (full, empty)}
         costs = measuring.by_turns(sides, repeat)
         for root, what in ((full, f"{searches} searches"), (empty, "no search")):
-            least = min(costs[str(root)], key=lambda cost: cost.seconds)
-            title = f"{arguments[0]}, {what}"
-            yield [title, least.seconds, least.cpu, least.megabytes]
-    for root, what in ((full, f"{searches} searches"), (empty, "no search")):
-        seconds = min(opened(folder, root) for _ in range(repeat))
-        yield [f"search until Ray starts, {what}", seconds, None, None]
-        seconds = min(read(root) for _ in range(repeat))
-        yield [f"its store, opened while Ray starts, {what}", seconds, None, None]
+            cost = least(costs[str(root)])
+            yield [f"{arguments[0]}, {what}", cost.seconds, cost.cpu, cost.megabytes]
 
 
-def read(root: Path) -> float:
-    """Return the seconds in which a search opens the store of a home and reads its names."""
-    done = subprocess.run(
-        [sys.executable, "-c", READ, str(root)], capture_output=True, text=True, check=True,
-        env=environment(),
-    )  # fmt: skip
-    return float(done.stdout)
-
-
-def opened(folder: Path, root: Path) -> float:
-    """Return the seconds until a search of a home starts Ray; then it is killed."""
-    texts = folder / "texts"
-    texts.mkdir(exist_ok=True)
-    (texts / "a.txt").write_text("the quick fox jumps over a lazy dog and runs, " * 500)
-    space_of(folder, 2, 0)
-    space = folder / "load-2-0.yaml"
-    text = space.read_text(encoding="utf-8")
-    data = f"data: {{files: {texts}, validation_fraction: 0.2}}\ntokenizer: {{vocab_size: 300}}\n"
-    (folder / "open.yaml").write_text(text.replace("\nmodel:", f"\n{data}model:"), encoding="utf-8")
-    arguments = ("search", "--space", str(folder / "open.yaml"), "--workers", "1")
-    began = time.perf_counter()
-    with subprocess.Popen(
-        command(root, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        env=environment(),
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if line.startswith("starting Ray"):
-                seconds = time.perf_counter() - began
-                process.kill()
-                return seconds
-    raise SystemExit("".join(lines))
-
-
-def page(result: dict[str, Any]) -> str:
-    """Return the tables as Markdown."""
-    about = result["about"]
-    lines = [
-        "# How much a home holds", "",
-        "Searches that nobody trained, recorded in a SQLite store and read back by the commands. "
-        "Memory is the largest of a command's processes. Every command imports MLflow, which takes "
-        "two seconds and 250 MB, except `status`, which reads journals alone.", "",
-    ]  # fmt: skip
-    for table in result["tables"]:
-        lines += [f"## {table['title']}", "", "| | seconds | processor, s | memory, MB |"]
-        lines += ["|---|---:|---:|---:|"]
-        for what, *numbers in table["rows"]:
-            cells = ["" if n is None else f"{n:,.1f}" if n < 100 else f"{n:,.0f}" for n in numbers]
-            lines.append(f"| {what} | {' | '.join(cells)} |")
-        lines.append("")
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    lines += [
-        f"`{about['command']}`, {about['date']}, {about['device']}, {about['cores']} cores, load "
-        f"{about['load']}; {versions}.",
-        "",
-    ]
-    return "\n".join(lines)
+def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """Return the result in the format of `parts.measuring`; numbers have title and rows by part."""
+    columns = ["", "seconds", "processor, s", "memory, MB"]
+    return {
+        "bench": "load",
+        "about": about,
+        "tables": [{"columns": columns, **part} for part in numbers.values()],
+        "goals": [],
+        "notes": [],
+        "numbers": numbers,
+    }
 
 
 def main() -> int:
@@ -274,10 +193,8 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", choices=("teams", "trials", "homes"))
     parser.add_argument("--trials", type=int, default=TRIALS, help="of the large search")
     parser.add_argument("--repeat", type=int, default=3, help="commands of each kind")
-    parser.add_argument("--quick", action="store_true", help="few searches and trials")
     parser.add_argument("--work", type=Path, help="folder for the homes (default: a temporary one)")
-    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
-    parser.add_argument("--page", type=Path, help="write the page")
+    measuring.add_options(parser, "few searches and trials", has_picture=False)
     options = parser.parse_args()
     quick, repeat = options.quick, 1 if options.quick else options.repeat
     trials = QUICK_TRIALS if quick else options.trials
@@ -297,21 +214,15 @@ def main() -> int:
             f"A home with {searches} searches", lambda: many_searches(folder, searches, repeat)
         ),
     }  # fmt: skip
-    columns = ["what", "seconds", "processor seconds", "MB"]
-    tables = []
+    numbers = {}
     for part in options.parts or parts:
         title, rows = parts[part]
-        tables.append({"title": title, "columns": columns, "rows": []})
+        numbers[part] = {"title": title, "rows": list[Row]()}
         for row in rows():
-            tables[-1]["rows"].append(row)
+            numbers[part]["rows"].append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
-    result = {
-        "bench": "load", "about": measuring.about(["mlflow", "plotly", "optuna"]),
-        "tables": tables, "goals": [], "notes": [], "numbers": {},
-    }  # fmt: skip
-    measuring.finish(result, options.out, lambda path: None, None)
-    if options.page:
-        options.page.write_text(page(result), encoding="utf-8")
+    about = measuring.about(["mlflow", "plotly", "optuna"], rehearsal=options.quick)
+    measuring.finish(result_of(numbers, about), options)
     if options.work is None:
         shutil.rmtree(folder)
     return 0

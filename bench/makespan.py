@@ -1,11 +1,9 @@
 """Time of a complete search: `tuner search` beside Ray Tune and Optuna on the same search.
 
     python bench/makespan.py                    64 trials of lm.yaml, about 20 minutes on two cores
-    python bench/makespan.py --quick            two short trials, as a test of the bench
+    python bench/makespan.py --quick            four short trials, as a test of the bench
     python bench/makespan.py --sides ours ray   only some of the sides
     python bench/makespan.py --processes        also where the processor time goes (Linux)
-    python bench/makespan.py --sides ours --processes --tokens 1_200_000   a search of long trials
-    python bench/makespan.py --device cuda --space search_spaces/lm_gpu.yaml
     python bench/makespan.py --out FILE.json --plot FILE.png
 
 Sides, each in a process of its own, in alternating order (parts/makespan/peers.py has the peers):
@@ -13,10 +11,7 @@ Sides, each in a process of its own, in alternating order (parts/makespan/peers.
     ours          `tuner search`, in float32 on a CPU, as the others
     ours-auto     `tuner search` as it is: products in bfloat16 and compiled ticks, where they pay;
                   what is compiled stays from one round to the next, as from search to search
-    no-refill     `tuner search`, but a free slot waits until all slots are free
     ray           Ray Tune, a process for each trial
-    ray-reuse     Ray Tune, processes that are used again
-    optuna        Optuna, a process for each trial
     optuna-pool   Optuna, processes that are used again
     optuna-plain  the same, with a training loop of torch's own parts (parts/makespan/plain.py)
 
@@ -33,9 +28,9 @@ compares complete searches; seconds per trained token compare what the searches 
 the share of time in which the GPU was busy, from nvidia-smi. *Wasted* tokens were trained past the
 report at which a trial was stopped or paused.
 
-*Beside the workers* (--processes): share of the cores' time that is not processor time of the
-processes that train: idle, driver, Ray, MLflow. The goal is for searches of at least five times the
-tokens of the space.
+The numbers of ours have the *slots* of its workers until the last new trial got one, by
+`Worker.usage`: *idle* is the share of slot-time in which a slot held no trial, *engine idle* the
+share of time in which a worker held none.
 
 The bench fails if the first report of the defaults differs between sides. The second goal beside
 time is that our best loss is within 5 % of the best of all sides (with --quick there are no goals).
@@ -45,12 +40,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -62,33 +54,26 @@ from typing import Any
 from parts import measuring
 from parts.makespan.peers import Setup, space_of
 from parts.makespan.program import Program, tables
+from parts.nvidia_smi import GpuSamples
+from parts.watched_search import occupancy
 
 from model.corpus.prepare import prepare
-from tuner.journal.events import Reported, TrialEnded
+from tuner.journal.events import Reported
 from tuner.journal.journal import read_journal
 
-ROOT = measuring.ROOT
-OURS = ("ours", "ours-auto", "no-refill")
-COMPARED = ("ours", "ours-auto")  # with the peers, by the goals
+OURS = ("ours", "ours-auto")
 NAMES = {
     "ours": "tuner search, float32 on a CPU",
     "ours-auto": "tuner search",
-    "no-refill": "tuner search, no refill",
     "ray": "Ray Tune, process per trial",
-    "ray-reuse": "Ray Tune, processes reused",
-    "optuna": "Optuna, process per trial",
     "optuna-pool": "Optuna, processes reused",
     "optuna-plain": "plain loop, Optuna, processes reused",
 }
 CLIENTS = {True: "client", False: "worker"}  # what an actor of Ray Tune is: those of ours only wait
-QUICK_SIDES = ["ray"]  # ours is what refill.py runs, and a quick gpu.py Optuna's pool
+QUICK_SIDES = ["ours", "ray"]  # a quick gpu.py runs Optuna's pool
 BINS = 100  # of the picture
 # side → how many times as fast ours shall be, in wall time and per trained token
-GOALS = {
-    "cpu": {"ray": 3.0, "optuna-plain": 1.5, "optuna-pool": 1.0},
-    "cuda": {"ray": 8.7},
-}
-LONG, MOST_BESIDE = 5, 0.08  # times the tokens of the space; share of the cores' time
+GOALS = {"ray": 3.0, "optuna-plain": 1.5, "optuna-pool": 1.0}
 # relative difference of the first loss: torch's modules and bfloat16 round differently
 FIRST_TOLERANCES = {"optuna-plain": 1e-3, "ours-auto": 5e-3}
 TOLERANCE = 1.05  # times the best loss of any side, at which ours is as good
@@ -106,14 +91,21 @@ def main() -> int:
             {side: partial(measure, side) for side in options.sides}, options.rounds
         )
     check(measurements)
-    result = result_of(measurements, options)
-    measuring.finish(result, options.out, partial(plot, result), options.plot)
+    about = measuring.about(
+        ["torch", "ray", "optuna", "mlflow"],
+        options.device,
+        rehearsal=options.quick,
+        trials=options.trials,
+        space=Path(options.space).name,
+        concurrent=options.concurrent,
+    )
+    measuring.finish(result_of(measurements, about), options, plot)
     return 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--space", default=str(ROOT / "search_spaces" / "lm.yaml"))
+    parser.add_argument("--space", default=str(measuring.ROOT / "search_spaces" / "lm.yaml"))
     parser.add_argument("--trials", type=int, help="of each search (default: 64)")
     parser.add_argument("--tokens", type=int, help="of a complete trial (default: the space's)")
     parser.add_argument("--processes", action="store_true", help="measure the processor time")
@@ -121,12 +113,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--concurrent", type=int, help="trials of a peer at one time")
-    parser.add_argument("--quick", action="store_true", help="two trials of a few tokens")
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
-    parser.add_argument("--plot", type=Path, help="write a picture: training over time")
+    parser.add_argument("--slots", type=int, help="of a worker of ours (default: the space's)")
+    measuring.add_options(parser, "four trials of a few tokens")
     options = parser.parse_args()
     options.space = str(Path(options.space).resolve())  # Ray's processes work elsewhere
-    options.trials = options.trials or (2 if options.quick else 64)
+    options.trials = options.trials or (4 if options.quick else 64)
     options.tokens = options.tokens or (10_000 if options.quick else None)
     options.sides = options.sides or (QUICK_SIDES if options.quick else list(NAMES))
     options.cores = len(os.sched_getaffinity(0))
@@ -164,51 +155,53 @@ def one_search(side: str, *, options: argparse.Namespace, folder: Path) -> dict[
     with tempfile.TemporaryDirectory(dir=folder) as own:
         setup = _setup(options, Path(own))
         program = Program(options.processes, CLIENTS[side in OURS])
-        run = our_search if side in OURS else a_peers_search
-        gpu = _GpuSamples(enabled=options.device == "cuda")
+        run = partial(our_search, slots=options.slots) if side in OURS else a_peers_search
+        on_gpu = options.device == "cuda"
         began = time.time()
-        measurements = run(side, setup, program)
-        measurements["wall"] = time.time() - began
-        busy = gpu.stop() or measurements.pop("samples")
+        with GpuSamples(enabled=on_gpu) as gpu:
+            measurements = run(side, setup, program)
+        measurements["wall"] = wall = time.time() - began
+        samples = measurements.pop("samples")
+        busy = [gpu.busy] if on_gpu else samples
         measurements["tokens_wasted"] = measurements["tokens"] - measurements.pop("reported_tokens")
         measurements["first_training"] = (
             min(low for part in busy for low, _, _ in spells(part)) - began
         )
-        measurements["curve"] = curve(
-            busy, began, measurements["wall"], gpu.devices or options.cores
-        )
+        measurements["curve"] = curve(busy, began, wall, 1 if on_gpu else options.cores)
         measurements["training"] = sum(measurements["curve"]) / len(measurements["curve"])
         measurements["seconds_per_million"] = measurements["wall"] / measurements["tokens"] * 1e6
-        measurements |= program.spent(began, measurements, options.cores)
+        measurements |= program.spent(began, measurements["first_training"])
         return measurements
 
 
-def our_search(side: str, setup: Setup, program: Program) -> dict[str, Any]:
+def our_search(
+    side: str, setup: Setup, program: Program, slots: int | None = None
+) -> dict[str, Any]:
     """Run `tuner search` in a home of its own with the prepared corpus."""
     folder = Path(setup.folder)
     home, watched = folder / "home", folder / "watch.json"
     home.mkdir()
     (home / "corpora").symlink_to(Path(setup.corpus).parent)
-    command = ["--no-refill"] if side == "no-refill" else []
-    overrides = [*setup.overrides]
+    overrides = [*setup.overrides, *([f"engine.slots={slots}"] if slots else [])]
     if side != "ours-auto" and setup.device == "cpu":
         overrides.append("engine.dtype=float32")
-    command += [str(watched), "search", "--json", "--home", str(home), "--space", setup.space]
+    command = [str(watched), "search", "--json", "--home", str(home), "--space", setup.space]
     for override in overrides:
         command += ["--set", override]
     measurements = program.output("parts.watched_search", command, folder / "log")
     watch = json.loads(watched.read_text())
     journal = read_journal(next((home / "searches").iterdir()))
-    ends = [str(event.outcome) for event in journal if isinstance(event, TrialEnded)]
-    first = next(e for e in journal if isinstance(e, Reported) and e.number == 0)
+    reports = [event for event in journal if isinstance(event, Reported)]
+    first = next(event for event in reports if event.number == 0)
     return {
         "trials": int(measurements["trials"]),
-        "complete": ends.count("finished"),
+        "complete": sum(event.outcome == "finished" for event in reports),
         "best": measurements["best_val_loss"],
         "defaults": first.report.val_loss,
         "reported_tokens": int(measurements["tokens_spent"]),
         "tokens": int(sum(usage["tokens"] for usage in watch["usage"])),
         "samples": watch["samples"],
+        "slots": occupancy(watch["until_last"]),
     }
 
 
@@ -228,35 +221,6 @@ def a_peers_search(side: str, setup: Setup, program: Program) -> dict[str, Any]:
         tokens += int(turns[-1][2])
     samples.sort()
     return {**measurements, "samples": samples, "tokens": tokens}
-
-
-class _GpuSamples(threading.Thread):
-    """Samples the load of the GPU twice a second while a search runs."""
-
-    def __init__(self, *, enabled: bool) -> None:
-        super().__init__(daemon=True)
-        self.devices = 1 if enabled else 0
-        self._samples: Samples = []
-        self._done = threading.Event()
-        if enabled:
-            self.start()
-
-    def run(self) -> None:
-        """Read nvidia-smi every half second."""
-        command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-        seconds = 0.0
-        last = time.time()
-        while not self._done.wait(0.5):
-            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            now = time.time()
-            seconds += float(out.split()[0]) / 100 * (now - last)
-            last = now
-            self._samples.append((now, seconds))
-
-    def stop(self) -> list[Samples]:
-        """Stop, and return the samples; an empty list without a GPU."""
-        self._done.set()
-        return [self._samples] if self._samples else []
 
 
 def spells(samples: Samples) -> Iterator[tuple[float, float, float]]:
@@ -303,64 +267,64 @@ def check(measurements: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def result_of(
-    measurements: dict[str, list[dict[str, Any]]], options: argparse.Namespace
+    measurements: dict[str, list[dict[str, Any]]], about: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the result in the format of `parts.measuring`."""
+    """Return the result in the format of `parts.measuring`.
+
+    Args:
+        measurements: side → measurements of each round.
+        about: `measuring.about` with trials, space and concurrent.
+    """
     walls = {side: [run["wall"] for run in runs] for side, runs in measurements.items()}
 
-    def of(side: str, what: str) -> measuring.Spread:
-        return measuring.spread(run[what] for run in measurements[side])
+    def of(side: str, what: str) -> float:
+        return measuring.spread(run[what] for run in measurements[side]).median
 
     rows = []
-    for side in measurements:
+    for side, runs in measurements.items():
         slower = None
         if "ours" in walls:
             pairs = zip(walls[side], walls["ours"], strict=True)
             slower = measuring.brief([wall / ours for wall, ours in pairs])
-        whole = [int(of(side, what).median) for what in ("tokens", "tokens_wasted", "complete")]
-        loss = f"{of(side, 'best').median:.4f}"
-        first = of(side, "first_training").median
-        share = of(side, "training").median
-        million = measuring.brief([run["seconds_per_million"] for run in measurements[side]])
+        million = measuring.brief([run["seconds_per_million"] for run in runs])
+        shares = [of(side, what) for what in ("first_training", "training")]
+        whole = [int(of(side, what)) for what in ("tokens", "tokens_wasted", "complete")]
+        loss = f"{of(side, 'best'):.4f}"
         rows.append(
-            [NAMES[side], measuring.brief(walls[side]), slower, million, first, share, *whole, loss]
+            [NAMES[side], measuring.brief(walls[side]), slower, million, *shares, *whole, loss]
         )
-    goals = [] if options.quick else goals_of(measurements, options)
+    columns = [
+        "side", "wall, s", "of ours", "s per million tokens", "training after, s",
+        "training", "tokens", "wasted", "complete trials", "best loss",
+    ]  # fmt: skip
+    title = f"{about['trials']} trials of {about['space']}, end to end"
+    whose = "the GPU" if about["kind"] == "cuda" else f"{about['cores']} cores"
     return {
         "bench": "makespan",
-        "about": measuring.about(["torch", "ray", "optuna", "mlflow"], options.device),
+        "about": about,
         "tables": [
-            {
-                "title": f"{options.trials} trials of {Path(options.space).name}, end to end",
-                "columns": [
-                    "side", "wall, s", "of ours", "s per million tokens", "training after, s",
-                    "training", "tokens", "wasted", "complete trials", "best loss",
-                ],
-                "rows": rows,
-            },
-            *tables(measurements, NAMES, options.cores),
+            {"title": title, "columns": columns, "rows": rows},
+            *tables(measurements, NAMES, about["cores"]),
         ],
-        "goals": goals,
+        "goals": []
+        if about["rehearsal"] or about["kind"] == "cuda"
+        else goals_of(measurements, about),
         "notes": [
-            f"Peers train {options.concurrent} trials at one time.",
+            f"Peers train {about['concurrent']} trials at one time.",
             "Ours alone writes checkpoints, a journal, MLflow runs and an HTML report.",
-            "training: share of the time of "
-            + ("the GPU." if options.device == "cuda" else f"{options.cores} cores."),
+            f"training: share of the time of {whose}.",
         ],
         "numbers": measurements,
-    }  # fmt: skip
+    }
 
 
-def goals_of(
-    measurements: dict[str, list[dict[str, Any]]], options: argparse.Namespace
-) -> list[Any]:
-    """Return the goals of the measured sides; none if no side of ours that has goals is there."""
-    goals, compared = list[Any](), [side for side in COMPARED if side in measurements]
+def goals_of(measurements: dict[str, list[dict[str, Any]]], about: dict[str, Any]) -> list[Any]:
+    """Return the goals of the measured sides; none if no side of ours is there."""
+    goals, compared = list[Any](), [side for side in OURS if side in measurements]
     if not compared:
         return goals
-    ours = measurements[compared[0]]
     for own in compared:
-        for side, least in GOALS[options.device].items():
+        for side, least in GOALS.items():
             if side in measurements:
                 text = f"{NAMES[own]}: times as fast as {NAMES[side]}"
                 goals += _goals_of_pair((measurements[side], measurements[own]), text, least)
@@ -369,10 +333,6 @@ def goals_of(
         against = losses[compared[0]].median / min(loss.median for loss in losses.values())
         text = "our best loss, times the least of all sides"
         goals.append(measuring.goal(text, against, most=TOLERANCE))
-    space = space_of(_setup(argparse.Namespace(**vars(options) | {"tokens": None}), Path()))
-    if options.processes and (options.tokens or 0) >= LONG * (space.budget.tokens or math.inf):
-        beside = measuring.spread(run["beside"] for run in ours).median
-        goals.append(measuring.goal("share beside the workers", beside, most=MOST_BESIDE))
     return goals
 
 
@@ -389,16 +349,11 @@ def _goals_of_pair(
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Draw the training share over time, a panel for the first round of each side."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     numbers = result["numbers"]
-    size = (8, 1.1 * len(numbers) + 0.8)
-    figure, axes = plt.subplots(
-        len(numbers), 1, figsize=size, sharex=True, sharey=True, squeeze=False
-    )
+    figure = Figure(figsize=(8, 1.1 * len(numbers) + 0.8))
+    axes = figure.subplots(len(numbers), 1, sharex=True, sharey=True, squeeze=False)
     for number, side in enumerate(numbers):
         panel, run = axes[number][0], numbers[side][0]
         times = [run["wall"] * (i + 0.5) / BINS for i in range(BINS)]

@@ -4,7 +4,7 @@
     python bench/overhead.py --trials 100 1000 10000   and ten thousand, most of an hour
     python bench/overhead.py --slots 16 64 256         and so many slots (the default)
     python bench/overhead.py --quick                   a dozen short ones, as a test of the bench
-    python bench/overhead.py --out FILE.json           also write the numbers
+    python bench/overhead.py --out FILE.json           also write the result
 
 Ray Tune, the searcher, the journal and the record in SQLite are those of `tuner search`; only the
 workers are stubs (parts/overhead/stub.py). Each search runs in a process of its own. Linux only.
@@ -12,7 +12,7 @@ workers are stubs (parts/overhead/stub.py). Each search runs in a process of its
 *Idle*: time in which a slot waits, beyond the sleep of its trials. *CPU*: processor time of all
 processes, Ray's included. Both are counted from the moment when each slot has ended a trial,
 because Ray starts its processes before that, once in a search. The cost of a report is a ninth of
-the difference between trials of ten reports and of one. *Processes started* counts those that Ray
+the difference between trials of ten reports and of one. *Started* counts the processes that Ray
 starts meanwhile: none should.
 
 *Many slots*: four workers with a quarter of the slots each; a trial takes 0.2 s for ten reports, so
@@ -31,27 +31,37 @@ import sys
 import tempfile
 import threading
 import time
-from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from parts.measuring import BENCH, about, add_options, finish, goal
 from parts.memory import descendants, pss_bytes
-from parts.overhead.space import SPACE
 from parts.processes import cpu_seconds, kind_of
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "bench" / "overhead.md"
 TRIAL_SECONDS = 20.0  # duration of the trials of the goal
 PERIOD_SECONDS = 0.5
+SPACE = BENCH / "parts" / "overhead" / "space.yaml"
+WHAT = "trials of reports, sampler, sleep"
+COSTS = {  # number of a run → its column
+    "wall_seconds": "wall, s", "start_seconds": "start, s",
+    "idle_ms_per_trial": "idle, ms per trial", "cpu_ms_per_trial": "CPU, ms per trial",
+    "driver_ms_per_trial": "driver, ms per trial", "driver_ms_first_half": "of the first half",
+    "driver_ms_second_half": "of the second half", "processes_started": "started",
+    "driver_megabytes": "driver, MB", "driver_kilobytes_per_trial": "driver, kB per trial",
+}  # fmt: skip
+MANY = {
+    "trials": "trials", "start_seconds": "start, s", "reports_per_second": "reports a second",
+    "driver_ms_per_report": "driver, ms per report", "clients": "clients",
+    "client_seconds_per_slot": "client, s per slot", "megabytes_per_slot": "MB per slot",
+    "driver_megabytes": "driver, MB",
+}  # fmt: skip
 WORKERS, SLOTS = 2, 4  # two slots each, so that a worker's trials cross
 MANY_WORKERS, MANY_SECONDS, MANY_TRIALS = 4, 0.2, 8  # of many slots; trials for each slot
 SLOTS_OF_A_CLIENT = 64  # `tuner.driver.ray_tune`
-GOALS = {"overhead_share": 0.05, "driver_kilobytes_per_trial": 50.0}
-LEAST = {"reports_per_second": 300.0}
-MOST = {"client_seconds_per_slot": 0.3, "megabytes_per_slot": 20.0}
+MOST_OVERHEAD, MOST_KILOBYTES = 0.05, 50.0  # share of the time; of the driver, per trial
+LEAST_REPORTS, MOST_SECONDS, MOST_MEGABYTES = 300.0, 0.3, 20.0  # a second; of a client, per slot
 
 
 # one search -------------------------------------------------------------------------------------
@@ -103,8 +113,9 @@ def run_one(options: argparse.Namespace) -> int:
 
     from tuner.driver.search import search
     from tuner.driver.view import SilentView
-    from tuner.home import Home
-    from tuner.space_file.load import load_space
+    from tuner.home.home import Home
+    from tuner.space_file.load import read_space
+    from tuner.space_file.overrides import Override
     from tuner.workers import cluster
 
     meter = Meter()
@@ -131,18 +142,12 @@ def run_one(options: argparse.Namespace) -> int:
     for number in range(10):
         lines = (f"line {i} of {i % 7} and {i % 13}\n" for i in range(number, 2_000))
         (folder / "texts" / f"{number}.txt").write_text("".join(lines), encoding="utf-8")
-    (folder / "space.yaml").write_text(
-        SPACE.format(
-            texts=folder / "texts",
-            trials=options.trials[0],
-            sampler=options.sampler,
-            reports=options.reports,
-            workers=options.workers,
-            slots=options.slots[0] // options.workers,
-        ),
-        encoding="utf-8",
-    )
-    space = load_space(folder / "space.yaml")
+    values = {
+        "data.files": folder / "texts", "budget.reports": options.reports,
+        "search.trials": options.trials[0], "search.sampler": options.sampler,
+        "engine.workers": options.workers, "engine.slots": options.slots[0] // options.workers,
+    }  # fmt: skip
+    space = read_space(SPACE, [Override.parse(f"{key}={v}") for key, v in values.items()])[0]
     result = search(space, home=Home.at(folder / "home"), view=View())
     assert len(result.trials) == options.trials[0]
     print(json.dumps({"wall": meter.ended - meter.began, "samples": meter.samples}))
@@ -184,15 +189,15 @@ def many_slots(slots: int, reports: int, trials: int, seconds: float) -> dict[st
     taken = (last["trials"] - begun["trials"]) * reports
     most = max(sample["clients_bytes"] for sample in results["samples"])  # they end before the last
     return {
-        "slots": float(slots),
-        "trials": float(trials),
+        "slots": slots,
+        "trials": trials,
         "start_seconds": begun["seconds"],
         "reports_per_second": taken / (last["seconds"] - begun["seconds"]),
         "driver_ms_per_report": 1e3 * (last["driver_cpu"] - begun["driver_cpu"]) / max(1.0, taken),
-        "clients": last["clients"],
+        "clients": int(last["clients"]),
         "client_seconds_per_slot": begun["clients_cpu"] / slots,
         "megabytes_per_slot": most / 1e6 / slots,
-        "driver_bytes": last["driver_bytes"],
+        "driver_megabytes": last["driver_bytes"] / 1e6,
     }
 
 
@@ -216,7 +221,7 @@ def measured(trials: int, reports: int, seconds: float, sampler: str) -> dict[st
         "driver_ms_first_half": _between(begun, half, "driver_cpu"),
         "driver_ms_second_half": _between(half, last, "driver_cpu"),
         "processes_started": last["processes"] - begun["processes"],
-        "driver_bytes": last["driver_bytes"],
+        "driver_megabytes": last["driver_bytes"] / 1e6,
         "driver_kilobytes_per_trial": _growth(samples) / 1e3,
     }
 
@@ -252,69 +257,60 @@ def summary(runs: list[dict[str, Any]], one_report: dict[str, Any], cores: int) 
     }
 
 
-def page(results: dict[str, Any]) -> str:
-    """Return the numbers as Markdown."""
-    names = [name for name in results["runs"][0] if name not in {"sampler", "trials", "reports"}]
-    lines = [
-        "# What a search costs beside training",
-        "",
-        f"Made by `{results['command']}` on {results['date']} ({results['machine']}).",
-        "",
-        *"\n\n".join((__doc__ or "").split("\n\n")[-2:]).splitlines(),
-        "",
-        "| trials | reports | sampler |" + "".join(f" {_spelled(n)} |" for n in names),
-        "|---:|---:|---|" + "---:|" * len(names),
+def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """Return the result in the format of `parts.measuring`.
+
+    Args:
+        numbers: runs, one_report and many_slots, as `measured` and `many_slots` return them.
+        about: `measuring.about`.
+    """
+    runs, many = numbers["runs"], numbers["many_slots"]
+    whole = summary(runs, numbers["one_report"], about["cores"])
+    rows = [
+        [f"{run['trials']:,} of {run['reports']}, {run['sampler']}, {run['stub_seconds']:g} s"]
+        + [run[name] for name in COSTS]
+        for run in [*runs, numbers["one_report"]]
     ]
-    for run in [*results["runs"], results["one_report"]]:
-        cells = "".join(f" {_shown(n, run[n])} |" for n in names)
-        lines.append(f"| {run['trials']:,} | {run['reports']} | {run['sampler']} |{cells}")
-    lines += ["", "Of the largest search, for trials of 20 s:", ""]
-    lines += [f"- {_spelled(name)}: {_shown(name, v)}" for name, v in results["summary"].items()]
-    lines += ["", "Goals:", ""]
-    for name, most in GOALS.items():
-        met = results["summary"][name] < most
-        wanted = f"{_spelled(name)} below {_shown(name, most)}"
-        lines.append(f"- {'met' if met else '**missed**'}: {wanted}")
-    many = results["many_slots"]
-    lines += ["", "## Many slots", "", "|" + "".join(f" {_spelled(n)} |" for n in many[0])]
-    lines += ["|" + "---:|" * len(many[0])]
-    lines += ["|" + "".join(f" {_shown(n, v)} |" for n, v in run.items()) for run in many]
-    lines += ["", f"Goals, with {many[-1]['slots']:.0f} slots:", ""]
-    for name, limit in (LEAST | MOST).items():
-        value = many[-1][name]
-        met = value >= limit if name in LEAST else value <= limit
-        wanted = f"{_spelled(name)} at {'least' if name in LEAST else 'most'} {limit:g}"
-        lines.append(f"- {'met' if met else '**missed**'}: {wanted}, measured {value:.3g}")
-    return "\n".join([*lines, "", *on_paper(many[-1]), ""])
+    slots = [[f"{run['slots']}", *(run[name] for name in MANY)] for run in many]
+    largest, least = many[-1], f"{many[-1]['slots']} slots"
+    goals = [
+        goal("overhead, share of the time", whole["overhead_share"], most=MOST_OVERHEAD),
+        goal("driver kB per trial", whole["driver_kilobytes_per_trial"], most=MOST_KILOBYTES),
+        goal(f"{least}: reports a second", largest["reports_per_second"], least=LEAST_REPORTS),
+        goal(f"{least}: client s per slot", largest["client_seconds_per_slot"], most=MOST_SECONDS),
+        goal(f"{least}: MB per slot", largest["megabytes_per_slot"], most=MOST_MEGABYTES),
+    ]
+    shares = [
+        [name.replace("_", " "), f"{100 * value:.2f} %" if name.endswith("share") else value]
+        for name, value in whole.items()
+    ]
+    return {
+        "bench": "overhead",
+        "about": about,
+        "tables": [
+            {"title": "Trials of some reports", "columns": [WHAT, *COSTS.values()], "rows": rows},
+            {"title": "The largest, for trials of 20 s", "columns": ["", ""], "rows": shares},
+            {"title": "Many slots", "columns": ["slots", *MANY.values()], "rows": slots},
+        ],
+        "goals": [] if about["rehearsal"] else goals,
+        "notes": [on_paper(largest)],
+        "numbers": numbers,
+    }  # fmt: skip
 
 
-def on_paper(largest: dict[str, float], slots: int = 1024) -> list[str]:
+def on_paper(largest: dict[str, float], slots: int = 1024) -> str:
     """Return what a search with more slots than were measured would take, and from what."""
     clients = -(-slots // SLOTS_OF_A_CLIENT)
     seconds = largest["client_seconds_per_slot"] * largest["slots"] / largest["clients"]
     megabytes = largest["megabytes_per_slot"] * largest["slots"] / largest["clients"]
     per_second = 1e3 / largest["driver_ms_per_report"]
-    return [
+    return (
         f"On paper, {slots:,} slots: {clients} clients of {seconds:.1f} s and {megabytes:.0f} MB "
         f"each, as measured with {largest['slots']:.0f} slots, are {clients * seconds:.0f} s of a "
         f"core and {clients * megabytes / 1e3:.1f} GB; the driver, one thread with "
         f"{largest['driver_ms_per_report']:.1f} ms a report, takes {per_second:,.0f} reports/s, so "
-        f"each slot may report every {slots / per_second:.1f} s.",
-    ]
-
-
-def _spelled(name: str) -> str:
-    return name.replace("_", " ").replace("kilobytes", "kB").replace("driver bytes", "driver MB")
-
-
-def _shown(name: str, value: float) -> str:
-    if name.endswith("share"):
-        return f"{100 * value:.2f} %"
-    if name in {"slots", "trials", "clients"}:
-        return f"{value:,.0f}"
-    if name in MOST:
-        return f"{value:.3f}"
-    return f"{value / 1e6:,.0f}" if name.endswith("bytes") else f"{value:,.1f}"
+        f"each slot may report every {slots / per_second:.1f} s."
+    )
 
 
 def main() -> int:
@@ -325,9 +321,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.5, help="sleep of a trial")
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--slots", type=int, nargs="+", default=[16, 64, 256])
-    parser.add_argument("--quick", action="store_true", help="a dozen short trials")
-    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
-    parser.add_argument("--page", type=Path, help=f"write {PAGE.relative_to(ROOT)}, or another")
+    add_options(parser, "a dozen short trials", has_picture=False)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=WORKERS, help=argparse.SUPPRESS)
@@ -336,31 +330,18 @@ def main() -> int:
         return run_one(options)
     if options.quick:
         options.trials, options.seconds, options.slots = [12], 0.2, [8]
-    cores = len(os.sched_getaffinity(0))
     measure = partial(measured, seconds=options.seconds, sampler=options.sampler)
     runs = [measure(trials, options.reports) for trials in sorted(options.trials)]
-    one_report = measure(runs[0]["trials"], 1)
-    many = [
-        many_slots(slots, options.reports, MANY_TRIALS * slots, MANY_SECONDS)
-        for slots in sorted(options.slots)
-    ]
-    versions = ", ".join(f"{n} {metadata.version(n)}" for n in ("ray", "optuna", "mlflow"))
-    results = {
-        "command": f"python bench/overhead.py --trials {' '.join(map(str, options.trials))} "
-        f"--seconds {options.seconds:g}",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{cores} cores, load {os.getloadavg()[2]:.2f}; {versions}",
+    numbers = {
         "runs": runs,
-        "one_report": one_report,
-        "many_slots": many,
-        "summary": summary(runs, one_report, cores),
+        "one_report": measure(runs[0]["trials"], 1),
+        "many_slots": [
+            many_slots(slots, options.reports, MANY_TRIALS * slots, MANY_SECONDS)
+            for slots in sorted(options.slots)
+        ],
     }
-    text = page(results)
-    print(text)
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    if options.page:
-        options.page.write_text(text, encoding="utf-8")
+    where = about(["ray", "optuna", "mlflow"], rehearsal=options.quick)
+    finish(result_of(numbers, where), options)
     return 0
 
 

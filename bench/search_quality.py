@@ -6,9 +6,34 @@
     python bench/search_quality.py replay --study curves  on the other table
     python bench/search_quality.py table --study curves   train a table, ten seconds a row
 
-Two studies: lm.yaml, whose losses after one report rank nearly as those at the end, and curves,
-four schedules with long warm-ups, where they do not. The tables are in
-parts/search_quality/tables, the pages and their numbers in docs/bench.
+Nothing is trained here: configurations of a space, the defaults and points of a scrambled Sobol
+sequence, were trained to the end beforehand, and searches are replayed on the reports of these
+trials. Conductor, samplers and schedulers are those of `tuner search`. There are two studies:
+lm.yaml, whose losses after one report rank nearly as those at the end, and *curves*, four schedules
+with long warm-ups, where they do not.
+
+Tokens are given in complete trials: the tokens of one trial that is not stopped. *Best* is the best
+finished trial so far, by val_loss, and *regret* what it lies above the best of the table, in % of
+that; — : nothing had finished. A cell is the median, and the quartiles, over the seeds. The first
+trial is always the defaults, never stopped but where they are raced. As the slots train at the same
+time, hardly anything can finish before as many complete trials' worth of tokens are spent as there
+are slots: the baselines, which train one after another, have no such beginning.
+
+A suggestion is snapped to the nearest configuration that the search has not used yet, so late in a
+search it may be far away: a sampler cannot refine, only choose. Distances weigh each parameter by
+how much it tells about the loss. The table says by which factor the regrets of a configuration and
+of its nearest neighbour then differ, typically (regrets below 1 % counting as about equal). The
+sampler observes the configuration that was used, with its own losses.
+
+*sampler · scheduler* have the settings of `SearchConfig` otherwise, and no priors. *the file* is
+the space as it is, with its sampler, scheduler and priors, but with trials until the tokens are
+spent; *the file, 24 trials*, ends when the file says.
+
+Baselines: *one report, then top k* trains random configurations for one report each, for half of
+its tokens, and the best of them to the end with the other half (Egele et al. 2024,
+arXiv:2404.04111); each budget is a run that knows its budget. *Step Law* trains once, with α_max
+and B by the rule of Li et al. 2025 (arXiv:2503.04715) and the defaults for the rest; it was trained
+for this, not snapped.
 """
 
 from __future__ import annotations
@@ -21,18 +46,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from parts.search_quality import page as pages
+from parts.measuring import about, add_options, finish
+from parts.search_quality import result as results
 from parts.search_quality import table as tables
 from parts.search_quality.baselines import one_report_then_top_k
 from parts.search_quality.replay import FILE, Lab, Trace, snap_error
+from parts.search_quality.result import plot, result_of
 
 from model.corpus.prepare import prepare
 from tuner.space_file.load import load_space
@@ -45,12 +70,12 @@ STUDIES: Mapping[str, tuple[Path, Path, Path]] = {
     "lm": (
         ROOT / "search_spaces" / "lm.yaml",
         TABLES / "lm.json.gz",
-        PAGES / "search_quality.json",
+        PAGES / "search_quality.cpu.json",
     ),
     "curves": (
         TABLES / "curves.yaml",
         TABLES / "curves.json.gz",
-        PAGES / "search_quality_curves.json",
+        PAGES / "search_quality_curves.cpu.json",
     ),
 }
 
@@ -69,23 +94,11 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 }
 SLOW, SLOW_MOST = "gp", 10.0  # its suggestions take from 20 ms to several tenths of a second
 _DEFAULT = METHODS["tpe · asha-promote"]
-_PRIOR = "Step Law as prior"  # of high confidence
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    pages.DEFAULT: {"prior": FILE},  # the space file, but for its number of trials
-    pages.AS_IT_IS: {"prior": FILE, "trials": None},
-    "no prior, η = 4": {**_DEFAULT, "reduction_factor": 4},
-    "no prior, η = 9": {**_DEFAULT, "reduction_factor": 9},
-    "Step Law as prior, medium": {**_DEFAULT, "prior": 0.5},
-    f"{_PRIOR}, η = 4": {**_DEFAULT, "prior": 0.75, "reduction_factor": 4},
-    f"{_PRIOR}; random": {**_DEFAULT, "prior": 0.75, "sampler": "random"},
-    f"{_PRIOR}; random · none; 1 slot": {
-        "sampler": "random",
-        "scheduler": "none",
-        "prior": 0.75,
-        "slots": 1,
-    },
+    results.DEFAULT: {"prior": FILE},  # the space file, but for its number of trials
+    results.AS_IT_IS: {"prior": FILE, "trials": None},
     **{
-        pages.variant(prior is not None, sampler, slots, defaults): {
+        results.variant(prior is not None, sampler, slots, defaults): {
             **_DEFAULT,
             "prior": prior,
             "sampler": sampler,
@@ -96,16 +109,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         for slots in (1, 4)
         for defaults in ("full", "raced")
         for sampler in ("tpe", "gp")
-    },
-    **{
-        f"{pages.variant(False, 'tpe', slots, defaults)}; by predicted losses": {
-            **_DEFAULT,
-            "slots": slots,
-            "defaults": defaults,
-            "by_drop": True,
-        }
-        for slots in (1, 4)
-        for defaults in ("full", "raced")
     },
 }
 
@@ -140,7 +143,7 @@ def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]
     lab = _lab(options.table, options.space, options.slots, options.most)
     chosen = {n: s for n, s in {**METHODS, **VARIANTS}.items() if options.methods in n}
     if options.quick:
-        quick = (pages.REFERENCE, "gp · hyperband", pages.DEFAULT, pages.AS_IT_IS)
+        quick = (results.REFERENCE, "gp · hyperband", results.DEFAULT, results.AS_IT_IS)
         chosen = {name: {**METHODS, **VARIANTS}[name] for name in quick}
     with ProcessPoolExecutor(options.processes, initializer=_settle_down) as pool:
         for name, settings in chosen.items():
@@ -149,7 +152,7 @@ def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]
             seeds = options.slow_seeds if is_slow and name in METHODS else options.seeds
             until = min(options.most, SLOW_MOST) if is_slow else options.most
             # the reference search tries all configurations; that of the file runs to its end
-            whole = name in {pages.REFERENCE, pages.AS_IT_IS} and not options.quick
+            whole = name in {results.REFERENCE, results.AS_IT_IS} and not options.quick
             most = len(lab.table.draws) if whole else until
             place = (options.table, options.space, options.slots, float(most))
             jobs = [(*place, settings, seed) for seed in range(seeds)]
@@ -169,12 +172,12 @@ def _summary(table: tables.Table, traces: Sequence[Trace], most: float) -> dict[
     def regret(tokens: float) -> list[float]:
         return [t.at(tokens * unit) / best - 1 for t in traces]
 
-    reach = [t.reaches(best * (1 + pages.GOAL)) / unit for t in traces]
+    reach = [t.reaches(best * (1 + results.GOAL)) / unit for t in traces]
     ends = [trace.at(math.inf) / best - 1 for trace in traces]
     return _described(regret, len(traces), most) | {
-        "reach": pages.quartiles(reach),
+        "reach": results.quartiles(reach),
         "spent": float(np.median([trace.spent for trace in traces])) / unit,
-        "end": pages.quartiles(ends),
+        "end": results.quartiles(ends),
         "end_mean": float(np.mean(ends)),
     }
 
@@ -182,15 +185,15 @@ def _summary(table: tables.Table, traces: Sequence[Trace], most: float) -> dict[
 def _described(
     regret: Callable[[float], Sequence[float]], seeds: int, most: float
 ) -> dict[str, Any]:
-    at = pages.curve_points(most)
-    low, median, high = zip(*(pages.quartiles(regret(tokens)) for tokens in at), strict=True)
-    budgets = [b for b in pages.BUDGETS if b <= most]
+    at = results.curve_points(most)
+    low, median, high = zip(*(results.quartiles(regret(tokens)) for tokens in at), strict=True)
+    budgets = [b for b in results.BUDGETS if b <= most]
     return {
         "seeds": seeds,
         "most": most,
         "reach": [],
         "variant": False,
-        "regret": {str(b): pages.quartiles(regret(b)) for b in budgets},
+        "regret": {str(b): results.quartiles(regret(b)) for b in budgets},
         "mean": {str(b): float(np.mean(regret(b))) for b in budgets},
         "curve": {"at": at, "low": low, "median": median, "high": high},
     }
@@ -206,15 +209,15 @@ def _baselines(table: tables.Table, seeds: int, most: float) -> dict[str, dict[s
 
     law = float(table.law_losses[-1]) / table.best - 1
     return {
-        pages.TOP_K: _described(top_k, seeds, most),
-        pages.STEP_LAW: _described(lambda tokens: [law], 1, most),
+        results.TOP_K: _described(top_k, seeds, most),
+        results.STEP_LAW: _described(lambda tokens: [law], 1, most),
     }
 
 
 def _equal_tokens(table: tables.Table, spent: float) -> dict[str, Any]:
     """Return the regret of the top-k baseline with the tokens of the default search."""
     found = [one_report_then_top_k(table, [spent], seed)[0] / table.best - 1 for seed in range(300)]
-    return {"spent": spent, "end": pages.quartiles(found), "end_mean": float(np.mean(found))}
+    return {"spent": spent, "end": results.quartiles(found), "end_mean": float(np.mean(found))}
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -223,37 +226,21 @@ def replay(options: argparse.Namespace) -> int:
         options.seeds = options.slow_seeds = 2
         options.most = 4.0
     table = _lab(options.table, options.space, options.slots, options.most).table
-    found: dict[str, Any] = {"methods": {}}
-    if options.methods and options.out.exists():  # the other methods as they were
-        found = _with_infinity(json.loads(options.out.read_text(encoding="utf-8")))
-    found |= {"about": _about(options), "table": _about_table(options)}
-    old = found["methods"] | _baselines(table, 10 * options.seeds, options.most)
-    new = old | dict(_searches(options))
-    order = [*METHODS, pages.TOP_K, pages.STEP_LAW, *VARIANTS]
-    found["methods"] = {name: new[name] for name in order if name in new}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    picture = options.out.with_suffix(".png")
-    if pages.AS_IT_IS in new:
-        found["equal_tokens"] = _equal_tokens(table, new[pages.AS_IT_IS]["spent"])
-    options.out.write_text(json.dumps(_rounded(found), ensure_ascii=False) + "\n", encoding="utf-8")
-    pages.plot(found, picture)
-    if {pages.DEFAULT, pages.AS_IT_IS, pages.REFERENCE} <= new.keys():
-        text = pages.page(found, picture.name)
-        options.out.with_suffix(".md").write_text(text, encoding="utf-8")
-        for words, met in pages.goals(found):
-            print(f"{'met' if met else 'MISSED':7} {words}")
+    old: dict[str, Any] = {"methods": {}}
+    if options.methods and options.out.exists():  # the other methods stay as they were
+        old = json.loads(options.out.read_text(encoding="utf-8"))["numbers"]
+    new = _baselines(table, 10 * options.seeds, options.most) | dict(_searches(options))
+    found = {**old, "table": _about_table(options)}
+    if results.AS_IT_IS in new:
+        found["equal_tokens"] = _equal_tokens(table, new[results.AS_IT_IS]["spent"])
+    methods = old["methods"] | new
+    order = [*METHODS, results.TOP_K, results.STEP_LAW, *VARIANTS]
+    found["methods"] = {name: methods[name] for name in order if name in methods}
+    where = about(
+        ["optuna", "numpy"], rehearsal=options.quick, study=options.study, slots=options.slots
+    )
+    finish(result_of(_rounded(found), where), options, plot)
     return 0
-
-
-def _about(options: argparse.Namespace) -> dict[str, Any]:
-    versions = {name: metadata.version(name) for name in ("optuna", "numpy")}
-    return {
-        "command": f"python bench/search_quality.py replay --study {options.study} "
-        f"--seeds {options.seeds} --slow-seeds {options.slow_seeds} --most {options.most:g}",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "versions": versions,
-        "slots": options.slots,
-    }
 
 
 def _about_table(options: argparse.Namespace) -> dict[str, Any]:
@@ -267,7 +254,7 @@ def _about_table(options: argparse.Namespace) -> dict[str, Any]:
         "defaults": float(table.final[0]),
         "step_law": float(table.law_losses[-1]),
         "diverged": int((~(table.final < math.inf)).sum()),
-        "within_goal": int((table.final <= table.best * (1 + pages.GOAL)).sum()),
+        "within_goal": int((table.final <= table.best * (1 + results.GOAL)).sum()),
         "weights": dict(zip(names, (lab.weights / lab.weights.max()).tolist(), strict=True)),
         "snap_error": snap_error(table, lab.weights),
         "snap_error_plain": snap_error(table, 0 * lab.weights + 1),
@@ -281,15 +268,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _with_infinity(value: Any) -> Any:
-    """Replace the nulls of `_rounded` by infinity again."""
-    if isinstance(value, dict):
-        return {key: _with_infinity(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_infinity(item) for item in value]
-    return math.inf if value is None else value
 
 
 # the table --------------------------------------------------------------------------------------
@@ -330,8 +308,7 @@ def main() -> int:
     )
     replaying.add_argument("--methods", default="", help="only those whose name has this")
     replaying.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    replaying.add_argument("--quick", action="store_true", help="two seeds, short searches")
-    replaying.add_argument("--out", type=Path, help="numbers; page and picture lie beside them")
+    add_options(replaying, "two seeds, short searches")
     replaying.set_defaults(command=replay)
     training.add_argument("--configurations", type=int, default=300, help="beside the defaults")
     training.add_argument("--seed", type=int, default=0, help="of the sequence that draws them")
@@ -343,6 +320,7 @@ def main() -> int:
     options.space, options.table = options.space or space, options.table or table
     if options.command is replay:
         options.out = options.out or out
+        options.plot = options.plot or options.out.with_suffix(".png")
     else:
         options.rows = options.rows or ROOT / "runs" / "bench" / f"{options.study}.jsonl"
     return int(options.command(options))

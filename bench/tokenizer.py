@@ -2,40 +2,36 @@
 
     python bench/tokenizer.py                     both corpora, five rounds, about 15 minutes
     python bench/tokenizer.py --quick             one round on little prose, as a test of the bench
-    python bench/tokenizer.py --prose FILE        your text instead of docstrings
-    python bench/tokenizer.py --out FILE.json --plot FILE.png --markdown
+    python bench/tokenizer.py --out FILE.json --plot FILE.png
 
 Every number comes from a fresh process, and the sides alternate, so that neither a warm cache nor a
 busy minute of the machine favours one side. Imports and the construction of an encoder are not
 timed. With two processes of ours, training includes their start; encoding does not, but includes
 sending texts and ids between processes. Text is encoded document by document, twice: the first time
-with empty caches. All encoders have the same vocabulary, except rustbpe, which cannot load one and
-trains its own; the others must return the same ids, or the bench fails.
+with empty caches. All encoders have the same vocabulary and must return the same ids, or the bench
+fails; rustbpe cannot load one, and only trains.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import re
 import sys
 import tempfile
 from collections import defaultdict
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from parts.tokenizer.corpora import END, prose, prose_of, stdlib
+from parts.measuring import about, add_options, finish
+from parts.tokenizer.corpora import END, prose, stdlib
 from parts.tokenizer.sides import Job, encode_jobs, run, train_jobs
-from parts.tokenizer.tables import goals, plot, print_tables, summary
+from parts.tokenizer.tables import plot, result_of, summary
 
 from model.tokenizer.bpe import train_bpe
 from model.tokenizer.tokenizer import Tokenizer
 
 PACKAGES = ("tokenizers", "tiktoken", "rustbpe")
+CORPORA = {"stdlib": stdlib, "prose": prose}
 
 
 def rounds(jobs: list[Job], num_rounds: int, corpus: str, num_bytes: int) -> list[dict[str, Any]]:
@@ -76,31 +72,13 @@ def version(package: str) -> str | None:
         return None
 
 
-def device() -> dict[str, Any]:
-    """Return processor, cores, load and Python version."""
-    cpu = platform.processor()
-    if (info := Path("/proc/cpuinfo")).exists():
-        names = re.findall(r"model name\s*: (.*)", info.read_text())
-        cpu = names[0] if names else cpu
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-    }
-
-
 def options_of() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--prose", type=Path, metavar="FILE", help="your UTF-8 text")
     parser.add_argument("--vocab", type=int, help="ids to train (4096)")
     parser.add_argument("--encode-vocab", type=int, help="ids to encode with (10000)")
     parser.add_argument("--rounds", type=int, help="measurements of each number (5)")
-    parser.add_argument("--quick", action="store_true", help="little text, once")
-    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
-    parser.add_argument("--plot", type=Path, help="draw them as PNG")
-    parser.add_argument("--markdown", action="store_true", help="print tables for a document")
+    add_options(parser, "little text, once")
     options = parser.parse_args()
     defaults = (400, 600, 1) if options.quick else (4096, 10_000, 5)
     for name, value in zip(("vocab", "encode_vocab", "rounds"), defaults, strict=True):
@@ -112,31 +90,18 @@ def options_of() -> argparse.Namespace:
 def main() -> int:
     """Measure, check and print."""
     options = options_of()
-    versions = {package: version(package) for package in ("numpy", "regex", *PACKAGES)}
-    report: dict[str, Any] = {
-        "device": device(),
-        "versions": versions,
+    numbers: dict[str, Any] = {
         "vocab": {"train": options.vocab, "encode": options.encode_vocab},
-        "rounds": options.rounds,
         "corpora": {},
         "rows": [],
     }
-    print(*(f"{name} {value}" for name, value in report["device"].items()), sep=", ")
-    print(*(f"{name} {value or 'not installed'}" for name, value in versions.items()), sep=", ")
-    corpora = {
-        "stdlib": stdlib,
-        "prose": partial(prose_of, options.prose) if options.prose else prose,
-    }
-    if options.quick:
-        corpora.pop("stdlib")
     with tempfile.TemporaryDirectory() as folder:
-        for corpus, make in corpora.items():
+        for corpus, make in CORPORA.items() if not options.quick else [("prose", prose)]:
             what, texts = make(options.quick)
             text = Path(folder, f"{corpus}.txt")
             text.write_text(END.join(texts), "utf-8", newline="")
             size = text.stat().st_size
-            print(f"{corpus}: {what}; {size / 1e6:.2f} MB, {len(texts)} documents")
-            report["corpora"][corpus] = {"what": what, "bytes": size, "documents": len(texts)}
+            numbers["corpora"][corpus] = {"what": what, "bytes": size, "documents": len(texts)}
             vocabulary = Path(folder, corpus)
             vocab, merges = train_bpe(text, options.encode_vocab, [END])
             Tokenizer(vocab, merges, [END]).save(vocabulary, "huggingface")
@@ -144,19 +109,9 @@ def main() -> int:
                 train_jobs(str(text), options.vocab),
                 encode_jobs(str(text), options.encode_vocab, str(vocabulary)),
             ):
-                report["rows"] += rounds(jobs, options.rounds, corpus, size)
-    report |= {"goals": goals(report["rows"]), "ids_equal": True}  # or it would have stopped
-    report["device"]["load_at_the_end"] = os.getloadavg()[0]
-    print_tables(report, options.markdown)
-    if options.quick:
-        print("\n(so little text says nothing about the goals)")
-    print(
-        "\nids are the same on all sides with our vocabulary, and training with 1 and 2 processes"
-    )
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    if options.plot:
-        plot(report, options.plot)
+                numbers["rows"] += rounds(jobs, options.rounds, corpus, size)
+    packages = [name for name in ("numpy", "regex", *PACKAGES) if version(name)]
+    finish(result_of(numbers, about(packages, rehearsal=options.quick)), options, plot)
     return 0
 
 

@@ -10,9 +10,9 @@ All models are trained from scratch on the source text of Python's standard libr
 equally many tokens (the proxy of `target` for fewer). *Scaled* models have the factors of proxies;
 *standard* ones are the same models without them. A sweep has learning rates an octave (a factor of
 two) apart, all with the same seeds, and grows until its lowest loss lies inside. Its optimum is the
-minimum of a parabola in log2 α (`tuner.transfer.verdict`); intervals are of 90 %. Where losses rise
-faster on one side, that parabola is not exact, and its interval does not know. So a second one,
-through the lowest loss and its two neighbours, is shown beside it.
+lowest point of a bowl in log2 α that may be steeper on one side, alike for all sizes
+(`tuner.transfer.verdict`); intervals are of 90 %. A parabola through the lowest loss and its two
+neighbours is shown beside it.
 
     width     d_model 32 to 256, 2 layers: how far the optimum moves
     depth     2 to 8 layers, d_model 64
@@ -35,41 +35,25 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from parts.measuring import about, finish, goal, save_figure
+from parts.measuring import BENCH, about, add_options, finish, goal, save_figure
 
 from model.corpus.prepare import prepare
 from tuner.space.data_facts import DataFacts
 from tuner.space.settings import Proxy
 from tuner.space.space import SearchSpace
-from tuner.space_file.load import load_space
+from tuner.space_file.load import read_space
+from tuner.space_file.overrides import Override
 from tuner.transfer.sweep import KINDS, Size, Sweep, Trainer, measure, sweep_of, trial_spec
 from tuner.transfer.verdict import Estimate, Optimum, move_of
 
 RATE = 0.004  # of AdamW at the target, the middle of the first sweep
 LARGEST_MOVE, SMALLEST_MOVE = 0.5, 1.5  # octaves over 8 times the width: scaled, standard
 MOST_LOSS, MOST_COMPUTE = 0.5, 10.0  # % of the best loss, % of the target's own sweep
-SPACE = """
-name: transfer
-data: {{source: python-stdlib}}
-tokenizer: {{vocab_size: 512}}
-model: {{d_model: {d_model}, n_layers: {n_layers}, n_heads: {n_heads}, context_length: {context}}}
-proxy: {{width: 1/2}}
-hyperparameters:
-  α_max: {{log: [1e-5, 1]}}
-  α_min: {{fraction_of: α_max, value: 0.1}}
-  T_warmup: {{fraction_of: T_total, value: 0.1}}
-  β2: 0.99
-  λ: 0.1
-  B: 8
-  optimizer: adamw
-budget: {{tokens: {tokens}, reports: 1, validation_tokens: {validation}}}
-search: {{scheduler: none}}
-confirm: off
-"""
+SAME = 0.01  # octaves by which an optimum may differ between machines
+SPACE = BENCH / "parts" / "transfer.yaml"
 
 
 @dataclass(frozen=True)
@@ -132,15 +116,14 @@ class Family:
     def __init__(
         self, part: Part, options: argparse.Namespace, corpora: Path, points: Path
     ) -> None:
-        text = SPACE.format(
-            d_model=part.d_model, n_layers=part.n_layers, n_heads=part.d_model // 16 or 1,
-            context=16 if options.quick else 64, tokens=options.tokens,
-            validation=1024 if options.quick else 32_768,
-        )  # fmt: skip
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "space.yaml")
-            file.write_text(text, encoding="utf-8")
-            self.space: SearchSpace = load_space(file)
+        sizes = {
+            "model.d_model": part.d_model, "model.n_layers": part.n_layers,
+            "model.n_heads": part.d_model // 16 or 1, "budget.tokens": options.tokens,
+        }  # fmt: skip
+        if options.quick:
+            sizes |= {"model.context_length": 16, "budget.validation_tokens": 1024}
+        overrides = [Override.parse(f"{key}={value}") for key, value in sizes.items()]
+        self.space: SearchSpace = read_space(SPACE, overrides)[0]
         self.facts = DataFacts.of(prepare(self.space.data, self.space.tokenizer, corpora))
         self.drawn = {**self.space.defaults(), "max_learning_rate": RATE}
         self.trainer = Trainer(corpora, points, options.processes, _on_trained)
@@ -152,15 +135,20 @@ class Family:
             self.space, self.drawn, self.facts, self.sizes, self.trainer, seeds=self.seeds
         )
 
-    def proxy_and_target(self) -> list[Sweep]:
-        """Train the scaled sweeps of both, the target's with the best rate of the proxy as well."""
+    def proxy_and_target(self) -> tuple[list[Sweep], float]:
+        """Train the scaled sweeps of both, the target's with the best rate of the proxy as well.
+
+        Returns:
+            Both sweeps, and the best rate of the proxy as log2 of a factor on `RATE`.
+        """
         proxy, target = (
             sweep_of(
                 self.space, self.drawn, self.facts, "scaled", size, self.trainer, self.seeds, 0.0
             )
             for size in self.sizes
         )
-        for rate in (lowest(proxy), best_of(proxy)):
+        best = best_of(proxy)
+        for rate in (lowest(proxy), best):
             if rate in target.losses:
                 continue
             specs = [
@@ -169,7 +157,7 @@ class Family:
             ]
             losses = tuple(self.trainer.losses(specs, "target with the proxy's rate"))
             target = replace(target, losses=dict(sorted({**target.losses, rate: losses}.items())))
-        return [proxy, target]
+        return [proxy, target], best
 
     def flops(self, size: Size) -> float:
         """Return the operations of one training of a size."""
@@ -183,12 +171,12 @@ def lowest(sweep: Sweep) -> float:
 
 
 def best_of(proxy: Sweep) -> float:
-    """Return the rate at the lowest point of a sweep's parabola, as log2 of a factor on `RATE`.
+    """Return the rate at the lowest point of a sweep's bowl, as log2 of a factor on `RATE`.
 
     Neighbours may differ by less than their noise: the lowest of them says the rate to an octave.
     """
     (best,) = optima_of([proxy])
-    return lowest(proxy) if best is None else best.octaves
+    return lowest(proxy) if best is None else round(best.octaves, 3)
 
 
 def optima_of(sweeps: Sequence[Sweep]) -> list[Optimum | None]:
@@ -250,37 +238,29 @@ def _cells(sweep: Sweep, best: Optimum | None) -> list[Any]:
 
 
 def target_result(
-    sweeps: Sequence[Sweep], flops: Sequence[float], seeds: int
+    sweeps: Sequence[Sweep], rate: float, flops: Sequence[float], seeds: int
 ) -> tuple[list[list[Any]], dict[str, Any]]:
     """Return the rows of the table, and the loss given up and the compute, in %.
 
     Args:
         sweeps: of the proxy and of the target.
+        rate: best rate of the proxy, with which the target was trained.
         flops: operations of one training of each.
         seeds: seeds of each rate.
     """
     proxy, target = ({x: _mean(v) for x, v in s.losses.items()} for s in sweeps)
     own = {x: loss for x, loss in target.items() if x == round(x)}  # whole octaves: its own sweep
-    tried, rate, best = lowest(sweeps[0]), best_of(sweeps[0]), min(own, key=own.__getitem__)
+    tried, best = lowest(sweeps[0]), min(own, key=own.__getitem__)
     alone = len(proxy) * flops[0] / (len(own) * flops[1])
     compute = alone + 1 / (len(own) * seeds)
     shares = f"{100 * compute:.2g}"
-    rows = [
-        ["proxy's best tried rate", f"{RATE * 2**tried:.2g}", f"{proxy[tried]:.4f}", None],
-        [
-            "target with the proxy's best rate",
-            f"{RATE * 2**rate:.2g}",
-            f"{target[rate]:.4f}",
-            shares,
-        ],
-        [
-            "target with its best tried rate",
-            f"{RATE * 2**tried:.2g}",
-            f"{target[tried]:.4f}",
-            shares,
-        ],
-        ["target's own best", f"{RATE * 2**best:.2g}", f"{target[best]:.4f}", "100"],
-    ]
+    rows = [["proxy's best tried rate", f"{RATE * 2**tried:.2g}", f"{proxy[tried]:.4f}", None]]
+    for what, x, share in (
+        ("target with the proxy's best rate", rate, shares),
+        ("target with its best tried rate", tried, shares),
+        ("target's own best", best, "100"),
+    ):
+        rows.append([what, f"{RATE * 2**x:.2g}", f"{target[x]:.4f}", share])
     found = {
         "given_up": 100 * (target[rate] / target[best] - 1),
         "given_up_by_tried": 100 * (target[tried] / target[best] - 1),
@@ -290,19 +270,31 @@ def target_result(
     return rows, found
 
 
-def result_of(measured: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the result in the format of `parts.measuring`."""
-    tables, goals, notes, numbers = [], [], [], {}
-    for name, (part, sweeps, flops) in measured.items():
+def result_of(numbers: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result in the format of `parts.measuring`.
+
+    Args:
+        numbers: name of a part → its sweeps, the operations of one training of each size, and of
+            `target` the rate of the proxy with which the target was trained.
+        about: `measuring.about` with tokens and seeds.
+    """
+    tables, goals, notes = [], [], []
+    for name, (part, sweeps) in sweeps_of(numbers, about).items():
         if name == "target":
-            rows, found = target_result(sweeps, flops, options.seeds)
+            rate, now = numbers[name]["rate"], best_of(sweeps[0])
+            rows, found = target_result(sweeps, rate, numbers[name]["flops"], about["seeds"])
+            if abs(rate - now) > SAME:
+                notes.append(
+                    f"The target was trained with {RATE * 2**rate:.2g}, the proxy's best rate by "
+                    f"the statistics of that day; by those of these tables it is "
+                    f"{RATE * 2**now:.2g}."
+                )
             columns = ["model", "α_max", "val_loss, nats per token", "% of the sweep's compute"]
             if math.isfinite(found["given_up"]):
                 what = "loss given up with the transferred rate, % of the target's own best"
                 goals.append(goal(what, found["given_up"], most=MOST_LOSS))
             else:
                 notes.append("The target diverged with the rate of its proxy: goal missed.")
-                found["given_up"] = None
             what = "compute of the transfer, % of that of the target's own sweep"
             goals.append(goal(what, found["compute"], most=MOST_COMPUTE))
         else:
@@ -311,15 +303,14 @@ def result_of(measured: Mapping[str, Any], options: argparse.Namespace) -> dict[
             if name == "width":
                 goals += _width_goals(part, found, notes)
         tables.append({"title": part.title, "columns": columns, "rows": rows})
-        numbers[name] = {"found": found, "sweeps": _as_json(sweeps)}
-    notes.append(f"{options.tokens:,} tokens a trial, {options.seeds} paired seeds.")
+    notes.append(f"{about['tokens']:,} tokens a trial, {about['seeds']} paired seeds.")
     return {
         "bench": "transfer",
-        "about": about(["torch"]),
+        "about": dict(about),
         "tables": tables,
-        "goals": [] if options.quick else goals,
+        "goals": [] if about["rehearsal"] else goals,
         "notes": notes,
-        "numbers": numbers,
+        "numbers": dict(numbers),
     }
 
 
@@ -329,35 +320,54 @@ def _width_goals(part: Part, moved: Mapping[str, Any], notes: list[str]) -> list
         ("scaled", {"most": LARGEST_MOVE}), ("standard", {"least": SMALLEST_MOVE})
     ):  # fmt: skip
         if moved[kind] is None:
-            notes.append(f"A parabola shows no certain optimum of a {kind} size: goal missed.")
+            notes.append(f"A bowl shows no certain optimum of a {kind} size: goal missed.")
             continue
         what = f"{kind}: octaves by which the optimum moves over {part.ratio:g} times the width"
         goals.append(goal(what, abs(moved[kind][0]), **limit))
     return goals
 
 
-def _as_json(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
-    return [
-        {
-            "kind": sweep.kind,
-            "size": sweep.size.text,
-            "best_rate": None if best is None else RATE * 2**best.octaves,
-            "losses": {
-                f"{RATE * 2**x:g}": [v if math.isfinite(v) else None for v in values]
-                for x, values in sweep.losses.items()
-            },
-        }
-        for sweep, best in zip(sweeps, optima_of(sweeps), strict=True)
-    ]
+def as_json(sweep: Sweep) -> dict[str, Any]:
+    """Return a sweep as JSON; octaves, log2 of a factor on `RATE`, are keys of the losses."""
+    losses = {
+        repr(x): [v if math.isfinite(v) else None for v in values]
+        for x, values in sweep.losses.items()
+    }
+    return {"kind": sweep.kind, "size": sweep.size.text, "losses": losses}
 
 
-def plot(measured: Mapping[str, Any], path: Path) -> None:
+def sweeps_of(
+    numbers: Mapping[str, Any], about: Mapping[str, Any]
+) -> dict[str, tuple[Part, list[Sweep]]]:
+    """Return name → part and its sweeps, from their JSON."""
+    parts, sweeps = parts_of(quick=about["rehearsal"]), {}
+    for name, measured in numbers.items():
+        sizes = {size.text: size for size in parts[name].sizes}
+        sweeps[name] = (
+            parts[name],
+            [
+                Sweep(
+                    each["kind"],
+                    sizes[each["size"]],
+                    {
+                        float(x): tuple(math.inf if v is None else v for v in values)
+                        for x, values in each["losses"].items()
+                    },
+                )
+                for each in measured["sweeps"]
+            ],
+        )
+    return sweeps
+
+
+def plot(result: Mapping[str, Any], path: Path) -> None:
     """Draw loss against learning rate: a row for each part, a column for each kind."""
     from matplotlib.figure import Figure
 
+    measured = sweeps_of(result["numbers"], result["about"])
     figure = Figure(figsize=(9, 3.2 * len(measured)))
     panels = figure.subplots(len(measured), 2, squeeze=False, sharey="row")
-    for row, (name, (_, sweeps, _)) in zip(panels, measured.items(), strict=True):
+    for row, (name, (_, sweeps)) in zip(panels, measured.items(), strict=True):
         finite = [v for s in sweeps for v in map(_mean, s.losses.values()) if math.isfinite(v)]
         most = 1 + max(min(map(_mean, s.losses.values())) for s in sweeps)
         for axes, kind in zip(row, KINDS, strict=True):
@@ -391,14 +401,19 @@ def main() -> int:
         corpora = options.corpora or Path(folder, "corpora")
         points = options.points or Path(folder, "points.losses")
         points.parent.mkdir(parents=True, exist_ok=True)
-        measured = {}
+        numbers = {}
         parts = parts_of(quick=options.quick)
         for name in options.parts:
             family = Family(parts[name], options, corpora, points)
-            sweeps = family.proxy_and_target() if name == "target" else family.both_kinds()
-            measured[name] = parts[name], sweeps, [family.flops(size) for size in family.sizes]
-    result = result_of(measured, options)
-    finish(result, options.out, partial(plot, measured), options.plot)
+            found: dict[str, Any] = {}
+            if name == "target":
+                sweeps, found["rate"] = family.proxy_and_target()
+            else:
+                sweeps = family.both_kinds()
+            flops = [family.flops(size) for size in family.sizes]
+            numbers[name] = {"sweeps": [*map(as_json, sweeps)], "flops": flops, **found}
+    where = about(["torch"], rehearsal=options.quick, tokens=options.tokens, seeds=options.seeds)
+    finish(result_of(numbers, where), options, plot)
     return 0
 
 
@@ -409,13 +424,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, help="of a trial (default: 400,000)")
     parser.add_argument("--seeds", type=int, help="paired seeds of each rate (default: 3)")
     parser.add_argument("--processes", type=int, help="default: one for each core")
-    parser.add_argument("--quick", action="store_true", help="tiny models")
     parser.add_argument("--corpora", type=Path, help="folder of prepared corpora")
     parser.add_argument(
         "--points", type=Path, help="file of the losses (default: as --out, .losses)"
     )
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
-    parser.add_argument("--plot", type=Path, help="draw losses against rates, a PNG")
+    add_options(parser, "tiny models")
     options = parser.parse_args()
     options.parts = [name for name in names if name in options.parts]
     options.tokens = options.tokens or (2_000 if options.quick else 400_000)

@@ -13,9 +13,9 @@ from typing import Any
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import Symbol
-from tuner.commands.symbols import default_of, range_of
-from tuner.formatting import shown
 from tuner.space.parameter import SIZES
+from tuner.space_file.symbols import default_of, range_of
+from tuner.texts.formatting import shown
 
 ROWS, CHOICES, ENTRIES = (f"<!-- {name} -->" for name in ("rows", "choices", "entries"))
 

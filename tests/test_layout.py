@@ -24,15 +24,13 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "generation", "export",
     ),
     "tuner": (
-        "leaving", "control_characters", "secrets", "errors", "formatting", "formats", "markdown",
-        "names",
-        "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
-        "conductor", "tracking", "journal", "storage", "results", "trained", "report", "transfer",
-        "scaling", "publish", "served", "notify", "workers", "driver", "jobs", "housekeeping",
-        "terminal", "commands", "arguments", "cli", "__main__",
+        "clock", "leaving", "texts", "errors", "home", "lease", "space", "samplers", "schedulers",
+        "space_file", "conductor", "journal", "storage", "results", "tracking", "trained",
+        "summaries", "report", "transfer", "scaling", "publish", "notify", "workers", "validation",
+        "driver", "jobs", "housekeeping", "terminal", "commands", "arguments", "cli", "__main__",
     ),
 }  # fmt: skip
-MOST_FILES, MOST_LINES = 15, 420
+MOST_FILES, MOST_LINES, MOST_BESIDE = 15, 420, 8
 
 
 def modules(root: Path, package: str) -> dict[str, Path]:
@@ -149,6 +147,94 @@ def test_rooms_and_files_have_a_readable_size() -> None:
             assert lines <= MOST_LINES, f"{path} has {lines} lines; split it by subject"
             files = len(list(path.parent.glob("*.py"))) - 1  # without __init__.py
             assert files <= MOST_FILES, f"{path.parent} has {files} files; split the room"
+
+
+def test_few_files_lie_beside_the_rooms() -> None:
+    for package in FLOORS:
+        beside = [path.name for path in (ROOT / package).glob("*.py")]
+        assert len(beside) <= MOST_BESIDE, f"{package} has {beside} beside its rooms"
+
+
+def trees(package: str = "tuner") -> Iterator[tuple[str, ast.Module]]:
+    for name, path in modules(ROOT, package).items():
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    """Names that a module imports, calls or uses as attributes."""
+    names = {
+        alias.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for alias in n.names
+    }
+    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return names | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def called(tree: ast.AST) -> set[str]:
+    """Names of the functions and classes that a module calls."""
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {
+        call.id if isinstance(call, ast.Name) else call.attr
+        for call in calls
+        if isinstance(call, ast.Name | ast.Attribute)
+    }
+
+
+READERS = {"Feed", "JournalTail", "feed", "read_entries", "read_journal", "read_search"}
+THREADS = {"Thread", "Timer", "ThreadPoolExecutor"}
+
+
+def followers() -> set[str]:
+    """Modules that start a thread, and read a journal or are a `Source`'s reader in it."""
+    found = set()
+    for name, tree in trees():
+        reads = READERS & called(tree) or "Source" in names_in(tree)
+        if THREADS & called(tree) and reads:
+            found.add(name)
+    return found
+
+
+def test_one_module_follows_journals() -> None:
+    """A thread that reads a journal is a `Follower`; what it writes is a `Projection`."""
+    # these hand feeds to followers; their threads import modules and open the store
+    others = {"tuner.driver.start", "tuner.driver.training"}
+    assert followers() - others == {"tuner.journal.follower"}
+
+
+def test_one_module_folds_journals() -> None:
+    """Nothing but the fold turns events into trials; the conductor makes those that it decides."""
+    makers = {name for name, tree in trees() if "Trial" in called(tree)}
+    assert {name for name in makers if not name.startswith("tuner.conductor.")} == {
+        "tuner.journal.fold"
+    }
+    takers = {
+        name for name, tree in trees()
+        if {"Reported", "TrialBegun", "TrialFailed"} <= names_in(tree) | called(tree)
+    }  # fmt: skip
+    assert takers == {
+        "tuner.journal.events", "tuner.journal.fold", "tuner.journal.repeat", "tuner.driver.driver"
+    }  # fmt: skip
+
+
+def test_one_module_says_who_is_dead() -> None:
+    """Of the drivers: by boot, namespace, process and its start."""
+    words = {"boot_id", "pid_exists", "Life"}
+    knowing = {name for name, tree in trees() if words & names_in(tree)}
+    assert {name for name in knowing if not name.startswith("tuner.lease.")} == set()
+    leases = [name for name, tree in trees() for node in tree.body
+              if isinstance(node, ast.ClassDef) and node.name.endswith("Lease")]  # fmt: skip
+    assert leases == ["tuner.lease.lease"]
+
+
+def test_rooms_import_no_private_names_of_others() -> None:
+    for package in FLOORS:
+        for name, tree in trees(package):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    target = room_of(node.module)
+                    private = [a.name for a in node.names if a.name.startswith("_")]
+                    assert not private or target == room_of(name) or target[0] not in FLOORS, (
+                        f"{name} imports {private} of {node.module}"
+                    )
 
 
 def test_every_room_says_what_it_is() -> None:

@@ -24,7 +24,7 @@ _HOME = {
     "replay": "trained.replay",
     "write_report": "report.write",
     "write_pictures": "report.write",
-    "Home": "home",
+    "Home": "home.home",
     "SearchResult": "results.result",
     "TrainedTrial": "trained.load_trial",
     "TunerError": "errors",

@@ -7,6 +7,7 @@ the search; 130, 143 and 129 ended by Ctrl-C, SIGTERM and SIGHUP; 141 the reader
 from __future__ import annotations
 
 import argparse
+import errno
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,10 @@ from tuner.commands.output import (
 )
 from tuner.driver.interrupt import raised_interrupts
 from tuner.errors import Interrupted, Replaced, SpaceError, TunerError, signal_text
-from tuner.secrets import mask_output
+from tuner.texts.secrets import mask_output
 
+# Errors of files that are no bugs: another user's home, a disk that is full or only to be read.
+_OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Function of each command, in a module of `tuner.commands` that is imported when it runs.
 _COMMANDS: Mapping[str, str] = {
     "search": "search.run_search",
@@ -89,11 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         discard_output()
         return PIPE_CLOSED
-    except OSError:
-        problem = output_problem()
-        if problem is None:
+    except OSError as error:
+        reason = _reason(error)
+        if reason is None or (options.debug and error.filename):
             raise
-        say(f"tuner {options.command}: cannot write to standard output: {problem.strerror}")
+        say(f"tuner {options.command}: {reason}")
         return TunerError.exit_status
     except (TunerError, ModelError) as error:
         if options.debug:
@@ -106,6 +109,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(str(error) if isinstance(error, SpaceError) else f"tuner {options.command}: {error}")
         return error.exit_status if isinstance(error, TunerError) else 2
     return status
+
+
+def _reason(error: OSError) -> str | None:
+    """Return what the user can mend of a file or of standard output; None for a bug."""
+    if error.filename and error.errno in _OF_THE_MACHINE:
+        return f"{error.filename}: {error.strerror}"
+    problem = output_problem()
+    if problem is None:
+        return None
+    return f"cannot write to standard output: {problem.strerror}"
 
 
 def _interrupted_text(error: Interrupted, options: argparse.Namespace) -> str:

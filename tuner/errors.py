@@ -31,8 +31,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from signal import SIGINT, Signals
 
-from tuner.control_characters import visible
-from tuner.secrets import masked
+from tuner.texts.control_characters import visible
+from tuner.texts.secrets import masked
 
 
 class TunerError(Exception):
@@ -65,8 +65,10 @@ class Mistake:
 
     def at(self, path: str) -> str:
         """Return the message after its position in the file at `path`."""
-        where = f"{path}:{self.line}:{self.column}" if self.line else f"{self.option or path}:"
-        return f"{where} {self.message}"
+        if self.line:
+            return f"{path}:{self.line}:{self.column} {self.message}"
+        key = self.option.rpartition(" ")[2]  # of `--set data`, which the message may begin with
+        return f"{self.option or path}: {self.message.removeprefix(f'{key}: ')}"
 
 
 class SpaceError(TunerError):

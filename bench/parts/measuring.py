@@ -11,6 +11,7 @@ Imports nothing heavy, because each side runs in a process of its own.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -88,12 +89,16 @@ def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
     return spread(a / b for a, b in zip(over, under, strict=True))
 
 
-def about(packages: Sequence[str], device: str = "cpu") -> dict[str, Any]:
-    """Return command, date, device, load and versions of a measurement.
+def about(
+    packages: Sequence[str], device: str = "cpu", *, rehearsal: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """Return command, date, device, load, versions and settings of a measurement.
 
     Args:
         packages: packages whose versions are recorded.
         device: "cpu" or torch's name of a GPU.
+        rehearsal: True for numbers that say nothing, of a quick test of the bench.
+        settings: what tables and goals depend on in addition to the numbers.
     """
     versions = {"python": platform.python_version()}
     versions |= {name: metadata.version(name) for name in packages}
@@ -108,6 +113,8 @@ def about(packages: Sequence[str], device: str = "cpu") -> dict[str, Any]:
         else os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "versions": versions,
+        "rehearsal": rehearsal,
+        **settings,
     }
 
 
@@ -125,7 +132,7 @@ def module_command(module: str, *arguments: str) -> tuple[list[str], dict[str, s
     """Return the command that runs a module of `parts` as a program, and its environment.
 
     Args:
-        module: dotted name, `parts.scaling.driver`.
+        module: dotted name, `parts.watched_search`.
         arguments: arguments of the program.
     """
     # ROOT as well, so that `model` and `tuner` need not be installed
@@ -159,9 +166,9 @@ def last_message(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def goal(
-    what: str, reached: float, *, least: float | None = None, most: float | None = None
+    what: str, reached: float | None, *, least: float | None = None, most: float | None = None
 ) -> Any:
-    """Return a goal, which is met if `reached` is at least `least`, or at most `most`."""
+    """Return a goal, met if `reached` is at least `least`, or at most `most`; None is never."""
     assert (least is None) != (most is None)
     limit = {"most": most} if least is None else {"least": least}
     return {"what": what, "reached": reached, **limit}
@@ -169,6 +176,8 @@ def goal(
 
 def is_met(goal: Mapping[str, Any]) -> bool:
     """Return True if a goal was met."""
+    if goal["reached"] is None:
+        return False
     if "least" in goal:
         return bool(goal["reached"] >= goal["least"])
     return bool(goal["reached"] <= goal["most"])
@@ -177,7 +186,8 @@ def is_met(goal: Mapping[str, Any]) -> bool:
 def goal_line(goal: Mapping[str, Any]) -> str:
     """Return text such as `met     times as fast: 4.1, at least 3`."""
     limit = f"at least {goal['least']:g}" if "least" in goal else f"at most {goal['most']:g}"
-    return f"{'met' if is_met(goal) else 'MISSED':7} {goal['what']}: {goal['reached']:.3g}, {limit}"
+    reached = "never" if goal["reached"] is None else f"{goal['reached']:.3g}"
+    return f"{'met' if is_met(goal) else 'MISSED':7} {goal['what']}: {reached}, {limit}"
 
 
 def cell(value: Any) -> str:
@@ -215,28 +225,32 @@ def show(result: Mapping[str, Any]) -> None:
 
 
 def write(result: Mapping[str, Any], path: Path) -> None:
-    """Write a result as JSON."""
+    """Write a result as JSON, a list of numbers or texts on one line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    text = re.sub(r"\[\n[^][{}]+\]", lambda found: re.sub(r"\n +", " ", found[0]), text)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def finish(
-    result: Mapping[str, Any], out: Path | None, plot: Callable[[Path], None], to: Path | None
-) -> None:
-    """Print a result, and write it and its picture where asked.
+def add_options(parser: argparse.ArgumentParser, quick: str, *, has_picture: bool = True) -> None:
+    """Add the options that benches have in common; `quick` describes the rehearsal."""
+    parser.add_argument("--quick", action="store_true", help=f"{quick}, as a test of the bench")
+    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    if has_picture:
+        parser.add_argument("--plot", type=Path, help="draw a picture, a PNG")
 
-    Args:
-        result: the result.
-        out: JSON file; None writes no file.
-        plot: draws the picture into a file.
-        to: PNG file; None draws no picture.
-    """
+
+def finish(
+    result: Mapping[str, Any],
+    options: argparse.Namespace,
+    plot: Callable[[Mapping[str, Any], Path], None] | None = None,
+) -> None:
+    """Print a result, and write it and its picture where the options of the command say so."""
     show(result)
-    if out:
-        write(result, out)
-    if to:
-        plot(to)
+    if options.out:
+        write(result, options.out)
+    if plot and options.plot:
+        plot(result, options.plot)
 
 
 def save_figure(figure: Any, path: Path, dpi: int) -> None:
@@ -245,4 +259,4 @@ def save_figure(figure: Any, path: Path, dpi: int) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
+    figure.savefig(path, dpi=dpi, bbox_inches="tight")

@@ -1,20 +1,13 @@
 """Run one `tuner search`, and record how full its slots are and when they train.
 
-    python -m parts.watched_search [--no-refill] FILE.json search --space … --json
+    python -m parts.watched_search FILE.json search --space … --json
 
 runs `tuner search --space … --json` in this process and writes to the file:
 
     usage       `Worker.usage` of each worker, when the last trial ended
-    jobs        number of jobs assigned to slots until then: new and resumed trials
-    lacking     slot-seconds for which the search had no trial: near its end fewer trials are
-                left than slots
-    began       Unix time when the slots were first filled
-    ended       Unix time when the last trial ended
-    last        Unix time when the last new trial got a slot
-    until_last  usage, jobs and lacking at `last`
     samples     for each worker, twice a second: [time, seconds in training so far]
-
-With --no-refill a free slot waits until all slots are free.
+    until_last  when the last new trial got a slot: usage; `jobs`, the number of jobs assigned to
+                slots (new and resumed trials); `lacking`, slot-seconds without a trial to begin
 """
 
 from __future__ import annotations
@@ -23,6 +16,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +27,37 @@ from tuner.workers import cluster
 PERIOD_SECONDS = 0.5
 
 
+def occupancy(counts: Mapping[str, Any]) -> dict[str, float]:
+    """Return the shares of slot-time in `until_last`; nothing if all trials began at once."""
+
+    def total(name: str) -> float:
+        return float(sum(usage[name] for usage in counts["usage"]))
+
+    slots, workers, seconds = counts["usage"][0]["slots"], len(counts["usage"]), total("seconds")
+    refills = counts["jobs"] - slots * workers
+    if refills <= 0:
+        return {}
+    idle = max(0.0, total("free_slot_seconds") - counts["lacking"])
+    return {
+        "seconds": seconds / workers,
+        "idle": idle / (slots * seconds),
+        "none_left": counts["lacking"] / (slots * seconds),
+        "engine_idle": total("idle_seconds") / seconds,
+        "training": total("training_seconds") / seconds,
+        "refills": refills,
+        "ms_per_refill": 1000 * idle / refills,
+    }
+
+
 class Watch:
     """Records the occupancy of the slots of a search.
 
     Args:
         path: file to write.
-        refill: True if a free slot gets the next trial at once.
     """
 
-    def __init__(self, path: Path, *, refill: bool) -> None:
-        self._path, self._refill = path, refill
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._workers: list[Any] = []
         self._free = self._jobs = 0  # slots without a trial; jobs assigned
         self._updated = self._lacking = 0.0
@@ -60,8 +75,7 @@ class Watch:
             return workers
 
         def fill(conductor: Conductor) -> list[Job]:
-            waits = not self._refill and not conductor.is_over
-            jobs = [] if waits else self._fill(conductor)
+            jobs = self._fill(conductor)
             self._jobs += len(jobs)
             self._note(conductor, new=any(not job.after for job in jobs))
             return jobs
@@ -76,17 +90,12 @@ class Watch:
             self._lacking += self._free * (now - self._updated)
         self._updated = now
         self._free = sum(lane.job is None for lane in conductor._lanes)
-        self._record.setdefault("began", now)
         if new:
-            self._record["last"] = now
-            self._record["until_last"] = self._counts()
+            counts = {"lacking": self._lacking, "jobs": self._jobs}
+            self._record["until_last"] = {"usage": self._usage(), **counts}
         if conductor.is_over:
-            self._record |= {"ended": now, **self._counts()}
-            self._record["samples"] = self._samples
+            self._record |= {"usage": self._usage(), "samples": self._samples}
             self._path.write_text(json.dumps(self._record))
-
-    def _counts(self) -> dict[str, Any]:
-        return {"usage": self._usage(), "lacking": self._lacking, "jobs": self._jobs}
 
     def _usage(self) -> list[dict[str, float]]:
         import ray
@@ -97,7 +106,7 @@ class Watch:
     def _sample(self) -> None:
         """Sample the training seconds of the workers until the search ends."""
         self._samples = [[] for _ in self._workers]
-        while "ended" not in self._record:
+        while "usage" not in self._record:
             for samples, usage in zip(self._samples, self._usage(), strict=True):
                 samples.append((time.time(), usage["training_seconds"]))
             time.sleep(PERIOD_SECONDS)
@@ -107,10 +116,8 @@ def main() -> int:
     """Run one search."""
     from tuner.cli import main as tuner
 
-    arguments = sys.argv[1:]
-    refill = "--no-refill" not in arguments
-    path, *command = [argument for argument in arguments if argument != "--no-refill"]
-    Watch(Path(path), refill=refill).begin()
+    path, *command = sys.argv[1:]
+    Watch(Path(path)).begin()
     return tuner(command)
 
 

@@ -1,7 +1,9 @@
-"""Name and instruction sets of the processor; needs no torch."""
+"""Name and instruction sets of the processor, and memory of the machine; needs no torch."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 from pathlib import Path
 
@@ -21,6 +23,14 @@ def multiplies_bfloat16() -> bool:
     """Return True if the processor has instructions for matrix products in bfloat16."""
     names = {"avx512_bf16", "amx_bf16", "bf16"}  # the last one of ARM
     return not names.isdisjoint(instruction_sets().split())
+
+
+def machine_memory() -> int:
+    """Return the memory of the machine in bytes, or the limit of its control group."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory
 
 
 def _cpuinfo(name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.files import replacing
+from model.files import read_regular, replacing
 
 
 def key_of(facts: Any) -> str:
@@ -20,7 +20,7 @@ def key_of(facts: Any) -> str:
 def read_measurements(file: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of a file by key; none if it cannot be read."""
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = json.loads(read_regular(file))
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(entries, dict):

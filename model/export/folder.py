@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from safetensors import SafetensorError
+
 from model.errors import ExportError
 from model.files import hidden_name
 
@@ -94,8 +96,9 @@ def write_folder(target: Path, write: Callable[[Path], None], readme: str) -> li
         if target.exists():
             target.rename(old)
         temporary.rename(target)
-    except OSError as error:
-        raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ExportError(f"cannot write {target}: {reason}") from error
     finally:
         # After a failure between the two renames, the earlier export gets its name back.
         if old.exists() and not target.exists():

@@ -44,10 +44,12 @@ def _write(model: TrainedModel, folder: Path) -> None:
     writer.add_add_eos_token(False)
     for name, weight in llama.llama_cpp_weights(a, model.weights).items():
         writer.add_tensor(name, weight.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:  # also on a full disk
+        writer.close()
 
 
 def _tokens(tokenizer: Tokenizer, a: Architecture) -> tuple[list[str], list[int]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.errors import CorpusError
-from model.files import replacing
+from model.files import read_regular, replacing
 from model.sources.files import SourceFile
 from model.sources.formats import TEXT_FORMATS
 from model.sources.hub import commit, hub_name, local_files
@@ -166,7 +166,7 @@ def _digest(path: Path, remembered: _Entry | None) -> tuple[int, str, _Entry | N
 def _load(memo: Path) -> dict[str, _Entry]:
     """Read the memo; return no entries if it is missing or damaged."""
     try:
-        contents = json.loads(memo.read_text(encoding="utf-8"))
+        contents = json.loads(read_regular(memo))
         return {
             str(path): (int(size), int(changed), str(sha256))
             for path, (size, changed, sha256) in contents.items()

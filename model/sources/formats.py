@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,21 @@ def _text(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
         ) from error
 
 
-def _fields(config: DataConfig, option: str) -> Fields:
+def rows_of(path: Path, config: DataConfig) -> Iterator[SourceRow]:
+    """Yield the rows of a table."""
+    _, rows = TABLES[format_suffix(path)]
+    return rows(path, fields_of(path, config), config)
+
+
+def fields_of(path: Path, config: DataConfig) -> Fields:
     """Return the fields to read of each row: source and target of pairs, or that of one option."""
+    option, _ = TABLES[format_suffix(path)]
     options = ("source_field", "target_field") if config.pairs else (option,)
     return {each: getattr(config, each) for each in options}
 
 
-def _table(name: str, rows: Iterator[SourceRow], config: DataConfig) -> Iterator[Document]:
+def _table(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    rows = rows_of(path, config)
     if config.pairs:
         return _pairs(name, rows, config)
     return documents.documents_of_rows(name, ((row.number, row.texts[0] or "") for row in rows))
@@ -97,10 +106,6 @@ def _no_text(where: str, side: str, field: str) -> CorpusError:
         f"{where} has no text in {field!r}, which is the {side} of a pair; add a text, or remove "
         f"the row"
     )
-
-
-def _jsonl(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    return _table(name, _jsonl_rows(path, _fields(config, "field"), config), config)
 
 
 def _jsonl_rows(path: Path, fields: Fields, config: DataConfig) -> Iterator[SourceRow]:
@@ -178,19 +183,6 @@ def _complete_characters(text: str, where: str, errors: str) -> str:
     return text
 
 
-def _csv(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    return _delimited(name, path, config, ",")
-
-
-def _tsv(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    return _delimited(name, path, config, "\t")
-
-
-def _delimited(name: str, path: Path, config: DataConfig, delimiter: str) -> Iterator[Document]:
-    rows = _csv_rows(path, _fields(config, "column"), config, delimiter)
-    return _table(name, rows, config)
-
-
 class _RowSize:
     """Counts the characters of a row of a table, which may have several lines, block by block.
 
@@ -247,18 +239,18 @@ def _csv_rows(
         ) from error
 
 
-def _parquet(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    return _table(name, parquet_rows(path, _fields(config, "column"), config), config)
-
-
+# Suffix of a table → the option of the data that names the column, and the reader of the rows.
+TABLES: Mapping[str, tuple[str, Callable[[Path, Fields, DataConfig], Iterator[SourceRow]]]] = {
+    ".jsonl": ("field", _jsonl_rows),
+    ".csv": ("column", partial(_csv_rows, delimiter=",")),
+    ".tsv": ("column", partial(_csv_rows, delimiter="\t")),
+    ".parquet": ("column", parquet_rows),
+}
 # A file without a suffix is a text if the user names the file itself; in folders it is left out.
 NO_SUFFIX = ""
 _TEXT_SUFFIXES = (".txt", ".md", ".py")
 TEXT_FORMATS = (*_TEXT_SUFFIXES, NO_SUFFIX)
 FORMATS: Mapping[str, Callable[[str, Path, DataConfig], Iterator[Document]]] = {
     **dict.fromkeys(_TEXT_SUFFIXES, _text),
-    ".jsonl": _jsonl,
-    ".csv": _csv,
-    ".tsv": _tsv,
-    ".parquet": _parquet,
+    **dict.fromkeys(TABLES, _table),
 }

@@ -48,22 +48,45 @@ def parquet_rows(path: Path, columns: Mapping[str, str], config: DataConfig) -> 
     import pyarrow
 
     errors, longest = config.errors, config.longest_row
+    with _damage_named(path), _seekable(path) as file:
+        number = 0
+        for batch in _batches(file, path, columns, longest):
+            # As bytes, so that `errors` decides about bytes that are not UTF-8.
+            values = [
+                batch.column(column).cast(pyarrow.large_binary()).to_pylist()
+                for column in columns.values()
+            ]
+            for row in zip(*values, strict=True):
+                where = f"data: {path} row {number + 1}"
+                named = zip(row, columns.values(), strict=True)
+                yield SourceRow(
+                    number, where, tuple(_text(v, where, c, errors, longest) for v, c in named)
+                )
+                number += 1
+
+
+def column_bytes(path: Path, columns: Collection[str]) -> int:
+    """Return the bytes of some columns as the metadata of a file has them, about their text.
+
+    Raises:
+        CorpusError: if the file cannot be read or is damaged.
+    """
+    from pyarrow import parquet
+
+    with _damage_named(path):
+        metadata = parquet.read_metadata(path)
+        groups = map(metadata.row_group, range(metadata.num_row_groups))
+        chunks = [group.column(i) for group in groups for i in range(metadata.num_columns)]
+        return sum(c.total_uncompressed_size for c in chunks if c.path_in_schema in columns)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Generator[None]:
+    """Turn errors of pyarrow into errors of the data."""
+    import pyarrow
+
     try:
-        with _seekable(path) as file:
-            number = 0
-            for batch in _batches(file, path, columns, longest):
-                # As bytes, so that `errors` decides about bytes that are not UTF-8.
-                values = [
-                    batch.column(column).cast(pyarrow.large_binary()).to_pylist()
-                    for column in columns.values()
-                ]
-                for row in zip(*values, strict=True):
-                    where = f"data: {path} row {number + 1}"
-                    named = zip(row, columns.values(), strict=True)
-                    yield SourceRow(
-                        number, where, tuple(_text(v, where, c, errors, longest) for v, c in named)
-                    )
-                    number += 1
+        yield
     except CorpusError:
         raise
     # ValueError: of `pages`, or UnicodeDecodeError, because pyarrow decodes the names of columns.

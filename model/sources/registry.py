@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 from model.errors import CorpusError
 from model.sources.docstrings import documents_of_pairs
 from model.sources.documents import Document, pieces
 from model.sources.files import SourceFile, is_named, library_files, named_files
-from model.sources.formats import TEXT_FORMATS, describe_emptiness, read
+from model.sources.formats import (
+    TABLES,
+    TEXT_FORMATS,
+    describe_emptiness,
+    fields_of,
+    read,
+    rows_of,
+)
 from model.sources.hub import hub_documents
+from model.sources.parquet import column_bytes
 from model.sources.streams import format_suffix, is_compressed, texts, unreadable
 from model.spec.data import DataConfig
+
+_MOST_CHECKED = 1000  # tables
 
 
 def documents(config: DataConfig) -> Iterator[Document]:
@@ -106,6 +117,43 @@ def source_bytes(config: DataConfig) -> int | None:
     if any(is_compressed(f.path) or format_suffix(f.path) == ".parquet" for f in files):
         return None
     return sum(map(_size, files))
+
+
+def text_bytes(config: DataConfig) -> int | None:
+    """Return about how many bytes of text a source has, without reading the text.
+
+    Of Parquet files the metadata says so. Other files count with all that is beside their text.
+
+    Returns:
+        Bytes; None if only reading gives them: data sets of the hub and compressed files.
+
+    Raises:
+        CorpusError: if a file is missing, or a Parquet file is damaged.
+    """
+    if config.hub:
+        return None
+    files = source_files(config)
+    if any(is_compressed(file.path) for file in files):
+        return None
+    return sum(
+        column_bytes(file.path, fields_of(file.path, config).values())
+        if format_suffix(file.path) == ".parquet"
+        else _size(file)
+        for file in files
+    )
+
+
+def check_tables(config: DataConfig) -> None:
+    """Read the first row of each table, so that a wrong field or column is noticed early.
+
+    Raises:
+        CorpusError: if a first row cannot be read.
+    """
+    tables = (f.path for f in source_files(config) if format_suffix(f.path) in TABLES)
+    for path in itertools.islice(tables, _MOST_CHECKED):
+        # only decompressing all of it would show the columns of a compressed Parquet file
+        if not (is_compressed(path) and format_suffix(path) == ".parquet"):
+            next(rows_of(path, config), None)
 
 
 def _size(file: SourceFile) -> int:

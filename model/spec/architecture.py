@@ -119,7 +119,7 @@ class Architecture(BaseModel):
     attend_across_documents: bool = Field(
         default=True, description="false: a token attends only to tokens of its own document"
     )
-    # left out of the JSON of other models, whose hashes are those of versions without this field
+    # left out of the JSON of other models: the hash of a specification has no entry for it
     target: Target | None = Field(
         default=None, exclude_if=lambda target: target is None,
         description="the large model that this one is a proxy of",

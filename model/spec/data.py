@@ -86,11 +86,9 @@ class DataConfig(BaseModel):
     separator: str = Field(default=END_OF_TEXT, min_length=1)
     errors: Literal["strict", "replace"] = "strict"
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
-    # Left out of JSON while it is None: specifications older than it keep their hashes.
+    # left out of JSON while it is None: the hash of a specification has no entry for it
     split_by: SplitRule | None = Field(default=None, exclude_if=lambda rule: rule is None)
-    max_row_characters: int | None = Field(
-        default=None, ge=1, le=2**31, exclude_if=lambda limit: limit is None
-    )
+    max_row_characters: int | None = Field(default=None, ge=1, le=2**31)
 
     @model_validator(mode="before")
     @classmethod

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import pytest
 
 from tests.browser import browser as browser
 from tests.e2e.command_process import OWN_PROCESS, Run, plain_environment, run_command
-from tuner.journal.events import Reported, SessionEnded, TrialBegun
-from tuner.journal.journal import read_journal
+from tuner.driver.sync import sync
+from tuner.home.home import Home
+from tuner.journal.events import MessageSent, Reported, SessionEnded, TrialBegun, WorkersChanged
+from tuner.journal.journal import Journal, read_journal
 
 SPACE = """\
 name: small
@@ -102,14 +106,14 @@ def make_workplace(folder: Path, tracking_uri: str | None = None) -> Workplace:
 
 
 def journal_lines(home: Path, name: str) -> list[str]:
-    """The journal of a search without times and places, up to the end of its session, as text."""
+    """What the journal of a search says of its trials, without times and places, as text."""
     lines = []
     for event in read_journal(home / "searches" / name):
         if isinstance(event, Reported):
             event = replace(event, report=replace(event.report, checkpoint=None))
         if isinstance(event, TrialBegun):  # an earlier search of the home may have an equal trial
             event = replace(event, is_reused=False)
-        if not isinstance(event, SessionEnded):
+        if not isinstance(event, SessionEnded | WorkersChanged | MessageSent):
             lines.append(repr(replace(event, time_ms=0)))
     return lines
 
@@ -125,6 +129,22 @@ def run_search(workplace: Workplace) -> Run:
     run = workplace.fresh("search", "--space", "small.yaml", "--workers", "2", "--json")
     assert run.status == 0, run.err
     return run
+
+
+@pytest.fixture(scope="session")
+def golden(
+    workplace: Workplace, searched: Run, tmp_path_factory: pytest.TempPathFactory
+) -> Workplace:
+    """A copy of the place, with another search whose driver was ended early: `cut-1`."""
+    place = Workplace(tmp_path_factory.mktemp("golden") / "place")
+    shutil.copytree(workplace.folder, place.folder)
+    home = Home.at(place.home)
+    events = read_journal(home.search("small-1"))
+    with closing(Journal.open(home.search("cut-1"))) as journal:
+        for event in (*events[: len(events) // 2], SessionEnded("interrupted")):
+            journal.append(event)
+    sync(home, "cut-1")
+    return place
 
 
 @pytest.fixture(scope="session")

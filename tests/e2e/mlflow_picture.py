@@ -26,8 +26,8 @@ def main(home: str, path: str) -> None:
     """Serve a home, and take the picture."""
     from tests.browser import browser
     from tests.e2e.postgres import mlflow_server
-    from tuner.commands.ui import trials_page
-    from tuner.home import Home
+    from tuner.home.home import Home
+    from tuner.publish.mlflow_pages import trials_page
     from tuner.tracking.record import Record
 
     of = Home.of(home)

@@ -1,230 +1,223 @@
+"""The benches without a measurement: tables, verdicts and pictures from recorded numbers."""
+
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import math
+import re
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.parts.stack.servers import missing
-from tests.e2e.conftest import Workplace
+from tests.e2e import rehearsals
+from tests.e2e.rehearsals import BENCH, CHECKS
+from tuner.space.settings import Proxy
+from tuner.space_file.load import load_space
+from tuner.transfer.sweep import KINDS, Kind, Size, Sweep
 
-BENCH = Path(__file__).parents[2] / "bench"
-
-
-@pytest.mark.slow
-def test_bench_search_has_a_quick_mode(workplace: Workplace, tmp_path: Path) -> None:
-    space, out = workplace.folder / "small.yaml", tmp_path / "numbers.json"
-    command = [sys.executable, BENCH / "search.py", "--quick", "--space", space, "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    numbers = json.loads(out.read_text())
-    assert 0 < numbers["first_training_seconds"] < numbers["first_report_seconds"]
-    assert numbers["first_report_seconds"] < numbers["wall_seconds"]
-    # the goal is 6 s on a quiet machine with all files warm; this took 85 s with a load of 16
-    assert numbers["first_training_seconds"] < 120
-    assert 0 < numbers["training_share"] <= 1
-    assert numbers["peak_pss_bytes"] > 1e8
-    assert numbers["processes"] >= 3
-    assert "wall_seconds" in done.stdout
+PUBLISHED = BENCH.parent / "docs" / "bench"
+RATES = range(-3, 4)
 
 
-@pytest.mark.slow
-def test_bench_endings_has_a_quick_mode(tmp_path: Path) -> None:
-    """One SIGTERM; the same command then finishes the search, and nothing is done twice."""
-    out = tmp_path / "numbers.json"
-    command = [sys.executable, BENCH / "endings.py", "--quick", "--work", tmp_path, "--out", out]
-    for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
-        assert done.returncode == 0, done.stderr
-    results = json.loads(out.read_text())["numbers"]["results"]
-    assert [result["kind"] for result in results] == ["undisturbed", "term", "term finished"]
-    assert (results[1]["status"], results[2]["is_equal"]) == (143, True)
-    assert "1 × 143" in done.stdout
+@pytest.fixture(autouse=True)
+def _bench_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+
+
+# recorded numbers -------------------------------------------------------------------------------
+
+
+def assert_alike(result: Any, other: Any) -> None:
+    """Tables and goals; intervals, `(0.1 … 0.2)`, depend on the linear algebra of the machine."""
+
+    def without_intervals(tables: Any) -> Any:
+        return json.loads(re.sub(r" \([^()]*…[^()]*\)", "", json.dumps(tables, ensure_ascii=False)))
+
+    assert without_intervals(result["tables"]) == without_intervals(other["tables"])
+    assert [goal["what"] for goal in result["goals"]] == [goal["what"] for goal in other["goals"]]
+    for goal, same in zip(result["goals"], other["goals"], strict=True):
+        near = None if same["reached"] is None else pytest.approx(same["reached"], rel=1e-9)
+        assert goal == {**same, "reached": near}
 
 
 @pytest.mark.slow
-def test_bench_load_has_a_quick_mode(tmp_path: Path) -> None:
-    out, page = tmp_path / "numbers.json", tmp_path / "page.md"
-    command = [sys.executable, BENCH / "load.py", "--quick", "--parts", "trials", "--out", out]
-    done = subprocess.run(
-        [*command, "--page", page], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    (table,) = json.loads(out.read_text())["tables"]
-    assert [row[0].split()[0] for row in table["rows"]] == [
-        "sync,", "sync", "list", "status", "show", "show", "report",
-    ]  # fmt: skip
-    for what, seconds, cpu, megabytes in table["rows"]:
-        assert 0.1 < cpu < 60, what
-        assert seconds < 120
-        assert 20 < megabytes < 1500
-    assert "| show --search big |" in page.read_text()
+@pytest.mark.parametrize("name", CHECKS)
+def test_tables_and_verdicts_follow_from_recorded_numbers(name: str, tmp_path: Path) -> None:
+    recorded = rehearsals.recorded(name)
+    result, output = rehearsals.made_again(name, recorded, tmp_path)
+    assert_alike(result, recorded)
+    assert result["notes"] == recorded["notes"]
+    assert result["about"] == recorded["about"]
+    assert result["numbers"] == recorded["numbers"]
+    rehearsals.check(name, result, output)
 
 
 @pytest.mark.slow
-def test_bench_preparation_has_a_quick_mode(tmp_path: Path) -> None:
-    out = tmp_path / "numbers.json"
-    command = [sys.executable, BENCH / "preparation.py", "--quick", "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    numbers = json.loads(out.read_text())
-    assert 2e6 <= numbers["bytes"] < 4e6
-    assert numbers["tokens"] > numbers["bytes"] / 10
-    assert 5e7 < numbers["peak_pss_bytes"] < 5e8
-    assert "megabytes_per_second" in done.stdout
+@pytest.mark.parametrize("name", [name for name in CHECKS if not name.startswith("gpu.")])
+def test_published_tables_and_verdicts_follow_from_the_numbers(name: str, tmp_path: Path) -> None:
+    """Notes may have been added by hand."""
+    for file in PUBLISHED.glob(f"{name}*.cpu.json"):
+        published = json.loads(file.read_text(encoding="utf-8"))
+        result, output = rehearsals.made_again(name, published, tmp_path)
+        assert_alike(result, published)
+        assert set(result["notes"]) <= set(published["notes"])
+        for table in result["tables"]:
+            assert table["title"] in output
+            assert all(len(row) == len(table["columns"]) for row in table["rows"])
 
 
-@pytest.mark.slow
-def test_bench_tokenizer_has_a_quick_mode(tmp_path: Path) -> None:
-    out, picture = tmp_path / "numbers.json", tmp_path / "bars.png"
-    command = [sys.executable, BENCH / "tokenizer.py", "--quick", "--out", out, "--plot", picture]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(out.read_text())
-    assert report["ids_equal"] is True
-    assert report["corpora"]["prose"]["bytes"] > 1e5
-    rows = report["rows"]
-    ours = {(r["part"], r["workers"], r["output"], r["pass"]) for r in rows if r["side"] == "ours"}
-    passes = ("first pass", "second pass")
-    encoding = {("encode", n, o, p) for n in (1, 2) for o in ("lists", "arrays") for p in passes}
-    assert ours == {("train", 1, "", ""), ("train", 2, "", ""), *encoding}
-    sides = {row["side"].split()[0] for row in rows}
-    assert sides == {"ours", *(name for name, found in report["versions"].items() if found)} - {
-        "numpy",
-        "regex",
-    }
-    for row in rows:
-        assert 0 < row["seconds_min"] <= row["seconds"] <= row["seconds_max"] < 60
-        assert 0.01 < row["megabytes_per_second"] < 10_000
-        assert row["speed_of_ours"] > 0
-    assert all(goal["met"] == (goal["reached"] >= goal["least"]) for goal in report["goals"])
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "MB/s" in done.stdout
-
-
-@pytest.mark.slow
-def test_bench_search_quality_has_a_quick_mode(tmp_path: Path) -> None:
-    out = tmp_path / "numbers.json"
-    command = [sys.executable, BENCH / "search_quality.py", "replay", "--quick", "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(out.read_text())
-    assert found["table"]["rows"] >= 200
-    methods = found["methods"]
-    assert set(methods) == {
-        "random · none",
-        "gp · hyperband",
-        "the file",
-        "the file, 24 trials",
-        "one report, then top k",
-        "Step Law",
-    }
-    for name, method in methods.items():
-        assert list(method["regret"]) == ["1", "2", "4"], name
-        for quantile in ("low", "median", "high"):  # null: nothing had finished
-            curve = [99.0 if v is None else v for v in method["curve"][quantile]]
-            assert all(value >= 0 for value in curve)
-            if name != "one report, then top k":  # each of its budgets is another run
-                assert curve == sorted(curve, reverse=True), name
-    # two slots train at once, so that no trial has finished after one trial's tokens
-    assert methods["random · none"]["regret"]["1"] == [None] * 3
-    assert methods["random · none"]["regret"]["4"][1] < 1
-    text = (tmp_path / "numbers.md").read_text()
-    assert "| gp · hyperband | 2 |" in text
-    assert "numbers.png" in text
-    assert (tmp_path / "numbers.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.slow
-def test_bench_search_quality_refuses_the_table_of_another_space(tmp_path: Path) -> None:
-    space = (BENCH.parent / "search_spaces" / "lm.yaml").read_text()
-    assert "[1e-4, 3e-2]" in space
+def test_table_of_another_space_is_refused(tmp_path: Path) -> None:
+    table = import_module("parts.search_quality.table")
+    text = (BENCH.parent / "search_spaces" / "lm.yaml").read_text(encoding="utf-8")
+    assert "[1e-4, 3e-2]" in text
     changed = tmp_path / "lm.yaml"
-    changed.write_text(space.replace("[1e-4, 3e-2]", "[1e-4, 4e-2]"))
-    command = [sys.executable, BENCH / "search_quality.py", "replay", "--quick"]
-    command += ["--space", changed, "--out", tmp_path / "numbers.json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode != 0
-    assert "is of another space than lm; build it again" in done.stderr
+    changed.write_text(text.replace("[1e-4, 3e-2]", "[1e-4, 4e-2]"), encoding="utf-8")
+    path = BENCH / "parts" / "search_quality" / "tables" / "lm.json.gz"
+    with pytest.raises(ValueError, match="is of another space than lm; build it again"):
+        table.Table.read(path, load_space(changed))
 
 
-@pytest.mark.slow
-def test_bench_overhead_has_a_quick_mode(tmp_path: Path) -> None:
-    out, page = tmp_path / "numbers.json", tmp_path / "page.md"
-    command = [sys.executable, BENCH / "overhead.py", "--quick", "--out", out, "--page", page]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(out.read_text())
-    (run,) = found["runs"]
-    assert (run["trials"], run["reports"]) == (12, 10)
-    assert run["wall_seconds"] > 12 * run["stub_seconds"] / 4  # no trial can be shorter
-    assert 0 < run["driver_ms_per_trial"] < run["cpu_ms_per_trial"]
-    assert run["driver_bytes"] > 5e7
-    assert found["one_report"]["reports"] == 1
-    assert found["summary"]["overhead_share"] > 0
-    (many,) = found["many_slots"]
-    assert (many["slots"], many["clients"]) == (8, 1)
-    assert many["reports_per_second"] > 10
-    assert 0 < many["client_seconds_per_slot"] < 5
-    assert "| 12 | 10 | tpe |" in page.read_text()
+# goals and options ------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_bench_order_has_a_quick_mode(tmp_path: Path) -> None:
-    out = tmp_path / "numbers.json"
-    for mode in ((), ("--measure",)):
-        command = [sys.executable, BENCH / "order.py", "--quick", *mode, "--out", out]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr
-        (table,) = json.loads(out.read_text())["tables"]
-        if mode:
-            assert all(0.1 < ratio < 10 for *_, ratio in table["rows"])
-        else:
-            assert {len(row) for row in table["rows"]} == {len(table["columns"])}
-            assert all(0 <= row[1] < 0.5 for row in table["rows"])
+def test_goals_compare_sides_of_one_dtype() -> None:
+    from parts.fusion import tables
+
+    rates = {
+        "ours, compiled, 2 processes": 60, "eager, 2 processes": 40, "compiled, 2 processes": 50,
+        tables.low("ours, compiled", 2): 90, tables.low("eager", 2): 70,
+        tables.low("compiled", 2): 80, "peak": 1000,
+    }  # fmt: skip
+    size = {"rates": {name: [float(rate)] for name, rate in rates.items()}}
+    goals = tables._goals("0.4M", size)
+    low = "ours, compiled, mixed_bfloat16, 2 processes"
+    assert {goal["what"]: (goal["reached"], goal["least"]) for goal in goals} == {
+        "0.4M: ours, compiled, 2 processes, times as fast as eager, 2 processes": (1.5, 1.3),
+        f"0.4M: {low}, times as fast as eager, 2 processes": (2.25, 2.0),
+        "0.4M: ours, compiled, 2 processes, times as fast as compiled, 2 processes": (1.2, 1.0),
+        f"0.4M: {low}, times as fast as compiled, bfloat16, 2 processes": (1.125, 1.0),
+    }
 
 
-@pytest.mark.slow
-def test_bench_report_has_a_quick_mode(tmp_path: Path) -> None:
-    out = tmp_path / "numbers.json"
-    command = [sys.executable, BENCH / "report.py", "--quick", "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    (run,) = json.loads(out.read_text())["runs"]
-    assert run["trials"] == 12
-    assert 0 < run["seconds"] < 90
-    assert 0 < run["first_seconds"] < 90
-    assert 4e6 < run["bytes"] < 6e6  # most of it is Plotly's script
-    assert run["png_seconds"] > 0
-    assert "| 12 |" in done.stdout
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sizes", "2M"], "invalid choice: '2M'"),
+        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+    ],
+)
+def test_fusion_refuses_invalid_options(
+    options: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["fusion.py", *options])
+    with pytest.raises(SystemExit) as ended:
+        import_module("fusion").main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_bench_stack_has_a_quick_mode(tmp_path: Path) -> None:
-    if (reason := missing()) is not None:
-        pytest.skip(reason)
-    out = tmp_path / "numbers.json"
-    command = [sys.executable, BENCH / "stack.py", "--quick", "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
-    assert done.returncode == 0, done.stderr
-    rates, slow = json.loads(out.read_text())["tables"]
-    ((name, *each),) = rates["rows"]
-    assert name == "as shipped"
-    assert all(0.01 < rate < 1000 for rate in each)
-    (asleep, _) = (row[1] for row in slow["rows"])
-    assert 0 < asleep < 100  # ms; a search that waited for the server would have waited a second
+def test_goal_that_is_never_reached_is_missed() -> None:
+    measuring = import_module("parts.measuring")
+    never = measuring.goal("tokens", None, most=0.1)
+    assert not measuring.is_met(never)
+    assert measuring.goal_line(never) == "MISSED  tokens: never, at most 0.1"
 
 
-@pytest.mark.slow
-def test_bench_tracking_measures_a_store(tmp_path: Path) -> None:
-    out = tmp_path / "numbers.json"
-    command = [sys.executable, BENCH / "tracking.py", "--trials", "6", "--no-server", "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    numbers = json.loads(out.read_text())["SQLite"]
-    assert 0 < numbers["caller_ms_per_trial"] + numbers["caller_ms_per_report"] < 100
-    assert 0 < numbers["cpu_ms_per_report"] < 100
-    assert 0 < numbers["wall_ms_per_trial"] < 1000
-    assert "| SQLite |" in done.stdout
+def test_makespan_refuses_sides_that_train_other_models() -> None:
+    makespan = import_module("makespan")
+    runs = {"ray": [{"defaults": 5.0}], "ours-auto": [{"defaults": 5.01}]}
+    makespan.check(runs)  # in bfloat16
+    runs["ours"] = [{"defaults": 5.001}]
+    with pytest.raises(SystemExit, match=r"the first report of the defaults differs: ray 5\.0"):
+        makespan.check(runs)
+
+
+def test_fusion_refuses_sides_that_train_differently() -> None:
+    losses = import_module("fusion").Losses(1e-3)
+    losses.check("ours", {0: 5.0, 1: 4.0})
+    losses.check("eager", {0: 5.001})
+    losses.check("ours, mixed_bfloat16", {1: 4.05}, "bfloat16")
+    assert losses.largest == pytest.approx(2e-4)
+    with pytest.raises(SystemExit, match=r"vmap: the training loss of seed 1 is 4\.1, and 4 on"):
+        losses.check("vmap", {1: 4.1})
+
+
+# a proxy and its target -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench() -> Any:
+    return import_module("transfer")
+
+
+def sweep(kind: Kind, octaves: float, at: float, bottom: float = 4.0) -> Sweep:
+    """A parabola with its minimum at `at`, for two seeds 0.02 apart."""
+    losses = {
+        float(x): tuple(bottom + 0.1 * (x - at) ** 2 + shift for shift in (-0.01, 0.01))
+        for x in RATES
+    }
+    return Sweep(kind, Size(Proxy(width=1 / 8), octaves, f"size {octaves:g}"), losses)
+
+
+def test_moves_are_those_of_the_sweeps(bench: Any) -> None:
+    part = bench.parts_of(quick=False)["width"]
+    assert [size.octaves for size in part.sizes] == [0, 1, 2, 3]
+    sweeps = [
+        *(sweep("scaled", i, 0.1 * i) for i in range(4)),
+        *(sweep("standard", i, 1.0 - 0.6 * i) for i in range(4)),
+    ]
+    rows, moved = bench.axis_result(part, sweeps)
+    assert [moved[kind][0] for kind in KINDS] == pytest.approx([0.3, -1.8])
+    assert all(low <= value <= high for value, low, high in moved.values())
+    by_name = {row[0]: row[2] for row in rows}
+    assert by_name["scaled, octaves over 8 times the size"].startswith("+0.30 (")
+    assert by_name["scaled, by three rates of each size"] == "+0.30"
+    assert by_name["standard, by three rates of each size"] == "-1.80"
+    # a parabola of curvature 0.1, 1.8 octaves from its bottom of 4
+    lost = float(by_name["standard, loss given up, %"].split()[0])
+    assert lost == pytest.approx(100 * 0.1 * 1.8**2 / 4, abs=0.01)
+    notes: list[str] = []
+    goals = bench._width_goals(part, moved, notes)
+    assert [(each["reached"], each.get("most"), each.get("least")) for each in goals] == [
+        (pytest.approx(0.3), 0.5, None), (pytest.approx(1.8), None, 1.5)
+    ]  # fmt: skip
+    outside = [sweep("scaled", i, 9.0) for i in range(4)] + sweeps[4:]
+    rows, moved = bench.axis_result(part, outside)
+    assert moved["scaled"] is None
+    assert len(bench._width_goals(part, moved, notes)) == 1
+    assert notes == ["A bowl shows no certain optimum of a scaled size: goal missed."]
+
+
+def test_three_rates_ignore_a_steep_side(bench: Any) -> None:
+    steep = sweep("scaled", 0, 0.2)
+    steep.losses[3.0] = (9.0, 9.0)  # type: ignore[index]
+    assert bench.through_three(steep) == pytest.approx(0.2)
+    assert bench.through_three(sweep("scaled", 0, 5.0)) is None  # the lowest loss is at the end
+
+
+def test_compute_of_a_transfer_has_the_training_of_the_target(bench: Any) -> None:
+    proxy, target = sweep("scaled", 0, 1.0, bottom=5.0), sweep("scaled", 3, 0.0)
+    rate = bench.best_of(proxy)
+    assert rate == 1.0
+    rows, found = bench.target_result([proxy, target], rate, [2.0, 100.0], 2)
+    # the proxy's best rate is an octave from the target's
+    assert found["given_up"] == pytest.approx(100 * 0.1 / 4)
+    own, tuning = len(RATES) * 2 * 100, len(RATES) * 2 * 2
+    assert found["tuning_alone"] == pytest.approx(100 * tuning / own)
+    assert found["compute"] == pytest.approx(100 * (tuning + 100) / own)
+    assert [row[2] for row in rows] == ["5.0000", "4.1000", "4.1000", "4.0000"]
+    diverged = {**target.losses, 1.0: (math.inf, 4.0)}
+    bad = Sweep("scaled", target.size, diverged)
+    assert bench.target_result([proxy, bad], rate, [2.0, 100.0], 2)[1]["given_up"] == math.inf
+
+
+def test_sweeps_stay_equal_as_json(bench: Any) -> None:
+    part = bench.parts_of(quick=False)["width"]
+    given = Sweep("scaled", part.sizes[1], {-1.0: (3.0, math.inf), 0.253: (2.5, 2.5)})
+    numbers = {"width": {"sweeps": json.loads(json.dumps([bench.as_json(given)])), "flops": []}}
+    assert bench.sweeps_of(numbers, {"rehearsal": False}) == {"width": (part, [given])}

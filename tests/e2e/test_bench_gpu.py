@@ -1,13 +1,10 @@
-"""bench/gpu.py: rehearsals of its parts on a CPU, and what the command refuses."""
+"""bench/gpu.py: what the command refuses and needs; test_bench_rehearsal.py runs its parts."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,116 +21,6 @@ def _bench_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(part: str, out: Path, *options: str) -> list[Any]:
     return [sys.executable, BENCH / "gpu.py", "--part", part, "--out", out, *options]
-
-
-def lines_of(file: Path) -> list[Any]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-# rehearsals -------------------------------------------------------------------------------------
-
-
-def rehearsed(part: str, out: Path, *options: str) -> tuple[dict[str, Any], str]:
-    run = command(part, out, *REHEARSAL, *options)
-    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=600)
-    log = out / f"gpu.{part}.log"
-    assert done.returncode == 0, done.stdout + done.stderr + log.read_text()[-3000:]
-    result = json.loads((out / f"gpu.{part}.json").read_text())
-    assert result["bench"] == f"gpu.{part}"
-    assert result["about"]["rehearsal"] is True
-    assert result["tables"]
-    for table in result["tables"]:
-        assert table["title"] in done.stdout
-        assert all(len(row) == len(table["columns"]) for row in table["rows"])
-    made = lines_of(out / f"gpu.{part}.jsonl")
-    assert {line["name"] for line in made} == set(result["numbers"])
-    assert "say nothing about a GPU" in done.stdout
-    return result, done.stdout
-
-
-@pytest.mark.slow
-def test_rehearsal_of_the_law(tmp_path: Path) -> None:
-    result, output = rehearsed("law", tmp_path)
-    goals = {goal["what"]: goal for goal in result["goals"]}
-    assert len(goals) == 7
-    for what, goal in goals.items():  # the law holds on a CPU as well
-        assert goal["reached"] == 0, what
-        assert f"met     {what}: 0, at most 0" in output
-    ends = result["numbers"]["neighbours, bfloat16"]["ends"]
-    assert ends == {"diverged": 1, "finished": 2, "training": 1}
-    assert result["numbers"]["neighbours, bfloat16"]["ticks_of_graphs"] > 0
-    assert result["numbers"]["across widths, bfloat16"]["equal"] == [True] * 3
-    assert "Not measured, goal open: 50M: time of a step" in output
-    assert result["numbers"]["tests/gpu/test_law.py"]["ended"] is True
-
-
-@pytest.mark.slow
-def test_rehearsal_of_training_steps(tmp_path: Path) -> None:
-    result, _ = rehearsed("fusion", tmp_path)
-    assert list(result["numbers"]) == ["tiny: by K", "tiny: beside eager loops"]
-    beside = result["numbers"]["tiny: beside eager loops"]
-    assert list(beside["rates"]) == ["ours", "eager", "eager, 2 processes", "peak"]
-    assert all(rate > 0 for rates in beside["rates"].values() for rate in rates)
-    assert beside["largest_difference"] < 1e-5  # the same trainings
-
-
-@pytest.mark.slow
-def test_rehearsal_of_the_profile(tmp_path: Path) -> None:
-    result, _ = rehearsed("profile", tmp_path)
-    numbers = result["numbers"]
-    assert len(numbers["ticks, tiny"]["largest"]) == 5
-    assert numbers["refills, tiny"]["trials"] >= 2
-    assert numbers["reports, tiny"]["bytes"] > 1e5
-    assert 0 < numbers["slots, tiny"]["of_best"] <= 1
-
-
-@pytest.mark.slow
-def test_rehearsal_of_searches(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    result, _ = rehearsed("search", tmp_path)
-    assert result["numbers"]["beside, optuna-pool"]["trials"] == 2
-    real = result["numbers"]["real size"]
-    assert real["replay"] == "bit-exact"
-    assert real["tokens"] >= 2 * 10_000
-    (goal,) = (goal for goal in result["goals"] if "replayed" in goal["what"])
-    assert goal["reached"] == 0
-
-
-@pytest.mark.slow
-def test_killed_part_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
-    pytest.importorskip("triton")
-    record = tmp_path / "gpu.kernel.jsonl"
-    begun = subprocess.Popen(command("kernel", tmp_path, *REHEARSAL), start_new_session=True)
-    ends = time.monotonic() + 300
-
-    def has_begun() -> bool:
-        return record.exists() and record.read_bytes().endswith(b"\n")
-
-    while not has_begun() and time.monotonic() < ends and begun.poll() is None:
-        time.sleep(0.02)
-    os.killpg(begun.pid, signal.SIGKILL)
-    begun.wait()
-    before = lines_of(record)
-    with record.open("a") as cut:
-        cut.write('{"name": "copy", "numb')
-    result, output = rehearsed_after_a_cut(tmp_path)
-    assert f"{len(before)} measurements are there already" in output
-    after = [line for line in record.read_text().splitlines() if not line.endswith('"numb')]
-    made = [json.loads(line)["name"] for line in after]
-    assert made[: len(before)] == [line["name"] for line in before]
-    assert sorted(made) == sorted(result["numbers"]), "nothing is measured twice"
-    assert set(made) == {"right", "copy", "time, tiny, bfloat16", "time, tiny, float32"}
-    assert result["numbers"]["right"]["error_of_theta"] < 1e-5
-
-
-def rehearsed_after_a_cut(out: Path) -> tuple[dict[str, Any], str]:
-    run = command("kernel", out, *REHEARSAL)
-    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads((out / "gpu.kernel.json").read_text()), done.stdout
-
-
-# the command ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

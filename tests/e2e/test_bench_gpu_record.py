@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -260,54 +259,3 @@ def test_gaps_of_a_profile_are_what_no_kernel_covers() -> None:
     assert found["host_gaps"] == pytest.approx(100 / 200)
     assert found["largest"][0] == ["c", pytest.approx(70 / 200)]
     assert found["kernels"] == 4
-
-
-# the page ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def gpu_result() -> dict[str, Any]:
-    """A measurement that nobody made."""
-    return {
-        "bench": "gpu.law",
-        "about": {
-            "command": "python bench/gpu.py --part law --out docs/bench",
-            "date": "2026-01-02",
-            "device": "Some GPU, CUDA 13.0",
-            "kind": "cuda",
-            "cores": 16,
-            "load": 0.25,
-            "versions": {"python": "3.12.3", "torch": "2.11.0"},
-            "rehearsal": False,
-        },
-        "tables": [],
-        "goals": [{"what": "trials that differ", "reached": 0, "most": 0}],
-        "notes": [],
-        "numbers": {},
-    }
-
-
-def test_page_takes_the_results_of_a_gpu(tmp_path: Path, gpu_result: dict[str, Any]) -> None:
-    import benchmarks_page
-
-    how = "- The law on a GPU: `python bench/gpu.py --part law --out docs/bench`"
-    assert how in benchmarks_page.page({}).splitlines()
-    (tmp_path / "gpu.law.json").write_text(json.dumps(gpu_result))
-    lines = benchmarks_page.page(benchmarks_page.results(tmp_path)).splitlines()
-    assert "| [The law on a GPU](#the-law-on-a-gpu) | – | 1 of 1 goals met on 2026-01-02 |" in lines
-    assert "### GPU: Some GPU, CUDA 13.0" in lines
-    assert "- met: trials that differ: 0, at most 0" in lines
-    assert how not in lines
-
-
-def test_page_refuses_a_rehearsal(tmp_path: Path, gpu_result: dict[str, Any]) -> None:
-    import benchmarks_page
-
-    file = tmp_path / "gpu.law.json"
-    for change, message in (
-        ({"rehearsal": True}, "is of a rehearsal, which says nothing"),
-        ({"kind": "cpu"}, "is a result of gpu.law on cpu"),
-    ):
-        file.write_text(json.dumps({**gpu_result, "about": {**gpu_result["about"], **change}}))
-        with pytest.raises(SystemExit, match=message):
-            benchmarks_page.results(tmp_path)

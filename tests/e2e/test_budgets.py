@@ -8,7 +8,7 @@ import pytest
 
 from model.spec.cool_down import last_shared_report
 from tests.e2e.conftest import SPACE, make_workplace
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.trained.load_search import load_search
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Workplace, make_workplace
-from tuner.journal.events import Reported, TrialBegun
+from tuner.journal.events import NodeLost, Reported, TrialBegun
 from tuner.journal.journal import read_journal
-from tuner.notify.outbox import OutboxTail
 
 pytestmark = pytest.mark.slow
 
@@ -69,8 +67,8 @@ def test_search_on_a_cluster_gives_the_bits_of_a_local_one(place: Workplace, clu
         _, rest = run.communicate(timeout=300)
     assert run.returncode == 0, rest
     assert any("died and restarts" in line for line in lines)
-    noted = [*OutboxTail(place.home / "searches" / "storm").read()]
-    assert [entry["lost"] for entry in noted] == [node.node_id]
+    events = read_journal(place.home / "searches" / "storm")
+    assert [e.node_id for e in events if isinstance(e, NodeLost)] == [node.node_id]
     trials = trained(place.home, "storm")
     assert len(trials) == 6
     assert trials == trained(place.home, "calm")
@@ -87,19 +85,6 @@ def test_doctor_looks_at_each_node(place: Workplace, cluster: Any) -> None:
         assert (node["cpus"], node["gpus"], node["problem"]) == (1, 0, None)
         assert abs(node["seconds_ahead"]) < 10  # all are this machine
     assert run.err.count("versions and folder as here") == 2
-
-
-def test_bench_cluster_has_a_quick_mode(tmp_path: Path) -> None:
-    """On nodes with networks of their own, where they can be made."""
-    out = tmp_path / "numbers.json"
-    bench = Path(__file__).parents[2] / "bench" / "cluster.py"
-    command = [sys.executable, bench, "--quick", "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    numbers = json.loads(out.read_text())
-    assert numbers["nodes"] in {"namespaces", "processes"}
-    assert numbers["undisturbed"] == {"trials": 3, "equal": 3}
-    assert "| undisturbed | 3 of 3 |" in done.stdout
 
 
 def wait_for_reports(home: Path, name: str, number: int) -> None:

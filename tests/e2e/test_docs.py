@@ -27,12 +27,40 @@ BLOCKS = {
     for path in PAGES
 }
 FIRST = "docs/getting_started.md"
+E2E, TUNER = "tests/e2e/test_", "tests/tuner/"
+# Command of a page other than the first → test that runs a command with these options. On the
+# pages, these commands are only checked. All other commands run.
+COVERED = {
+    "tuner data prepare --space search_spaces/lm.yaml":
+        f"{TUNER}commands/test_tokenizer.py::test_data_prepare_and_info_describe_corpus",
+    "tuner data info --space search_spaces/lm.yaml":
+        f"{TUNER}commands/test_tokenizer.py::test_data_prepare_and_info_describe_corpus",
+    "tuner data sample --space search_spaces/lm.yaml --sequences 2":
+        f"{TUNER}commands/test_tokenizer.py::test_data_sample_shows_the_first_batch",
+    # data and tokenizer of the file itself: e2e/test_spaces.py::test_shipped_space_trains[seq2seq]
+    "tuner data prepare --space search_spaces/seq2seq.yaml":
+        f"{TUNER}commands/test_tokenizer.py::test_data_info_says_how_long_pairs_are",
+    "tuner data info --space search_spaces/seq2seq.yaml":
+        f"{TUNER}commands/test_tokenizer.py::test_data_info_says_how_long_pairs_are",
+    "tuner generate --prompt 'def search(' --max-tokens 40":
+        f"{E2E}take_away.py::test_command_streams_same_text_as_python",
+    "tuner generate --prompt 'import ' --temperature 0 --max-tokens 20 --json":
+        f"{TUNER}trained/test_generate.py::test_command_prints_one_json_object",
+    "tuner generate --runs lm-1/3 lm-1/0 --prompt 'import ' --max-tokens 20":
+        f"{E2E}take_away.py::test_trials_write_side_by_side_what_they_write_alone",
+    "tuner search --space search_spaces/lm.yaml --name lm-1":
+        f"{E2E}search_replay.py::test_search_that_has_finished_says_so",
+    "tuner search --resume lm-1 --trials 8":
+        f"{E2E}resume.py::test_search_grows_on_resume_and_trains_nothing_twice",
+    "tuner sync lm-1": f"{E2E}mlflow.py::test_sending_it_again_adds_nothing",
+    "tuner report": f"{E2E}search_replay.py::test_report_has_results_of_the_search",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """One who has read the first page, and so has a search."""
-    reader = Reader(tmp_path_factory.mktemp("reader"))
+    reader = Reader(tmp_path_factory.mktemp("reader"), COVERED)
     reader.follow(BLOCKS[FIRST])
     return reader
 
@@ -63,6 +91,24 @@ def test_pages_have_blocks() -> None:
         "show",
         "data",
     }
+
+
+def test_covered_commands_are_on_pages_and_have_their_tests() -> None:
+    """None is one of the first page, which is run as a whole, or one whose output is compared."""
+    runs = {
+        (name, command)
+        for name, blocks in BLOCKS.items()
+        for block in blocks
+        for command in block.commands
+        if "not run" not in block.notes
+    }
+    compared = {c for blocks in BLOCKS.values() for b in blocks if "exit" in b.notes
+                for c in b.commands}  # fmt: skip
+    assert COVERED.keys() <= {command for name, command in runs if name != FIRST}
+    assert not COVERED.keys() & ({command for name, command in runs if name == FIRST} | compared)
+    for where in COVERED.values():
+        file, _, test = where.partition("::")
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), where
 
 
 def test_every_reason_for_not_running_is_used() -> None:
@@ -121,9 +167,9 @@ def test_commands_in_sentences_exist() -> None:
     assert found > 30
 
 
-def test_readme_names_every_command() -> None:
-    table = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^    ([a-z]+)", help_of().partition("COMMAND\n")[2], re.MULTILINE)
+def test_page_names_every_command() -> None:
+    table = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    ([a-z]+)", help_of().partition("commands:\n")[2], re.MULTILINE)
     assert len(commands) > 10
     assert [command for command in commands if f"`tuner {command}" not in table] == []
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
-import tarfile
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Workplace
-from tests.e2e.test_old_home import ARCHIVE, PLACE
 
 # sets the title, clears the screen, hides a line, turns letters round, opens a link
 EVIL = "\x1b]0;t\x07\x1b[2J\x9b8m\u202eabc\x1b]8;;file:x\x1b\\[red]m[/red][link=file:x]n[/link]"
@@ -31,19 +29,19 @@ ROWS = (
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """The home of an earlier version, with hostile texts in its store, its data and a space."""
-    folder = tmp_path_factory.mktemp("hostile")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    place = Workplace(folder / Path(PLACE).name)
+def hostile(golden: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A home with hostile texts in its store, its data and a space, and without journals."""
+    place = Workplace(tmp_path_factory.mktemp("hostile") / "place")
+    shutil.copytree(golden.folder, place.folder)
     place.tuner("list")  # corrects the paths
+    for journal in place.home.rglob("journal.jsonl"):
+        journal.unlink()
     with closing(sqlite3.connect(place.home / "mlflow.db")) as store, store:
         for (statement,) in ROWS:
             store.execute(statement, (EVIL,))
     name = f"{EVIL.replace('/', '')}.txt"
     (place.folder / "texts" / name).write_text("a long text, " * 500)  # the largest one is named
-    space = (place.folder / "space.yaml").read_text(encoding="utf-8")
+    space = (place.folder / "small.yaml").read_text(encoding="utf-8")
     escaped = json.dumps(EVIL)
     (place.folder / "evil.yaml").write_text(
         space.replace("budget:", f"{escaped}: {escaped}\nbudget:", 1), encoding="utf-8"
@@ -65,7 +63,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         (("replay", "small-1/1"), 2),
         (("delete", "small-1"), 2),
         (("validate", "--space", "evil.yaml"), 2),
-        (("data", "prepare", "--space", "space.yaml"), 0),
+        (("data", "prepare", "--space", "small.yaml"), 0),
         (("show", "--search", EVIL), 2),
         (("export", EVIL, "-o", "x"), 2),
         (("sync", "--set", EVIL), 2),
@@ -94,7 +92,8 @@ def test_csv_is_data_for_a_program(hostile: Workplace) -> None:
 
 
 @pytest.mark.slow
-def test_report_shows_hostile_texts(hostile: Workplace) -> None:
+def test_report_shows_hostile_texts(hostile: Workplace, golden: Workplace) -> None:
+    shutil.copytree(golden.home / "searches", hostile.home / "searches", dirs_exist_ok=True)
     run = hostile.tuner("report", "--search", "small-1", "-o", "report.html")
     assert run.status == 0, run.err
     page = (hostile.folder / "report.html").read_text(encoding="utf-8")

@@ -15,10 +15,10 @@ from model.generation.settings import GenerationSettings
 from tests.e2e.conftest import Run, Workplace, make_workplace
 from tests.e2e.mlflow_picture import SIZE, take_picture
 from tests.e2e.postgres import mlflow_server, postgres
-from tuner.commands.ui import comparison_page, trials_page
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import Reported
 from tuner.journal.journal import read_journal
+from tuner.publish.mlflow_pages import comparison_page, trials_page
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
 from tuner.trained.generate import sample

@@ -1,7 +1,6 @@
 """Mutated records: the readers of homes refuse them in one sentence, whatever they hold.
 
-The records are those of a home that an earlier version made. `make fuzz` reads 2,000 mutations of
-each; the tests keep the first ones.
+`make fuzz` reads 2,000 mutations of each kind of record; the tests keep the first ones.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ import os
 import random
 import shutil
 import sqlite3
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from model.errors import ModelError
 from model.export.torch_state import load_exported
 from model.sources.fingerprint import fingerprint
 from model.spec.data import DataConfig
-from tests.e2e.test_old_home import ARCHIVE, PLACE
+from tests.e2e.conftest import Workplace
 from tests.mutations import (
     MUTATIONS,
     VALUES,
@@ -42,15 +40,14 @@ from tests.mutations import (
     time_limit,
     writes_only,
 )
+from tests.tuner.journal_text import chained, events_of
 from tuner.cli import main
 from tuner.conductor.conductor import Conductor
 from tuner.errors import TunerError
 from tuner.journal import journal as journals
-from tuner.journal import lines as journal_lines
-from tuner.journal.journaled_search import JournaledSearch
+from tuner.journal.fold import Search
 from tuner.journal.repeat import repeat, restored_decisions
-from tuner.tracking.records import SearchRecord
-from tuner.trained.load_search import result_of
+from tuner.results.result import SearchResult
 
 ERRORS = (TunerError, ModelError)
 SEARCHES = ("small-1", "cut-1")
@@ -69,11 +66,8 @@ _WORDS = (
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mutated")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    return folder / Path(PLACE).name / "runs"
+def home(golden: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(golden.home, tmp_path_factory.mktemp("mutated") / "runs"))
 
 
 # journals ----------------------------------------------------------------------------------------
@@ -81,31 +75,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def journal_of(home: Path, search: str) -> Path:
     return home / "searches" / search / "journal.jsonl"
-
-
-def events_of(home: Path, search: str) -> list[dict[str, Any]]:
-    """The lines of a journal as objects, also the JSON in them."""
-    events = []
-    for line in journal_of(home, search).read_text(encoding="utf-8").splitlines():
-        event = json.loads(line, object_hook=journal_lines._with_nan)
-        del event["crc"]
-        nested = {key: json.loads(event[key]) for key in ("space", "spec") if key in event}
-        events.append({**event, **nested})
-    return events
-
-
-def chained(events: Sequence[Mapping[str, Any]]) -> bytes:
-    """A journal whose checksums and digests fit its lines."""
-    data, digest = b"", ""
-    for event in events:
-        texts = {
-            key: json.dumps(event[key])
-            for key in ("space", "spec")
-            if isinstance(event.get(key), dict)
-        }
-        line = journal_lines.line_of({**event, **texts, **journal_lines.link_to(digest)})
-        data, digest = data + line, journal_lines.digest_with(digest, line)
-    return data
 
 
 def mutated_journal(seeds: Sequence[list[dict[str, Any]]], number: int) -> bytes:
@@ -139,19 +108,21 @@ def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
 
 def read_journal(file: Path) -> None:
     """Read a journal as `show`, `report` and `search --resume` do."""
-    events, digests = journals.read_chain(file.parent)
-    journals.check_digest("lm-1", digests, None)
-    search = JournaledSearch.of(events)
+    entries = journals.read_entries(file.parent)
+    journals.check_digest("lm-1", entries, None)
+    events = [entry.event for entry in entries]
+    search = Search.of(events)
     if search is None:
         return
     if search.sessions:
         conductor = Conductor(
-            search.first_space, search.facts, search.sessions[0].slots, rules=search.rules,
+            search.first_space, search.facts, search.sessions[0].slots,
             restored=restored_decisions(events, lambda _: ()),
         )  # fmt: skip
         repeat(conductor, events, "lm-1")
-    record = SearchRecord("0" * 32, "1", "lm-1", "finished", 1.0, None, {}, {})
-    result = result_of(events, record, {})
+    result = SearchResult.of("lm-1", search, run_id="0" * 32, experiment_id="1", run_ids={})
+    if result is None:
+        return
     if "TUNER_FUZZ" in os.environ and file.stat().st_size % 10 == 0:  # a page takes a while
         from tuner.report.page import html_of
 
@@ -160,7 +131,7 @@ def read_journal(file: Path) -> None:
 
 @pytest.mark.slow
 def test_mutated_journal_with_fitting_checksums(home: Path, tmp_path: Path) -> None:
-    seeds = [events_of(home, search) for search in SEARCHES]
+    seeds = [events_of(journal_of(home, search)) for search in SEARCHES]
     (tmp_path / "journal.jsonl").write_bytes(chained(seeds[0]))
     read_journal(tmp_path / "journal.jsonl")  # imports, before memory is measured
     refused = check_reading(
@@ -226,7 +197,7 @@ def read_checkpoint(file: Path) -> None:
 
 @pytest.mark.slow
 def test_mutated_checkpoint(home: Path, tmp_path: Path) -> None:
-    seeds = [path.read_bytes() for path in sorted(home.glob("searches/*/checkpoints/*/*"))]
+    seeds = [path.read_bytes() for path in sorted(home.glob("artifacts/**/checkpoint.safetensors"))]
 
     def mutate(number: int) -> bytes:
         try:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.tuner.results.finished_search import result_in
+from tests.tuner.scaling.made_runs import made_runs
 from tuner.report.write import write_report
 from tuner.results.result import SearchResult
+from tuner.scaling.laws import fit_laws
+from tuner.scaling.optima import smooth
+from tuner.scaling.picture import draw_scaling
+from tuner.scaling.runs import by_size
 
 DRAWN = "document.documentElement.dataset.drawn === 'true'"
 ESCAPED = "<script>alert('x')</script>"
@@ -86,9 +93,43 @@ def test_page_draws_every_picture(desktop: Watched, result: SearchResult) -> Non
     assert curve.count() == sum(len(row.reports) > 1 for row in result.trials) > 5
     bars = desktop.page.locator("[data-figure=rungs] .bars path")
     assert bars.count() >= 18
+    assert not desktop.page.get_by_text("Scroll the plot sideways").is_visible()
     legend = desktop.page.locator("[data-legend=curves] li").all_inner_texts()
     assert {"stopped at report 1", "finished", "defaults"} <= {*legend}
     assert desktop.page.locator("pre.sample").inner_text().endswith(ESCAPED)
+
+
+@pytest.mark.slow
+def test_picture_is_saved_for_a_paper(desktop: Watched, tmp_path: Path) -> None:
+    """Light, whatever the theme is; with its legend, which the page writes beside the plot."""
+    page = desktop.page
+
+    def save(key: str, kind: str) -> Path:
+        page.locator(f"figure#{key}").hover()
+        with page.expect_download() as download:
+            page.locator(f"figure#{key} .save button[value={kind}]").click()
+        assert download.value.suggested_filename == f"made-up-1-{key}.{kind}"
+        download.value.save_as(tmp_path / "saved")
+        return tmp_path / "saved"
+
+    page.get_by_role("button", name="Change to the dark theme").click()
+    for key in ("curves", "slice-0", "parallel"):
+        with Image.open(save(key, "png")) as picture:
+            assert picture.width == 6.5 * 300
+            assert picture.convert("RGB").getpixel((1, 1)) == (255, 255, 255)
+    text = save("curves", "svg").read_text(encoding="utf-8")
+    page.get_by_role("button", name="Change to the light theme").click()
+    assert text.startswith("<svg")
+    assert re.findall(r'class="legendtext"[^>]*>([^<]+)<', text) == [
+        *page.locator("[data-legend=curves] li").all_inner_texts()
+    ]
+
+
+@pytest.mark.slow
+def test_legend_of_slices_has_each_mark_once(desktop: Watched) -> None:
+    marks = desktop.page.locator("[data-legend^=slice-0] li").all_inner_texts()
+    assert {"winner", "defaults", "finished", "stopped"} <= {*marks}
+    assert len(marks) == len({*marks})
 
 
 @pytest.mark.slow
@@ -104,7 +145,7 @@ def test_table_sorts_by_click_and_by_keyboard(desktop: Watched, result: SearchRe
     first = values()
     rows = [*result.trials, *result.confirming]
     assert first == [pytest.approx(r.objective("val_loss"), abs=1e-4) for r in rows]
-    button = page.get_by_role("button", name="val_loss")
+    button = page.locator("#table").get_by_role("button", name="val_loss")
     button.click()
     assert heads.nth(column).get_attribute("aria-sort") == "ascending"
     assert heads.first.get_attribute("aria-sort") is None
@@ -166,6 +207,9 @@ def test_page_fits_a_phone(phone: Watched) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert sum(map(int, phone.colour("body", "backgroundColor")[4:-1].split(","))) < 150
     assert page.get_by_role("button", name="Change to the light theme").is_visible()
+    plot = page.get_by_role("region", name="All parameters at once: plot, scrolls sideways")
+    assert plot.evaluate("e => e.scrollWidth > e.clientWidth")
+    assert page.get_by_text("Scroll the plot sideways").is_visible()
     table = page.get_by_role("region", name="Table of all trials")
     assert table.evaluate("e => e.scrollWidth > e.clientWidth")
     assert table.get_attribute("tabindex") == "0"
@@ -207,6 +251,24 @@ def test_page_prints_in_light_and_within_the_paper(desktop: Watched) -> None:
     assert max(widths) - left <= 701
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate("document.documentElement.className") == ""
+
+
+@pytest.mark.slow
+def test_page_of_pictures_fits_a_phone(browser: Browser, tmp_path: Path) -> None:
+    laws = fit_laws(smooth(by_size(made_runs([10**6, 2 * 10**6, 4 * 10**6])), resamples=50))
+    draw_scaling(laws, tmp_path / "laws.html", "lm-1, lm-2", {"parameters": 16e6})
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    with context:
+        watched = Watched(context, tmp_path / "laws.html")
+        page = watched.page
+        for plot in page.locator("[data-figure]").all():
+            assert plot.locator(".scatterlayer .trace").count() > 1
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        legends = page.locator(".legend").all_inner_texts()
+        assert [text.split("\n")[0] for text in legends] == ["1,000,000 weights", "90 % interval"]
+        assert page.get_by_role("heading", level=1).inner_text() == "lm-1, lm-2"
+        assert violations(page) == []
+        assert watched.complaints == []
 
 
 def violations(page: Page) -> list[str]:

@@ -22,12 +22,11 @@ from tests.e2e.command_process import Run
 from tests.e2e.conftest import Workplace, make_workplace
 from tests.e2e.s3_server import BUCKET, S3Server, S3Workplace
 from tests.e2e.test_faults import descendants
-from tuner.journal.events import Reported, SessionEnded, TrialBegun
-from tuner.journal.journal import read_journal
+from tuner.journal.events import Reported, SessionBegun, SessionEnded, TrialBegun
+from tuner.journal.journal import JOURNAL_FILE, read_journal
 from tuner.storage.mirror import mirrored
 from tuner.storage.storage import Storage
 from tuner.tracking.record import Record
-from tuner.tracking.tags import JOURNAL_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +82,7 @@ def wait_for_session(process: subprocess.Popen[str], journal: Path) -> None:
     """Until this driver has journaled that it begins."""
 
     def sessions() -> int:
-        return sum(event.kind == "session" for event in read_journal(journal))
+        return sum(isinstance(event, SessionBegun) for event in read_journal(journal))
 
     before = sessions()
     while sessions() == before and process.poll() is None:
@@ -130,6 +129,7 @@ def replace_a_stopped_driver(
         for line in stopped.stderr:
             if "  report " in line:
                 break
+        time.sleep(0.5)  # Ray's threads send its last order, which else arrives when it wakes
         stopped.send_signal(signal.SIGSTOP)
         os.utime(newest_epoch(folder), (0, 0))  # as if it slept for years
         run = place.tuner(*command)

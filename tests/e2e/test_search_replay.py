@@ -27,9 +27,9 @@ from model.spec.hyperparameters import SYMBOL_TABLE
 from tests.e2e.command_process import run_command
 from tests.e2e.conftest import Run, Workplace
 from tuner import load_search, load_trial
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.journal.fold import Search
 from tuner.journal.journal import read_journal
-from tuner.journal.journaled_search import JournaledSearch
 from tuner.tracking.record import Record
 from tuner.tracking.tags import CHECKPOINT_FILE, Tag
 from tuner.trained.load_trial import TrainedTrial
@@ -134,12 +134,12 @@ def test_search_keeps_the_best_checkpoints(
     assert about["spec_hash"] == record.spec(best).hash
     assert about["val_loss"] == best.metrics["val_loss"]
     assert tensors["weights.lm_head.weight"].shape == (300, 16)
-    journal = JournaledSearch.of(read_journal(workplace.home / "searches" / "small-1"))
+    journal = Search.of(read_journal(workplace.home / "searches" / "small-1"))
     assert journal is not None and journal.end is not None
     digests = journal.end.weights
     assert digests.keys() == kept_states and digests[best.number] == recorded_digest(file)
     kept = {path.name for path in (workplace.home / "searches" / "small-1").iterdir()}
-    assert kept == {"epochs", "journal.jsonl", "lock"}  # the others are cleared away
+    assert kept == {"cursors", "epochs", "journal.jsonl", "lock"}  # the others are cleared away
 
 
 def test_weights_that_were_replaced_are_refused(record: Record, workplace: Workplace) -> None:
@@ -356,7 +356,7 @@ def test_search_that_has_finished_says_so(workplace: Workplace, searched: Run) -
 def test_report_has_results_of_the_search(
     workplace: Workplace, searched: Run, record: Record
 ) -> None:
-    given = ["--search", "small-1", "--prompt", "the quick", "--png", "pictures", "--json"]
+    given = ["--search", "small-1", "--prompt", "the quick", "--json"]
     run = workplace.tuner("report", *given)
     assert run.status == 0, run.err
     printed = searched.json
@@ -370,7 +370,6 @@ def test_report_has_results_of_the_search(
     kept = [trial for trial in trials if record.has(trial.run_id, CHECKPOINT_FILE)]
     assert len(written) == min(3, len(kept)) >= 1
     assert f"<h3>Trial {printed['best_trial']}, the winner</h3>" in page
-    assert all((workplace.folder / path).is_file() for path in run.json["pictures"])
 
 
 def test_ui_serves_the_newest_search_on_loopback(workplace: Workplace, searched: Run) -> None:

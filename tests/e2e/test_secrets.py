@@ -9,7 +9,6 @@ from tests.e2e.conftest import Workplace, make_workplace
 
 _PASSWORD = "S3CRETpassword"
 _STORE = f"http://admin:{_PASSWORD}@127.0.0.1:9/"
-_OPTUNA = f"postgresql://me:{_PASSWORD}@127.0.0.1:9/optuna"
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +20,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 @pytest.mark.parametrize("command", ["list", "show", "sync", "replay", "report", "generate", "ui"])
 def test_commands_show_no_password(place: Workplace, command: str) -> None:
     (place.home / "searches").mkdir(parents=True, exist_ok=True)
-    environment = {**place.environment, "TUNER_OPTUNA_STORAGE": _OPTUNA}
-    run = run_command([command], place.folder, environment)
+    run = run_command([command], place.folder, place.environment)
     assert _PASSWORD not in run.out + run.err
     if command != "sync":
         assert run.status == 2

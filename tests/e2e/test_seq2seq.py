@@ -14,7 +14,7 @@ import pytest
 
 from model.generation.settings import GenerationSettings
 from tests.e2e.conftest import Workplace
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.trained.generate import sample
 from tuner.trained.load_trial import load_trial
 

@@ -1,6 +1,6 @@
 """Teams: a search through the servers of docker/compose.yaml, with a login, TLS and S3.
 
-They run as processes with the commands and settings of compose.yaml (`bench/parts/stack`).
+They run as processes with the commands and settings of compose.yaml (compose_servers.py).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from bench.parts.stack.servers import Stack, missing, running
 from tests.e2e.command_process import Run
+from tests.e2e.compose_servers import Stack, missing, running
 from tests.e2e.conftest import make_workplace
 from tests.e2e.s3_server import S3Workplace
 

@@ -17,7 +17,7 @@ from model import GenerationSettings, load_exported
 from tests.e2e.conftest import Run, Workplace
 from tests.model.export.test_export import SCRIPT, library_text
 from tuner import cli, load_search, load_trial, sample
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.trained.load_trial import TrainedTrial
 
 

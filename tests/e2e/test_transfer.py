@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conftest import Workplace, make_workplace
+from tests.tuner.report.drawn import drawn
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def test_target_is_verified_trained_replayed_and_exported(place: Workplace) -> N
     assert verified.status == (1 if value["verdict"] == "not transferable" else 0), verified.err
     assert "60 trials" in verified.err
     assert "at its speed or less" in verified.err
-    assert (place.folder / "small-1-rates.png").read_bytes().startswith(b"\x89PNG")
+    assert list(drawn(place.folder / "small-1-rates.html")) == ["scaled", "standard"]
     sizes = [(sweep["parametrization"], sweep["size"]) for sweep in value["sweeps"]]
     assert sizes == [
         (kind, f"d_model {d}") for kind in ("scaled", "standard") for d in (8, 16, 32)
@@ -50,7 +51,7 @@ def test_target_is_verified_trained_replayed_and_exported(place: Workplace) -> N
     assert proxy["losses"]["1"][0] == pytest.approx(
         losses[searched.json["best_trial"]], rel=1e-3
     )  # fmt: skip
-    again = place.tuner("transfer", "small-1", "--verify", "--json", "-o", "again.png").json
+    again = place.tuner("transfer", "small-1", "--verify", "--json", "-o", "again.html").json
     assert again | {"picture": ""} == value | {"picture": ""}  # nothing is trained twice
     trained = place.tuner("transfer", "small-1", "--train", "--json")
     assert trained.status == 0, trained.err

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.checkpoints import checkpoint
@@ -131,9 +131,7 @@ def trials(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20)
 @given(
     data=st.lists(trials(), min_size=2, max_size=10),
     width=st.integers(1, 8),
@@ -237,9 +235,7 @@ RANDOM_MIXES = given(mix=mixes(), data=st.lists(trials(), min_size=2, max_size=8
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=6)
 @RANDOM_MIXES
 def test_mix_ignores_its_neighbours(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, mix: dict[str, Any], data: list[Any]
@@ -249,9 +245,7 @@ def test_mix_ignores_its_neighbours(
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20)
 @RANDOM_MIXES
 def test_many_mixes_ignore_their_neighbours(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, mix: dict[str, Any], data: list[Any]

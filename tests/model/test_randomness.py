@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -48,13 +48,11 @@ def test_mix64_equals_splitmix64() -> None:
     assert mix64(states).tolist() == known
 
 
-@settings(deadline=None)
 @given(size=st.integers(1, 3000), key=KEYS)
 def test_permute_is_one_to_one(size: int, key: int) -> None:
     assert sorted(permute(np.arange(size), size, key).tolist()) == list(range(size))
 
 
-@settings(deadline=None)
 @given(size=st.integers(1, 10**12), key=KEYS, places=st.lists(st.integers(0, 10**12), max_size=9))
 def test_permute_needs_no_whole_permutation(size: int, key: int, places: list[int]) -> None:
     """An index goes to the same place whatever it is asked with, in any shape."""

@@ -12,10 +12,9 @@ import pytest
 from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB
 from tests.tuner.fault_injection import FaultyServer, mlflow_server
-from tests.tuner.tracking.recorded import Open
-from tuner.tracking.runs import RunSettings
+from tests.tuner.tracking.recorded import Begin, RecordedSearch
+from tuner.home.home import Home
 from tuner.tracking.store import open_client
-from tuner.tracking.tracker import Tracker
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +50,14 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 @pytest.fixture
-def open_tracker(store: str, tmp_path: Path) -> Open:
-    def make(search: str = "lm-1", uri: str = store, **options: Any) -> Tracker:
-        tags = {"sampler": "tpe", "scheduler": "asha"}
-        return Tracker(RunSettings(uri, tmp_path / "artifacts", "lm", search, tags, **options))
+def begin_search(store: str, tmp_path: Path) -> Iterator[Begin]:
+    """Begins or resumes searches of a home, which end with the test."""
+    searches: list[RecordedSearch] = []
 
-    return make
+    def begin(name: str = "lm-1", uri: str = store, **options: Any) -> RecordedSearch:
+        searches.append(RecordedSearch(Home(tmp_path, uri), name, **options))
+        return searches[-1]
+
+    yield begin
+    for search in searches:
+        search.close()

@@ -6,12 +6,21 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from model.engine.report import Report, Status
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.job import Job
 from tuner.conductor.trial import Trial
-from tuner.journal.events import Event, Reported, SearchBegun, SessionBegun, TrialBegun
+from tuner.journal.events import (
+    Event,
+    Reported,
+    SearchBegun,
+    SessionBegun,
+    TrialBegun,
+    TrialResumed,
+)
+from tuner.journal.fold import Search
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
@@ -61,6 +70,9 @@ class Simulation:
         self.events: list[Event] = list(events)
         self.jobs: list[Job] = []
         self._train = train
+        recorded = Search.of(events)
+        self._paused = {trial.number for trial in recorded.board.paused} if recorded else set()
+        self._note_resumed(conductor.under_way)  # after a cut between two events of one decision
         if not events:
             self.note(SearchBegun(conductor.space, "", FACTS))
             self.note(SessionBegun({}, len(conductor._lanes), in_order=True))
@@ -70,11 +82,19 @@ class Simulation:
         self.events.append(replace(event, time_ms=1000 * (len(self.events) + 1)))
 
     def _fill(self) -> None:
-        self.jobs += self.conductor.fill()
+        jobs = self.conductor.fill()
+        self.jobs += jobs
+        self._note_resumed(jobs)
         known = sum(isinstance(event, TrialBegun) for event in self.events)
         trials = self.conductor.board.trials
         for number in range(known, len(trials)):
             self.note(TrialBegun.of_trial(trials[number]))
+
+    def _note_resumed(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.number in self._paused:
+                self._paused.remove(job.number)
+                self.note(TrialResumed(job.number))
 
     def step(self) -> bool:
         """Make one report; return False if none is expected."""
@@ -85,9 +105,11 @@ class Simulation:
         trial = self.conductor.board.trials[number]
         recorded = {report.step: report for report in trial.reused}
         report = recorded[step] if recorded else self._train(trial, step)
-        self.note(Reported(number, report))
+        decision = self.conductor.report(number, report)
+        self.note(Reported(number, report, decision, trial.outcome))
         trial.times.append(self.events[-1].time_ms)
-        self.conductor.report(number, report)
+        if trial.is_paused:
+            self._paused.add(number)
         self._fill()
         return True
 
@@ -99,7 +121,13 @@ class Simulation:
         return self.conductor
 
 
-def outcomes(conductor: Conductor) -> list[tuple[object, ...]]:
+class HasBoard(Protocol):
+    """What has the trials of a search: its conductor, or the fold of its journal."""
+
+    board: Any
+
+
+def outcomes(search: HasBoard) -> list[tuple[object, ...]]:
     """Return trials, reports and outcomes of a search, for comparison."""
     return [
         (
@@ -111,5 +139,5 @@ def outcomes(conductor: Conductor) -> list[tuple[object, ...]]:
             trial.parent,
             trial.confirms,
         )
-        for trial in conductor.board.trials.values()
+        for trial in search.board.trials.values()
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import subprocess
@@ -14,17 +13,15 @@ from pathlib import Path
 import pytest
 
 from model.errors import CorpusError
-from model.export.registry import FORMATS
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
 from tuner import cli, errors
 from tuner.arguments import data as data_arguments
-from tuner.arguments.parser import parse
-from tuner.arguments.trained import EXPORTS
+from tuner.arguments.parser import GROUPS, parse
 from tuner.cli import main
 from tuner.commands import symbols
-from tuner.home import Home
+from tuner.home.home import Home
 
 LM = str(Path(__file__).parents[2] / "search_spaces" / "lm.yaml")
 
@@ -58,6 +55,22 @@ def test_cli_has_a_handler_for_each_command() -> None:
         assert callable(getattr(import_module(f"tuner.commands.{module}"), handler))
 
 
+def test_cli_help_has_each_command_in_one_group(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [name for group in GROUPS.values() for name in group]
+    assert sorted(names) == sorted({command.split()[0] for command in cli._COMMANDS})
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = capsys.readouterr().out
+    assert re.findall(r"^  (\w+):$", text, re.MULTILINE) == list(GROUPS)
+    assert re.findall(r"^    (\w+)", text, re.MULTILINE) == names
+
+
+def test_cli_names_an_option_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """It once said "--set data: data: cannot read"."""
+    assert main(["validate", "--space", LM, "--set", "data={files: missing.txt}"]) == 2
+    assert capsys.readouterr().err.startswith("--set data: cannot read ")
+
+
 def test_cli_validate_explains_space(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert main(["validate", "--space", LM, "--home", str(home), "--json"]) == 0
@@ -81,17 +94,6 @@ def test_cli_validate_writes_conditions_as_the_file_does(
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert any(line.endswith("  qk_norm true") for line in lines)
     assert any(line.endswith("  β2 0.5, 0.95") for line in lines)
-
-
-def test_cli_validate_names_assumed_size(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
-        file.write("one|two|three")
-    space = tmp_path / "space.yaml"
-    space.write_text('data: {files: a.txt.gz, separator: "|"}\nbudget: {tokens: 100_000}')
-    assert main(["validate", "--space", str(space), "--home", str(tmp_path / "home")]) == 0
-    assert "assume 1,000,000,000 bytes of text" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("command", ["search", "validate"])
@@ -193,7 +195,6 @@ def test_cli_refuses_a_home_that_is_none_and_creates_nothing(
 
 
 def test_choices_of_options_are_those_of_the_registries(tmp_path: Path) -> None:
-    assert set(EXPORTS) == set(FORMATS)
     assert set(data_arguments.PATTERNS) == set(PATTERNS)
     tokenizer = Tokenizer({i: bytes([i]) for i in range(256)}, [])
     written = [tokenizer.save(tmp_path / name, name) for name in data_arguments.TOKENIZER_FORMATS]
@@ -324,3 +325,29 @@ def test_light_modules_do_not_load_torch(module: str) -> None:
     heavy = "{'torch', 'mlflow', 'optuna'} & set(sys.modules)"
     code = f"import sys, {module}; sys.exit(len({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_file_of_somebody_else_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A home whose searches this user may not read; a disk that is full."""
+
+    def refuse(_: object) -> int:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "mlflow.db"))
+
+    monkeypatch.setattr("tuner.commands.show.run_list", refuse)
+    assert main(["list"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"tuner list: {tmp_path / 'mlflow.db'}: Permission denied\n")
+    with pytest.raises(PermissionError):
+        main(["list", "--debug"])
+
+
+def test_security_page_says_what_each_command_does() -> None:
+    """A row of its table for every command: what it reads, writes and runs."""
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    table = page.partition("| command | reads |")[2].partition("\n\n")[0]
+    rows = [line.split("|") for line in table.splitlines()[2:]]
+    assert all(len(row) == 6 and all(cell.strip() for cell in row[1:5]) for row in rows)
+    named = [name for row in rows for name in re.findall(r"`([a-z]+)`", row[1])]
+    assert sorted(named) == sorted({command.split()[0] for command in cli._COMMANDS})

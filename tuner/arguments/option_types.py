@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from tuner.commands.output import in_utf8
 from tuner.errors import RecordError
-from tuner.formatting import in_flops, in_seconds, real_number
-from tuner.names import check_name, check_new_name, check_run_name
+from tuner.home.names import check_name, check_new_name, check_run_name
 from tuner.space_file.overrides import Override
+from tuner.texts.formatting import in_flops, in_seconds, real_number
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -65,7 +65,7 @@ def duration(text: str) -> float:
     value = in_seconds(text)
     seconds = value if isinstance(value, float) else real_number(text)
     if not 0 < seconds < float("inf"):
-        message = f"must be a time such as 90s, 1h30m or 1:30:00, got {text}"
+        message = f"must be a time above 0 such as 90s, 1h30m or 1:30:00, got {text}"
         raise argparse.ArgumentTypeError(message)
     return seconds
 
@@ -82,7 +82,7 @@ def override(
 
 
 def _checked(check: Callable[..., str]) -> Callable[[str], str]:
-    """Return an argparse type: a name that a function of `tuner.names` accepts."""
+    """Return an argparse type: a name that a function of `tuner.home.names` accepts."""
 
     def parse_name(text: str) -> str:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import tuner
@@ -25,9 +25,18 @@ from tuner.arguments.trained import (
     add_show,
     add_transfer,
 )
-from tuner.control_characters import visible
+from tuner.texts.control_characters import visible
 
 SHELLS = ("bash", "zsh", "fish")
+# Heading in the help → commands.
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "begin": (
+        "init", "validate", "search", "submit", "stop", "symbols", "data", "tokenizer", "doctor",
+    ),
+    "look": ("status", "attach", "logs", "list", "show", "compare", "report", "ui", "metrics"),
+    "use": ("replay", "generate", "export", "transfer", "scaling"),
+    "keep": ("sync", "backup", "restore", "clean", "delete", "completion"),
+}  # fmt: skip
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -47,6 +56,24 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+class _GroupedHelp(argparse.HelpFormatter):
+    """Help of `tuner` itself: its commands in groups."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if not isinstance(action, argparse._SubParsersAction):
+            return super()._format_action(action)
+        commands = {command.dest: command for command in action._choices_actions}
+        listed = {name for names in GROUPS.values() for name in names}
+        others = tuple(name for name in commands if name not in listed)
+        format_command, lines = super()._format_action, []
+        for title, names in {**GROUPS, "other": others}.items():
+            lines += [f"\n  {title}:\n"] if names else []
+            self._indent()
+            lines += [format_command(commands[name]) for name in names]
+            self._dedent()
+        return "".join(lines)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that shows the control characters of what it quotes; its commands have its class."""
 
@@ -60,9 +87,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="tuner",
         description="Hyperparameter search for Transformers: many trials train as one model, and "
         "the winner replays bit for bit.",
+        formatter_class=_GroupedHelp,
     )
     parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     debug = argparse.ArgumentParser(add_help=False)
     debug.add_argument(
         "--debug", action="store_true", help="show tracebacks; a search keeps Ray's logs"
@@ -117,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     add_ui(command("ui", "compare the runs in MLflow", debug, home))
     validate = command("validate", "explain a search space without running it", common, space, home)
     validate.add_argument(
-        "--plot", metavar="FILE.png", help="draw the learning rates of the space to this file"
+        "--plot", metavar="FILE.html", help="draw the learning rates of the space on a page"
     )
     _add_init(command("init", "write the commented space of a study to this folder", common))
     command("symbols", "print the symbol table", common)

@@ -47,6 +47,7 @@ def add_show(show: argparse.ArgumentParser) -> None:
         metavar="PARAMETER",
         help="group the trials by the value of a parameter, such as optimizer",
     )
+    show.add_argument("--all", action="store_true", help="with RUN: show all its parameters")
     show.add_argument(
         "--csv", action="store_true",
         help="print the trials, the reports of RUN, or the groups of --by as CSV",
@@ -127,8 +128,8 @@ def add_transfer(transfer: argparse.ArgumentParser) -> None:
         help="device of --check (default: %(default)s)",
     )  # fmt: skip
     transfer.add_argument(
-        "-o", "--output", metavar="FILE.png",
-        help="path of the picture (default: SEARCH-coordinates.png, SEARCH-rates.png)",
+        "-o", "--output", metavar="FILE.html",
+        help="page of the plots (default: SEARCH-coordinates.html, SEARCH-rates.html)",
     )  # fmt: skip
 
 
@@ -159,7 +160,9 @@ def add_scaling(scaling: argparse.ArgumentParser) -> None:
         "--compare", type=search_name, metavar="SEARCH",
         help="compare a search of the target with the prediction that was written before it",
     )  # fmt: skip
-    scaling.add_argument("-o", "--output", metavar="FILE.png", help="draw basins and laws")
+    scaling.add_argument(
+        "-o", "--output", metavar="FILE.html", help="draw basins and laws on a page"
+    )
 
 
 def add_report(report: argparse.ArgumentParser) -> None:
@@ -181,7 +184,6 @@ def add_report(report: argparse.ArgumentParser) -> None:
         "--prompt", metavar="TEXT", default="",
         help="start of the texts of the best trials (default: start a document)",
     )  # fmt: skip
-    report.add_argument("--png", metavar="DIR", help="also write the plots as PNGs to this folder")
     report.add_argument("--open", action="store_true", help="open the page in the browser")
     report.add_argument(
         "--watch", nargs="?", type=duration, const=30.0, metavar="TIME",

@@ -30,16 +30,14 @@ def run_export(options: argparse.Namespace) -> int:
     except StoreError:
         raise
     except TunerError:
-        result = None  # recorded by an earlier version: the README says less
+        result = None  # its journal is elsewhere or damaged: the README says less
     if trained.note:
         say(trained.note)
     files = export(trained, options.output, options.format, force=options.force, result=result)
     size = sum(path.stat().st_size for path in files)
-    results.print(
+    results.write_line(
         f"trial {trial.number} of {trial.search} is in {Path(options.output)}: {len(files)} files, "
-        f"{size / 1e6:.1f} MB, format {options.format}; README.md says how to use them",
-        highlight=False,
-        soft_wrap=True,
+        f"{size / 1e6:.1f} MB, format {options.format}; README.md says how to use them"
     )
     print_json(
         options,

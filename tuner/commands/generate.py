@@ -19,7 +19,7 @@ from tuner.commands.output import (
     say,
 )
 from tuner.errors import TunerError
-from tuner.formatting import short_run
+from tuner.texts.formatting import short_run
 from tuner.tracking.record import Record
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run_generate(options: argparse.Namespace) -> int:
         for number in range(samples)
     ]
     if len(titles) == 1:
-        progress.print(titles[0], style="dim", highlight=False, soft_wrap=True)
+        progress.write_line(titles[0], style="dim")
     prompts = [
         "" if trained.spec.architecture.n_encoder_layers else prompt  # not continued
         for trained in trials
@@ -72,9 +72,7 @@ def run_generate(options: argparse.Namespace) -> int:
     pieces = generate(trials, prompt, settings=settings, samples=samples)
     total, tokens = show_texts(view, pieces, samples)
     seconds = time.monotonic() - started
-    progress.print(
-        f"{total:,} tokens, {total / seconds:,.0f} tokens/s", style="dim", highlight=False
-    )
+    progress.print(f"{total:,} tokens, {total / seconds:,.0f} tokens/s", style="dim")
     print_json(
         options,
         {

@@ -6,10 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from model.files import replacing
 from tuner.commands.output import print_json, say
 from tuner.errors import TunerError
-from tuner.formatting import unknown
 from tuner.space_file.shipped import shipped_spaces
+from tuner.texts.formatting import unknown
 
 
 def run_init(options: argparse.Namespace) -> int:
@@ -22,11 +23,11 @@ def run_init(options: argparse.Namespace) -> int:
     path = Path(f"{options.study}.yaml")
     # comments of the file name its path in the repository
     text = spaces[options.study].read_text(encoding="utf-8").replace("search_spaces/", "")
+    if path.exists() and not options.force:
+        raise TunerError(f"{path} exists already; --force replaces it")
     try:
-        with path.open("w" if options.force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise TunerError(f"{path} exists already; --force replaces it") from error
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
         message = f"cannot write {path.absolute()}: {error.strerror}; choose another folder"
         raise TunerError(message) from error

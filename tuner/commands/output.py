@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from tuner.control_characters import in_json, visible
 from tuner.errors import TunerError
-from tuner.secrets import MaskedStream, masked
+from tuner.texts.control_characters import in_json, visible
+from tuner.texts.secrets import MaskedStream, masked
 
 if TYPE_CHECKING:  # `cli` imports this module at every start
-    from rich.console import Console
-
-    from tuner.home import Home
+    from tuner.home.home import Home
     from tuner.space.space import SearchSpace
+    from tuner.terminal.console import PlainConsole
     from tuner.trained.load_trial import TrainedTrial
 
 PIPE_CLOSED = 141  # exit status: the reader of standard output left, as in `tuner list | head`
@@ -70,7 +73,7 @@ def say(message: str) -> None:
     sys.stderr.write(f"{visible(masked(message))}\n")
 
 
-def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
+def consoles(options: argparse.Namespace) -> tuple[PlainConsole, PlainConsole]:
     """Return the consoles for results and for progress.
 
     Progress goes to standard error; with --json results do too, so that standard output holds
@@ -101,12 +104,32 @@ def print_data(text: str) -> None:
     sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
 
 
-def print_json(options: argparse.Namespace, value: dict[str, Any]) -> None:
+def print_json(options: argparse.Namespace, value: object) -> None:
     """Print the object of --json, if the option was given."""
     if options.json:
         is_ascii = not _is_unicode(sys.stdout)
-        text = masked(json.dumps(value, ensure_ascii=is_ascii, allow_nan=False))
+        text = masked(json.dumps(as_json(value), ensure_ascii=is_ascii, allow_nan=False))
         sys.stdout.write(in_json(text) + "\n")
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as JSON: a dataclass as its fields, a path as text, NaN and ∞ as null.
+
+    An object whose JSON is not its fields says so by a property `as_json`.
+    """
+    if hasattr(value, "as_json"):
+        value = value.as_json
+    elif hasattr(value, "model_dump"):  # of pydantic
+        value = value.model_dump(mode="json")
+    elif is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): as_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 @contextlib.contextmanager
@@ -150,7 +173,7 @@ def home_of(options: argparse.Namespace, *, create: bool = True) -> Home:
 
     New files of this command then have the permissions of the home.
     """
-    from tuner.home import Home
+    from tuner.home.home import Home
 
     home = Home.at(options.home, say, create=create)
     home.set_umask()
@@ -159,9 +182,14 @@ def home_of(options: argparse.Namespace, *, create: bool = True) -> Home:
 
 def recorded_home(options: argparse.Namespace) -> Home:
     """Return the home of the searches to read them; raise RecordError if there is none."""
-    from tuner.home import Home
+    from tuner.home.home import Home
 
     return Home.recorded(options.home, say)
+
+
+def home_option(options: argparse.Namespace) -> str:
+    """Return ` --home DIR` if the option was given, for commands that a message proposes."""
+    return f" --home {shlex.quote(options.home)}" if options.home else ""
 
 
 def space_of(options: argparse.Namespace) -> SearchSpace:
@@ -188,7 +216,9 @@ def check_run(options: argparse.Namespace) -> None:
         raise TunerError("give a run id or --search, not both")
 
 
-def load_weights(options: argparse.Namespace, progress: Console, run: str | None) -> TrainedTrial:
+def load_weights(
+    options: argparse.Namespace, progress: PlainConsole, run: str | None
+) -> TrainedTrial:
     """Load a trial with its weights; if it must be retrained, say why and show the progress.
 
     Args:
@@ -204,8 +234,7 @@ def load_weights(options: argparse.Namespace, progress: Console, run: str | None
             which = f"run {run}" if run else "the best trial"
             progress.print(f"{which}: its weights were not kept, so the trial is retrained")
         progress.print(
-            f"report {number}/{count}  step {report.step}  val_loss {report.val_loss:.6f}",
-            highlight=False,
+            f"report {number}/{count}  step {report.step}  val_loss {report.val_loss:.6f}"
         )
 
     with show_progress(progress) as on_progress:

@@ -1,4 +1,4 @@
-"""`tuner report`: write a search as a page, and its pictures as PNGs."""
+"""`tuner report`: write a search as a page."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 import webbrowser
 
 from tuner.commands.output import consoles, in_utf8, print_json, recorded_home, say
-from tuner.formatting import counted
-from tuner.home import Home
-from tuner.journal.claim import is_running
-from tuner.report.write import check_folder, check_output, samples_of, write_pictures, write_report
+from tuner.home.home import Home
+from tuner.lease.folder import is_running
+from tuner.report.write import check_output, samples_of, write_report
+from tuner.texts.formatting import counted
 from tuner.trained.load_search import load_search
 
 _POLL_SECONDS = 0.5
@@ -19,15 +19,12 @@ _POLL_SECONDS = 0.5
 def run_report(options: argparse.Namespace) -> int:
     """Write the report of a search."""
     check_output(options.output)
-    if options.png:
-        check_folder(options.png)
     home = recorded_home(options)
     result = load_search(options.search, home=home)
     is_on = options.watch is not None and is_running(home.search(result.name))
     seconds = round(options.watch) if is_on else None
     samples = {} if is_on else samples_of(result, home, in_utf8(options.prompt))
     page = write_report(result, options.output, samples, reload_seconds=seconds)
-    pictures = write_pictures(result, options.png) if options.png else []
     results, _ = consoles(options)
     megabytes = page.stat().st_size / 1e6
     results.print(
@@ -35,16 +32,11 @@ def run_report(options: argparse.Namespace) -> int:
         highlight=False,
         soft_wrap=True,
     )
-    for path in pictures:
-        results.print(f"wrote {path}", highlight=False, soft_wrap=True)
     if options.open:
         webbrowser.open(page.resolve().as_uri())
     if is_on:
         _watch(options, home, result.name)
-    print_json(
-        options,
-        {"search": result.name, "report": str(page), "pictures": [str(path) for path in pictures]},
-    )
+    print_json(options, {"search": result.name, "report": str(page)})
     return 0
 
 

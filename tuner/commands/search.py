@@ -18,10 +18,9 @@ from tuner.commands.output import (
     say_study,
 )
 from tuner.errors import Interrupted, ResultError
-from tuner.formatting import short_run
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.edit import edited, edited_section, kept_overrides
-from tuner.journal.journaled_search import begun_search
+from tuner.journal.journal import read_search
 from tuner.space.estimate import estimated_facts
 from tuner.space.remarks import remarks, without_copies
 from tuner.space.settings import EngineConfig
@@ -30,6 +29,7 @@ from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
 from tuner.space_file.yaml_file import YamlFile
 from tuner.terminal.progress import show_progress
+from tuner.texts.formatting import short_run
 from tuner.tracking.metrics import with_counts
 
 if TYPE_CHECKING:
@@ -48,13 +48,17 @@ def run_search(options: argparse.Namespace) -> int:
         edit, space_text = _edit(options, name)
     else:
         space, space_text = read_space(options.space, options.overrides)
-        for remark in remarks(space, estimated_facts(space)):
+        from tuner.validation.explanation import memory_remarks
+
+        facts = estimated_facts(space)
+        memory = [] if options.address else memory_remarks(space, facts.vocab_size)
+        for remark in (*remarks(space, facts), *memory):
             say(f"tuner search: note: {remark}")
         space = without_copies(space)
     home = home_of(options)
 
     # imported when the space is valid: a mistake in it is reported at once
-    from tuner.driver.search import go_on, resume, search
+    from tuner.driver.search import resume, search
     from tuner.terminal.summary import print_summary
 
     results, progress = consoles(options)
@@ -68,10 +72,8 @@ def run_search(options: argparse.Namespace) -> int:
         "notify": options.notify,
         "on_result": partial(print_summary, results, home=options.home),
     }
-    if options.resume:
-        result = resume(options.resume, edit=edit, **common)
-    elif name and edit:
-        result = go_on(name, edit=edit, **common)
+    if name:
+        result = resume(name, edit=edit, **common)
     else:
         result = search(space, name=options.name, **common)
     best = result.best
@@ -124,11 +126,11 @@ def _begun(options: argparse.Namespace) -> str | None:
     if not name:
         return None
     folder = Home.of(options.home).search(name)
-    if begun_search(folder) is None and (url := _storage(options)):
+    if read_search(folder) is None and (url := _storage(options)):
         from tuner.storage.mirror import restore
 
         restore(url, home_of(options), name, lambda text: say(f"tuner search: {text}"))
-    return name if options.resume or begun_search(folder) else None
+    return name if options.resume or read_search(folder) else None
 
 
 def _storage(options: argparse.Namespace) -> str | None:
@@ -146,11 +148,8 @@ def _edit(
     if options.space:
         space, space_text = read_space(options.space, options.overrides, _kept(options, name))
 
-        def replaced(recorded: SearchSpace) -> SearchSpace:
-            # a search of an earlier version may have had copies, and cannot have fewer trials
-            return without_copies(space) if recorded.search.trials == 1 else space
-
-        return replaced, space_text
+        edited_space = without_copies(space)
+        return lambda recorded: edited_space, space_text
     if not options.overrides:
         return None, None
     return lambda recorded: edited(recorded, options.overrides, name), None
@@ -158,7 +157,7 @@ def _edit(
 
 def _kept(options: argparse.Namespace, name: str) -> Callable[[YamlFile], Sequence[Override]]:
     """Return a function from the new file to what earlier sessions were told and still holds."""
-    recorded = begun_search(Home.of(options.home).search(name))
+    recorded = read_search(Home.of(options.home).search(name))
 
     def kept(file: YamlFile) -> Sequence[Override]:
         if recorded is None:  # `resume` says why

@@ -6,13 +6,18 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Self
 
 from model.engine.report import Report
-from tuner.conductor.outcome import OutcomeKind
+from tuner.conductor.outcome import INTERRUPTED, OutcomeKind
 from tuner.conductor.trial import Trial
 from tuner.samplers.observation import Observation
+from tuner.schedulers.expected_tokens import expected_tokens
+from tuner.space.data_facts import DataFacts
 from tuner.space.objective import Objective
 from tuner.space.settings import DefaultsMode
+from tuner.space.space import SearchSpace
 
 _RATE_WINDOW_SECONDS = 20.0
 
@@ -23,7 +28,8 @@ class Board:
     Args:
         objectives: objectives of the search; trials are ranked by the first one.
         num_trials: number of trials that will run.
-        expected_tokens: estimate of the training tokens of the search.
+        expected_tokens: estimate of the training tokens of the search, or a function that makes it
+            when a view asks for the remaining time.
         confirm: number of configurations to confirm, and of seeds for each.
         defaults: `search.defaults`.
         in_flops: True if trials are compared after equal numbers of FLOPs.
@@ -34,14 +40,14 @@ class Board:
         winner: number of the trial whose configuration was confirmed as the best.
         objective: objective by which trials are ranked.
         tokens: training tokens that the search spent, up to the newest reports.
-        clock: clock of the session, in seconds; begin a session after it is replaced.
+        clock: clock in seconds since the epoch; begin a session after it is replaced.
     """
 
     def __init__(
         self,
         objectives: Sequence[Objective],
         num_trials: int,
-        expected_tokens: int,
+        expected_tokens: int | Callable[[], int],
         confirm: tuple[int, int] = (0, 0),
         defaults: DefaultsMode = "full",
         *,
@@ -60,17 +66,38 @@ class Board:
         self.confirm = confirm
         self._defaults, self._in_flops = defaults, in_flops
         self._num_finished = 0
-        self.clock: Callable[[], float] = lambda: time.monotonic()
+        self.clock: Callable[[], float] = lambda: time.time()
         self.begin_session()
+
+    @classmethod
+    def of(cls, space: SearchSpace, facts: DataFacts) -> Self:
+        """Return the board of a search that begins."""
+        return cls(
+            space.objectives, num_planned(space), lambda: expected_tokens(space, facts)[1],
+            (space.num_finalists, space.confirm.seeds), space.search.defaults,
+            in_flops=space.budget.flops is not None,
+        )  # fmt: skip
+
+    def edit(self, space: SearchSpace, num_never: int) -> None:
+        """Expect other trials and another confirmation.
+
+        Args:
+            space: the edited space.
+            num_never: number of shorter budgets that their trunks did not reach.
+        """
+        continued = [t for t in self.searched if t.parent is not None]
+        unplanned = len(self.confirming) + len(continued)  # they came beside those of the space
+        self.num_trials, self.winner = num_planned(space) - num_never + unplanned, None
+        self.confirm = space.num_finalists, space.confirm.seeds
 
     @property
     def defaults(self) -> Trial | None:
         """Trial 0, if it has the defaults."""
         return None if self._defaults == "off" else self.trials.get(0)
 
-    def begin_session(self) -> None:
-        """Count seconds and rates from now on."""
-        self.started = self.clock()
+    def begin_session(self, at: float | None = None) -> None:
+        """Count seconds and rates from a time on, by default from now on."""
+        self.started = self.clock() if at is None else at
         # time of a report and its tokens; the first one only begins the time of the others
         self._recent = deque([(self.started, 0)])
 
@@ -79,8 +106,13 @@ class Board:
         # a new dict, because the view's thread may iterate over the old one
         self.trials = {**self.trials, trial.number: trial}
 
-    def record_report(self, number: int, report: Report) -> bool:
+    def record_report(self, number: int, report: Report, at: float | None = None) -> bool:
         """Add the report of a trial.
+
+        Args:
+            number: number of the trial.
+            report: the report.
+            at: time of the report, in seconds since the epoch; by default now.
 
         Returns:
             True if the trial became the best one, or reported for the first time as the best one.
@@ -91,7 +123,7 @@ class Board:
         trial.reports.append(report)
         tokens = trial.tokens_trained - tokens_before
         self.tokens += tokens
-        now = self.clock()
+        now = self.clock() if at is None else at
         self._recent.append((now, tokens))
         while self._recent[1][0] < now - _RATE_WINDOW_SECONDS:
             self._recent.popleft()
@@ -178,6 +210,11 @@ class Board:
         return sorted(finished, key=lambda t: (self.rank(t), t.number))
 
     @property
+    def best_finished(self) -> Trial | None:
+        """The finished trial of the search with the best value; of equal ones, the first."""
+        return self._best_finished
+
+    @property
     def best(self) -> Trial | None:
         """The confirmed winner; else the best finished trial; else the best trial of all."""
         if self.winner is not None:
@@ -189,8 +226,8 @@ class Board:
 
     @property
     def ended(self) -> list[Trial]:
-        """Trials that have an outcome."""
-        return [t for t in self.trials.values() if t.outcome is not None]
+        """Trials that have ended, and do not continue when the search is resumed."""
+        return [t for t in self.trials.values() if t.outcome not in (None, INTERRUPTED)]
 
     @property
     def training(self) -> list[Trial]:
@@ -215,6 +252,12 @@ class Board:
         """Seconds since the search began."""
         return self.clock() - self.started
 
+    @cached_property
+    def _expected(self) -> int:
+        """Estimate of the training tokens of the search."""
+        expected = self._expected_tokens
+        return expected() if callable(expected) else expected
+
     @property
     def seconds_left(self) -> float | None:
         """Estimate of the remaining seconds; None before the rate is known."""
@@ -222,7 +265,7 @@ class Board:
         if rate == 0:
             return None
         over = self.ended + self.paused
-        mean_tokens = self._expected_tokens / self.num_trials
+        mean_tokens = self._expected / self.num_trials
         if len(over) >= max(1, self.num_trials // 3):
             mean_tokens = sum(t.tokens - t.shared_tokens for t in over) / len(over)
         # The first trial and retrainings run to the end of their budgets, and a trial beyond the
@@ -250,3 +293,8 @@ class Board:
     def _always_ends(self, trial: Trial) -> bool:
         is_first = trial.number == 0 and self._defaults == "full"
         return is_first or not trial.is_searched
+
+
+def num_planned(space: SearchSpace) -> int:
+    """Return the number of trials before the confirmation, those of shorter budgets included."""
+    return space.search.trials * (1 + len(space.budget.shorter))

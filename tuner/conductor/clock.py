@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from model.spec.trial import TrialSpec
 
-# Picoseconds on a core of an AMD EPYC with AVX-512, in float32 without compilation, fitted to
-# `bench/order.py --measure`. Only ratios matter: how much longer one trial takes than another.
+# Picoseconds on a core of an AMD EPYC with AVX-512, in float32 without compilation, fitted to an
+# experiment (commit e46d9ad, bench/order.py --measure). Only ratios matter: how much longer one
+# trial takes than another.
 # Between 0.4 and 10 million parameters they are right to a quarter with compiled ticks and in
 # mixed_bfloat16 too (`bench/fusion.py`).
 _PER_FLOP = 15

@@ -28,14 +28,17 @@ from tuner.conductor.retraining import conclude, missing_pairs, retraining_of
 from tuner.conductor.trial import Trial
 from tuner.samplers.sampler import Sampler
 from tuner.schedulers.registry import SCHEDULERS
-from tuner.schedulers.scheduler import RULES, Branch, Decision, Resume, SchedulerContext
+from tuner.schedulers.scheduler import Branch, Decision, Resume, SchedulerContext
 from tuner.space.cool_down import branch_specs
 from tuner.space.data_facts import DataFacts
-from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
 DEFAULTS = 0  # number of the trial with the defaults, unless `search.defaults` is off
+
+
+class UnexpectedReport(Exception):  # noqa: N818 - the name states the problem
+    """A trial reports or fails that no lane trains, or was decided otherwise."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,6 @@ class Conductor:
         slots: number of trials in training at one time; each has a lane.
         restored: decisions of a search that is repeated from its journal.
         find: returns the reports of a finished trial with a specification's hash, or none.
-        rules: version of the decisions.
         clock: name of the lanes' clock, a key of `CLOCKS`.
 
     Attributes:
@@ -77,7 +79,6 @@ class Conductor:
         slots: int,
         restored: RestoredDecisions | None = None,
         find: Callable[[str], Sequence[Report]] | None = None,
-        rules: int = RULES,
         clock: str = TOKENS,
     ) -> None:
         self._facts = facts
@@ -101,14 +102,9 @@ class Conductor:
         self._lengths = space.lengths(facts)
         self._sampler = Sampler(space, *self._lengths)
         never_stopped = frozenset({DEFAULTS} if space.search.defaults == "full" else ())
-        context = SchedulerContext(space, *self._lengths, never_stopped, facts.train_size, rules)
-        self._scheduler = SCHEDULERS[space.search.scheduler](context)
-        tokens = expected_tokens(space, facts)[1]
-        confirm = space.num_finalists, space.confirm.seeds
-        self.board = Board(
-            space.objectives, _num_trials(space), tokens, confirm, space.search.defaults,
-            in_flops=space.budget.flops is not None,
-        )  # fmt: skip
+        context = SchedulerContext(space, *self._lengths, never_stopped, facts.train_size)
+        self._scheduler = SCHEDULERS[space.search.scheduler].make(context)
+        self.board = Board.of(space, facts)
         self.space = space
 
     def edit(self, space: SearchSpace, slots: int) -> None:
@@ -119,10 +115,8 @@ class Conductor:
         self.space = space
         added = range(len(self._lanes), slots)
         self._lanes += [Lane(index, self._now) for index in added]
-        expected = _num_trials(space) - self._num_never
-        self.board.num_trials = max(expected, len(self.board.trials))
-        self.limit, self.confirmation, self.board.winner = None, None, None
-        self.board.confirm = space.num_finalists, space.confirm.seeds
+        self.board.edit(space, self._num_never)
+        self.limit, self.confirmation = None, None
         self._without_gain = 0
         self._scheduler.edit(space)
         self._sampler = Sampler(space, *self._lengths)
@@ -381,7 +375,10 @@ class Conductor:
         self._num_never += never
 
     def _lane_of(self, number: int) -> Lane:
-        return next(s for s in self._lanes if s.job is not None and s.job.number == number)
+        for lane in self._lanes:
+            if lane.job is not None and lane.job.number == number:
+                return lane
+        raise UnexpectedReport(number)
 
     def _check_limits(self) -> None:
         settings = self.space.search
@@ -408,8 +405,3 @@ class Conductor:
         if self.is_over:
             self.confirmation = conclude(self.board, self.space)
         return None
-
-
-def _num_trials(space: SearchSpace) -> int:
-    """Return the number of trials before the confirmation, those of shorter budgets included."""
-    return space.search.trials * (1 + len(space.budget.shorter))

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from tuner.formatting import metric_text
 from tuner.space.objective import SIGNS
+from tuner.texts.formatting import metric_text
 
 _CONFIDENCE = 0.95
 _POWER = 0.8  # probability with which a recommended number of seeds shows the difference

@@ -12,8 +12,8 @@ from model.engine.report import Report, Status
 from model.spec.cool_down import last_shared_report
 from model.spec.trial import TrialSpec
 from tuner.conductor.outcome import Outcome, OutcomeKind
-from tuner.formatting import metric_text, number, shown
 from tuner.space.parameter import Value
+from tuner.texts.formatting import metric_text, number, shown
 
 
 @dataclass(repr=False)

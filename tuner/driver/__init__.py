@@ -1,4 +1,4 @@
-"""Runs one search: writes decisions to the journal, carries them out, informs its observers.
+"""Runs one search: the steps of its start, decisions to the journal, then orders to the workers.
 
-Main names: `search`, `resume`, `run_search`, `Driver`, `SearchObserver`, `View`, `sync`.
+Main names: `search`, `resume`, `STEPS`, `run_session`, `Driver`, `View`, `sync`.
 """

@@ -1,23 +1,13 @@
-"""Carries out the conductor's decisions: in the journal, in observers, then in workers.
+"""Carries out the conductor's decisions: writes them to the journal, then gives orders to workers.
 
-Observers hear of an event when it is added to the journal, workers when it is on the disk.
-
-The journal of a search holds one event a line:
-
-    search    the space and its data facts; again whenever a resumed search is edited
-    session   a driver begins or resumes: its devices, and the order of reports
-    trial     a new trial and its draw
-    report    a report that the conductor decided about
-    failure   a trial that cannot continue
-    outcome   how a trial ended; a later event replaces it
-    end       the end of a session
-
-Outcomes and ends follow from the other events; `tuner sync` reads them.
+Workers hear of an event when it is on the disk, and so do the followers of the journal, which tell
+MLflow, the bucket, the view and everybody else.
 """
 
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -28,26 +18,36 @@ from typing import TYPE_CHECKING, Any
 from model.engine.report import Report
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.job import Job
-from tuner.conductor.outcome import INTERRUPTED, Outcome
 from tuner.conductor.trial import Trial
-from tuner.driver.observer import SearchObserver
 from tuner.driver.worker_changes import WorkerChanges
 from tuner.errors import signal_text
-from tuner.journal.epoch import StopRequest
-from tuner.journal.events import Reported, TrialBegun, TrialEnded, TrialFailed
+from tuner.journal.events import (
+    MessageSent,
+    NodeLost,
+    Reported,
+    SearchStalled,
+    TrialBegun,
+    TrialFailed,
+    TrialResumed,
+    WorkersChanged,
+)
+from tuner.journal.fold import Search
+from tuner.journal.follower import Follower
 from tuner.journal.journal import Journal
-from tuner.journal.journaled_search import JournaledSearch
+from tuner.lease.stop_request import StopRequest
 from tuner.schedulers.scheduler import Decision
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch
 from tuner.workers.orders import Orders
-from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
+from tuner.workers.watchdog import Watchdog, WorkerEvent
 
 if TYPE_CHECKING:
     from tuner.workers.cluster import Environments
 
 _STOP_SECONDS = 1.0  # between two looks for a request to stop
 _SIGNAL_SECONDS = 1.0  # longest wait for reports under way after SIGTERM, whose sender soon kills
+_STALL_SECONDS = 900.0  # without a report, at least
+_STALL_GAPS = 10.0  # and so many of the longest times between two reports
 
 
 class SearchHalted(KeyboardInterrupt):
@@ -68,13 +68,15 @@ class Driver:
         conductor: decides.
         journal: journal of the search, open.
         workers: handles of the workers.
-        observers: objects to call after each event, in this order.
         in_order: True to take reports in the order of the lanes' virtual clocks, so that the
             search does not depend on timing; False to take them as they come.
         check_interrupt: function that raises KeyboardInterrupt once the user wants to end.
         watchdog: watchdog of the workers.
         orders: orders to the workers; by default all are up, and have a slot each.
         environments: devices and versions of the workers; None if they are all alike.
+        followers: followers of the journal, whose problems the user hears of.
+        say: shows the user what the journal cannot hold: that it, or a follower, cannot write.
+        poll: called about ten times a second: measures the load of the workers, which is no event.
 
     Attributes:
         halted: reason why the search ends early and can be resumed; None if it does not.
@@ -85,17 +87,20 @@ class Driver:
         conductor: Conductor,
         journal: Journal,
         workers: Sequence[Any],
-        observers: Sequence[SearchObserver] = (),
         *,
         in_order: bool,
         check_interrupt: Callable[[], None],
         watchdog: Watchdog,
         orders: Orders | None = None,
         environments: Environments | None = None,
+        followers: Sequence[Follower] = (),
+        say: Callable[[str], None] = lambda text: None,
+        poll: Callable[[], None] = lambda: None,
     ) -> None:
         self.conductor = conductor
         self._board = conductor.board
-        self._journal, self._observers = journal, observers
+        self._journal, self._followers = journal, followers
+        self._say, self._poll = say, poll
         self._in_order = in_order
         self._check_interrupt = check_interrupt
         self._watchdog = watchdog
@@ -105,29 +110,22 @@ class Driver:
             self._orders, environments, self._step_of, self._fail, self._send_message
         )
         self._announced = 0  # number of trials that are in the journal
+        self._paused: set[int] = set()  # trials that are paused in the journal
+        self._workers: WorkersChanged | None = None
         self._early: dict[int, deque[Report | Failure]] = {}  # trial → news before its turn
-        self._begun_at = self._looked_at = time.monotonic()
+        self._begun_at = self._looked_at = self._reported_at = time.monotonic()
+        self._longest_gap, self._has_stalled = 0.0, False
         self._halt_deadline = math.inf
         self._broken: set[str] = set()  # names of what cannot be written, as messages said
         self.halted: str | None = None
 
     def begin(self) -> None:
         """Start the search, or resume it where the journal ends."""
-        search = JournaledSearch.of(self._journal.events)
-        for observer in self._observers:
-            observer.search_resumed(search)
-        journaled = search.trials if search else {}
-        self._board.begin_session()
-        self._announced = len(journaled)
+        search = Search.of(self._journal.events)
+        trials = search.board.trials if search else {}
+        self._announced = len(trials)
+        self._paused = {number for number, trial in trials.items() if trial.is_paused}
         with self._recording():
-            for trial in list(self._board.trials.values())[: self._announced]:
-                written = journaled[trial.number].written_outcome
-                if trial.outcome is not None and written != trial.outcome:
-                    # The previous driver was killed between the last report and this event.
-                    self._end_trial(trial, trial.outcome)
-                else:
-                    for observer in self._observers:
-                        observer.trial_restored(trial)
             self._assign(self.conductor.under_way)
             self._fill()
 
@@ -147,6 +145,9 @@ class Driver:
         Raises:
             Replaced: if another driver has taken over the search; the workers hear of nothing.
         """
+        now = time.monotonic()
+        self._longest_gap = max(self._longest_gap, now - self._reported_at)
+        self._reported_at, self._has_stalled = now, False
         with self._recording():
             for worker, batch in batches:
                 if batch.broken:
@@ -165,7 +166,7 @@ class Driver:
             self._take_early()
 
     def tick(self) -> None:
-        """Check interrupts, limits, workers and observers; call this about ten times a second.
+        """Check interrupts, limits, workers and followers; call this about ten times a second.
 
         Raises:
             SearchHalted: if the search is halted and no running trial can report any more.
@@ -190,14 +191,16 @@ class Driver:
             with self._recording():
                 self._changes.take(change)
                 self._take_early()
+                if change.event is WorkerEvent.NODE_LOST:
+                    self._journal.append(NodeLost(*change.node))
         if changes:
-            self._send_changes(changes)
-        for observer in self._observers:
-            observer.tick()
+            self._count_workers()
+        self._check_silence(now)
+        self._poll()
         self._journal.retry()
         self._check_problem("the journal", self._journal.problem)
-        for observer in self._observers:
-            self._check_problem(observer.name, observer.problem)
+        for follower in self._followers:
+            self._check_problem(follower.projection.name, follower.problem)
 
     def halt(self, reason: str, signal: int = SIGINT) -> None:
         """Take the reports under way, then end the session; the search can be resumed.
@@ -228,21 +231,12 @@ class Driver:
             self._halt_deadline = 0.0
 
     def close(self) -> None:
-        """End the session: end paused trials if the search is over, interrupt all others."""
+        """Take all trials from the workers; a search that is over ends its paused trials."""
         with self._recording():
             for number in list(self._orders.running):
                 self._stop(number, keep=True)
             if self.halted is None and self.conductor.is_over:
                 self.conductor.close()
-                for trial in self._board.paused:
-                    assert trial.outcome is not None
-                    self._end_trial(trial, trial.outcome)
-            for trial in self._board.trials.values():
-                if trial.outcome is None:
-                    self._end_trial(trial, INTERRUPTED)
-        for observer in self._observers:
-            if problem := observer.close():
-                self._send_message(problem)
 
     # news of the workers -----------------------------------------------------------------------
 
@@ -301,20 +295,16 @@ class Driver:
 
     def _record(self, number: int, report: Report) -> None:
         """Record a report of a running trial."""
-        time_ms = self._journal.append(Reported(number, report))
-        trial = self._board.trials[number]
-        trial.times.append(time_ms)
         decision = self.conductor.report(number, report)
-        leads = trial.is_searched and self._board.leads(trial)
-        for observer in self._observers:
-            observer.reported(trial, report, time_ms, leads=leads)
+        trial = self._board.trials[number]
+        self._journal.append(Reported(number, report, decision, trial.outcome))
+        if trial.is_paused:
+            self._paused.add(number)
         needed = self.conductor.needed(number)  # checkpoints that a job has yet to start from
         self._orders.taken(number, report.step, needed)
         if decision is not Decision.CONTINUE or self.halted:
             is_kept = decision is not Decision.STOP or trial.has_finished or bool(needed)
             self._stop(number, keep=is_kept)
-        if trial.outcome is not None:
-            self._end_trial(trial, trial.outcome)
         self._fill()
 
     def _fail(self, number: int, reason: str) -> None:
@@ -327,9 +317,6 @@ class Driver:
             self._changes.move_trials(
                 left_out, f"left out, since trials in a row failed on it alone ({reason})"
             )
-        trial = self._board.trials[number]
-        assert trial.outcome is not None
-        self._end_trial(trial, trial.outcome)
         self._fill()
 
     def _fill(self) -> None:
@@ -344,6 +331,9 @@ class Driver:
         if self.halted:
             return
         for job in jobs:
+            if job.number in self._paused:
+                self._paused.remove(job.number)
+                self._journal.append(TrialResumed(job.number))
             assignment = Assignment(
                 trial_id=str(job.number),
                 worker=self._orders.worker_of(job.lane),
@@ -361,41 +351,35 @@ class Driver:
         expected = self.conductor.expected
         return expected is not None and expected[0] in self._orders.running
 
-    # events to the journal and to observers ----------------------------------------------------
+    # other events ------------------------------------------------------------------------------
 
     def _start_trial(self, trial: Trial) -> None:
         assignment, environment = self._orders.running.get(trial.number), None
         if self._environments is not None and assignment is not None:
             environment = self._environments.other_of(assignment.worker)
-        time_ms = self._journal.append(TrialBegun.of_trial(trial, environment))
-        for observer in self._observers:
-            observer.trial_started(trial, time_ms, environment)
-        if trial.outcome is not None:  # it equals another trial of the search
-            self._end_trial(trial, trial.outcome)
+        self._journal.append(TrialBegun.of_trial(trial, environment))
 
-    def _end_trial(self, trial: Trial, outcome: Outcome) -> None:
-        time_ms = self._journal.append(TrialEnded(trial.number, outcome))
-        for observer in self._observers:
-            observer.trial_ended(trial, outcome, time_ms)
-
-    def _send_changes(self, changes: Sequence[WorkerChange]) -> None:
-        """Tell the observers about workers, and nodes, that came or were lost."""
+    def _count_workers(self) -> None:
         up = self._watchdog.up - self._orders.left_out
-        for observer in self._observers:
-            for change in changes:
-                if change.event is WorkerEvent.NODE_LOST:
-                    observer.node_lost(*change.node)
-            observer.workers_changed(len(up), self._orders.num_workers)
+        event = WorkersChanged(len(up), self._orders.num_workers)
+        if event != self._workers:
+            self._workers = event
+            self._journal.append(event)
+
+    def _check_silence(self, now: float) -> None:
+        silence = now - self._reported_at
+        if not self._has_stalled and silence > max(_STALL_SECONDS, _STALL_GAPS * self._longest_gap):
+            self._has_stalled = True
+            self._journal.append(SearchStalled(silence, platform.node()))
 
     def _send_message(self, text: str) -> None:
-        for observer in self._observers:
-            observer.message_sent(text)
+        self._journal.append(MessageSent(text))
 
     def _check_problem(self, name: str, problem: str | None) -> None:
         """Send a message when something cannot be written any more, and when it can again."""
         if problem is not None and name not in self._broken:
             self._broken.add(name)
-            self._send_message(problem)
+            self._say(problem)
         elif problem is None and name in self._broken:
             self._broken.remove(name)
-            self._send_message(f"{name} can be written again; nothing is lost")
+            self._say(f"{name} can be written again; nothing is lost")

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from model.corpus.corpus import Corpus
 from tuner.errors import StoreError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
@@ -27,15 +27,12 @@ if TYPE_CHECKING:
 _SQLITE = "sqlite:///"
 
 
-def check_early(
-    space: SearchSpace, home: Home, name: str | None = None, *, is_cluster: bool = False
-) -> Record | None:
-    """Check home, tracking store, name and devices of a search, without Ray.
+def check_early(space: SearchSpace, home: Home, *, is_cluster: bool = False) -> Record | None:
+    """Check tracking store, storage and devices of a search, without Ray.
 
     Args:
         space: search space.
         home: home of the search.
-        name: name of a new search, if the user has chosen one.
         is_cluster: True if a Ray cluster trains, whose devices only Ray knows.
 
     Returns:
@@ -43,31 +40,19 @@ def check_early(
         MLflow takes seconds to load and little can be wrong with the file.
 
     Raises:
-        TunerError: if the server has a search of the name, or this machine lacks the devices.
-        StoreError: if the home cannot be written, or the store cannot be used or written.
+        TunerError: if this machine lacks the devices.
+        StoreError: if the store cannot be used or written.
         StorageError: if `engine.storage` cannot be used.
     """
-    _check_home(home)
     if space.engine.storage is not None:
         Storage(space.engine.storage).check()
     if not is_cluster:
         check_devices(space)
     if home.tracking_uri.startswith(_SQLITE):
-        _check_database(Path(home.tracking_uri.removeprefix(_SQLITE)), home.tracking_uri)
         return None
     record = Record(home.tracking_uri)
-    if name is not None and name in {search.name for search in record.searches()}:
-        raise name_taken(name)
     check_write(record.client, home.tracking_uri, space.name)
     return record
-
-
-def name_taken(name: str) -> TunerError:
-    """Return the error for a name that the store has, and that no search of the home has."""
-    return TunerError(
-        f"a search called {name} is recorded already, and its journal is in another home; choose "
-        f"another --name, or name that home with --home to go on with it"
-    )
 
 
 def check_facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> DataFacts:
@@ -83,14 +68,20 @@ def check_facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> 
     return facts
 
 
-def _check_home(home: Home) -> None:
-    """Check that what is in a home, perhaps another user's, can be written."""
+def check_home(home: Home) -> None:
+    """Check that what is in a home, perhaps another user's, can be written.
+
+    Raises:
+        StoreError: if it cannot, or its tracking store cannot be used.
+    """
     for path in (home.search(""), home.corpora, home.starts, home.artifacts):
         if path.exists() and not (path.is_dir() and os.access(path, os.W_OK | os.X_OK)):
             raise StoreError(
                 f"cannot write to {path}; make it a folder that you can write, or choose another "
                 f"home with --home"
             )
+    if home.tracking_uri.startswith(_SQLITE):
+        _check_database(Path(home.tracking_uri.removeprefix(_SQLITE)), home.tracking_uri)
 
 
 def _check_database(path: Path, uri: str) -> None:

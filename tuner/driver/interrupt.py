@@ -161,13 +161,15 @@ def announcing(view: View) -> Callable[[int], None]:
 
 
 @contextmanager
-def naming(name: str) -> Iterator[None]:
-    """Add the name of a recorded search to the exception of a signal."""
+def naming(name: str, is_recorded: Callable[[], bool]) -> Iterator[None]:
+    """Add the name of a search to the exception of a signal, if the search is recorded then."""
     try:
         yield
     except Replaced:
         raise
     except KeyboardInterrupt as error:
+        if not is_recorded():
+            raise
         number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
         raise Interrupted(number, name) from error
 

@@ -1,11 +1,12 @@
 """Sends to the tracking store what the journal of a search holds and the store lacks.
 
-A journal has every report. The store may lack some: its server was down, its disk was full, or the
-driver was killed. The tracker gets all trials of the journal, and sends what is missing once.
+A journal has every event. The store may lack some: its server was down, its disk was full, or the
+driver was killed. The projection follows the journal from its beginning, and sends what is missing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,28 +14,22 @@ from pathlib import Path
 
 from model.corpus.corpus import Corpus
 from model.errors import CorpusError
-from tuner.conductor.outcome import INTERRUPTED
-from tuner.driver.catch_up import check_recorded, send_trials
-from tuner.driver.context import send_inputs
-from tuner.errors import RecordError
-from tuner.formatting import listed
-from tuner.home import Home
+from tuner.errors import RecordError, StoreError
+from tuner.home.home import Home
+from tuner.home.names import check_name
 from tuner.journal.events import SessionEnded
-from tuner.journal.journal import Journal
-from tuner.journal.journaled_search import JournaledSearch, JournaledTrial
-from tuner.names import check_name
-from tuner.space.space import SearchSpace
-from tuner.storage.states import CHECKPOINTS, present_state
-from tuner.storage.storage import Storage
-from tuner.tracking.backlog import note_unsynced
-from tuner.tracking.datasets import dataset_inputs
-from tuner.tracking.progress import final_tags
+from tuner.journal.fold import Search
+from tuner.journal.follower import Cursor, Follower
+from tuner.journal.journal import JOURNAL_FILE, Feed, Journal, check_digest
+from tuner.journal.lines import Entry
+from tuner.storage.states import CHECKPOINTS
+from tuner.texts.formatting import listed
+from tuner.tracking.projection import BYTES_PER_SECOND, CURSOR, MlflowProjection
 from tuner.tracking.record import Record
-from tuner.tracking.runs import RunSettings
-from tuner.tracking.store import store_errors
-from tuner.tracking.tags import JOURNAL_FILE, REPORT_FILE, SPACE_FILE, TOKENIZER_FILE, Tag
-from tuner.tracking.tracker import Tracker
+from tuner.tracking.tags import REPORT_FILE, Tag
 from tuner.trained.moved_data import present_space
+
+_PATIENCE_SECONDS = 30.0  # without any progress of the store
 
 
 @dataclass(frozen=True)
@@ -85,72 +80,39 @@ def sync(home: Home, name: str) -> SyncResult:
     if not path.is_file():
         raise RecordError(f"there is no {path}; 'tuner list' lists the recorded searches")
     with closing(Journal.open(folder)) as journal:
-        search, digests = JournaledSearch.of(journal.events), journal.digests
+        search, entries = Search.of(journal.events), journal.entries
     if search is None:  # the driver was killed before the search began
         return _NOTHING
-    space = search.space
-    inputs = dataset_inputs(space.data, search.facts)
-    settings = RunSettings(
-        home.tracking_uri, home.artifacts, space.name, name, _tags(space), resume=True,
-        inputs=inputs, note_unsynced=partial(note_unsynced, folder),
-    )  # fmt: skip
-    tracker = Tracker(settings)
-    with closing(tracker):
-        check_recorded(tracker, name, digests)
-        send_trials(tracker, search, unfinished="interrupted")
-        tracker.flush()
-        files = _send_files(tracker, search, home, folder, digests[-1])
-        is_end_sent = _send_end(tracker, search)
-    endings = tracker.num_endings + is_end_sent
-    sent = SyncResult(tracker.num_created, tracker.num_metrics, endings, files)
+    corpus = partial(_corpus, home=home)
+    mlflow = MlflowProjection.of(home, name, search.begun, corpus, resume=True, is_old=True)
+    previous = mlflow.runs.previous
+    check_digest(name, entries, previous.tags.get(Tag.JOURNAL) if previous else None)
+    missing = [_missing_end(search, entries)] if search.end is None else []
+    follower = Follower(mlflow, Feed([*entries, *missing])).start()
+    problem = follower.flush(_PATIENCE_SECONDS + _kept_bytes(search, folder) / BYTES_PER_SECOND)
+    follower.close(0.0 if problem else _PATIENCE_SECONDS)
+    if problem:
+        raise StoreError(problem)
+    Cursor(folder, CURSOR).write(len(entries), entries[-1].digest)  # the journal has no more
+    endings = mlflow.num_endings + mlflow.parent.num_ends
+    files = tuple(mlflow.parent.sent)
+    sent = SyncResult(mlflow.num_created, mlflow.num_metrics, endings, files)
     return replace(sent, files=(*files, *_publish(home, search, name, sent)))
 
 
-def _tags(space: SearchSpace) -> dict[str, str]:
-    """Return the tags of the parent run."""
-    return {
-        Tag.SAMPLER: space.search.sampler,
-        Tag.SCHEDULER: space.search.scheduler,
-        Tag.SEED: str(space.search.seed),
-        Tag.METRIC: space.objective.metric,
-        **({} if space.search.defaults == "full" else {Tag.DEFAULTS: space.search.defaults}),
-    }
+def _missing_end(search: Search, entries: Sequence[Entry]) -> Entry:
+    """Return the end of a session whose driver was killed."""
+    return Entry(SessionEnded("interrupted", time_ms=search.newest_ms), entries[-1].digest)
 
 
-def _send_files(
-    tracker: Tracker, search: JournaledSearch, home: Home, folder: Path, digest: str
-) -> tuple[str, ...]:
-    """Send the space, the journal, the tokenizer, and the kept checkpoints that still exist."""
-    record = tracker.runs.record
-    with store_errors(tracker.uri):
-        artifacts = record.client.list_artifacts(tracker.run_id)
-    sizes = {file.path: file.file_size for file in artifacts}
-    sent = []
-    if search.space_text and SPACE_FILE not in sizes:
-        tracker.add_text(search.space_text, SPACE_FILE)
-        sent.append(SPACE_FILE)
-    if TOKENIZER_FILE not in sizes and (corpus := _corpus(search, home)) is not None:
-        send_inputs(tracker, corpus, home, search.facts.init_from)
-        sent.append(TOKENIZER_FILE)
-    journal = folder / JOURNAL_FILE
-    if sizes.get(JOURNAL_FILE) != journal.stat().st_size:
-        tracker.add_artifact(journal, tags={Tag.JOURNAL: digest})
-        sent.append(JOURNAL_FILE)
-    url = search.space.engine.storage
-    storage = None if url is None else Storage(url).at(folder.name)
-    for number in search.end.kept if search.end else ():
-        trial = search.trials[number]
-        path, run_id = _checkpoint(trial, folder, storage), tracker.run_of(number)
-        if path is None or run_id is None:
-            continue
-        tokens = trial.reports[-1].report.tokens
-        if record.trial(run_id).checkpoint_tokens != tokens:
-            tracker.keep_checkpoint(number, path, tokens)
-            sent.append(f"the checkpoint of trial {number}")
-    return tuple(sent)
+def _kept_bytes(search: Search, folder: Path) -> int:
+    """Return the size of the checkpoints that may have to be sent."""
+    kept = search.end.kept if search.end else ()
+    files = (file for number in kept for file in (folder / CHECKPOINTS / str(number)).glob("*"))
+    return sum(file.stat().st_size for file in files)
 
 
-def _corpus(search: JournaledSearch, home: Home) -> Corpus | None:
+def _corpus(search: Search, home: Home) -> Corpus | None:
     """Return the prepared data of a search; None if the home has them no more."""
     from model.corpus.prepare import cached
 
@@ -165,53 +127,7 @@ def _corpus(search: JournaledSearch, home: Home) -> Corpus | None:
     return corpus
 
 
-def _checkpoint(trial: JournaledTrial, folder: Path, storage: Storage | None) -> Path | None:
-    """Return the checkpoint of a trial's newest report; None if missing, damaged or replaced."""
-    report = trial.reports[-1].report if trial.reports else None
-    if report is None or report.checkpoint is None:
-        return None
-    path = present_state(report.checkpoint, folder / CHECKPOINTS, storage)
-    if path is None:
-        return None
-
-    from model.checkpoints import checkpoint  # imports torch
-    from model.checkpoints.header import recorded_digest
-    from model.errors import CheckpointError
-
-    try:
-        metadata = checkpoint.read(path)[1]
-        is_kept = trial.weights in {None, recorded_digest(path)}
-    except CheckpointError:
-        return None
-    return path if is_kept and metadata["step"] == report.step else None
-
-
-def _send_end(tracker: Tracker, search: JournaledSearch) -> bool:
-    """Send the end of the search.
-
-    Returns:
-        True if the store lacked the end.
-    """
-    end = search.end or SessionEnded("interrupted")  # the driver was killed before its end
-    best_run = None if end.best is None else tracker.run_of(end.best)
-    stored = tracker.runs.previous
-    outcomes = [trial.outcome for trial in search.trials.values()]
-    ended = sum(outcome not in {None, INTERRUPTED} for outcome in outcomes)
-    trials = max(search.space.search.trials, len(outcomes))
-    tags = final_tags(end.status, end.best, end.summary, ended, trials)
-    if (
-        stored is not None
-        and stored.status == end.status
-        and end.summary.items() <= stored.metrics.items()
-        and tags.items() <= stored.tags.items()
-        and best_run in {None, stored.best_run}
-    ):
-        return False
-    tracker.finish(end.status, end.summary, best_run, end.time_ms or None, tags)
-    return True
-
-
-def _publish(home: Home, search: JournaledSearch, name: str, sent: SyncResult) -> tuple[str, ...]:
+def _publish(home: Home, search: Search, name: str, sent: SyncResult) -> tuple[str, ...]:
     """Register the model and write the report, if they are missing or older than what was sent."""
     if search.end is None or search.end.best is None:
         return ()
@@ -221,9 +137,7 @@ def _publish(home: Home, search: JournaledSearch, name: str, sent: SyncResult) -
     result, published = load_search(name, home=home), []
     if model := register_model(home, result):
         published.append(model)
-    record = Record(home.tracking_uri)
-    is_old = record.search(name).tags.get(Tag.REPORT) == "running"  # the driver was killed
-    if sent != _NOTHING or is_old or not record.has(result.run_id, REPORT_FILE):
+    if sent != _NOTHING or not Record(home.tracking_uri).has(result.run_id, REPORT_FILE):
         attach_report(home, result)
         published.append(REPORT_FILE)
     return tuple(published)

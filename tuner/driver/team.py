@@ -16,13 +16,12 @@ from tuner import leaving
 from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.view import View
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import SessionBegun
-from tuner.space.compilation import num_missing, repays_compilation
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.storage.states import CHECKPOINTS
-from tuner.tracking.tags import BEFORE
+from tuner.workers.compilation import num_missing, repays_compilation
 
 if TYPE_CHECKING:
     from tuner.workers.devices import Devices
@@ -277,7 +276,7 @@ def _is_compiled(
     if setting == "off" or devices.kind != "cpu" or (devices.is_cluster and last is None):
         return False
     if last is not None:
-        wanted = {**BEFORE, **last.environment}["compiled"] != BEFORE["compiled"]
+        wanted = last.environment["compiled"] != "no"
     else:
         try:
             wanted = repays_compilation(space, facts, devices.number, _dtype(devices))

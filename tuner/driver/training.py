@@ -5,34 +5,22 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tuner.conductor.conductor import Conductor
-from tuner.driver.context import SearchContext, attach_inputs
 from tuner.driver.driver import Driver
-from tuner.driver.interrupt import Interrupts
-from tuner.driver.observer import (
-    DashboardObserver,
-    OutboxObserver,
-    SearchObserver,
-    StorageObserver,
-    TrackerObserver,
-    ViewObserver,
-)
-from tuner.driver.team import Order
-from tuner.driver.view import View
+from tuner.driver.start import Start
+from tuner.driver.view import View, ViewProjection
 from tuner.errors import Replaced
-from tuner.formatting import counted
-from tuner.journal.events import SearchBegun, SessionBegun
-from tuner.journal.journaled_search import environment_changes
+from tuner.journal.events import SearchEdited, SessionBegun
+from tuner.journal.follower import Follower
 from tuner.journal.repeat import repeat, restored_decisions
-from tuner.publish.optuna_dashboard import StudyStore, study_url
-from tuner.results.advice import advise
-from tuner.schedulers.scheduler import RULES
+from tuner.texts.formatting import counted
 from tuner.tracking.reuse import FinishedTrials
+from tuner.tracking.tags import ENVIRONMENT
 
 if TYPE_CHECKING:
     from tuner.workers.cluster import Environments
@@ -44,6 +32,7 @@ _IMPORT_SECONDS = 10.0  # from the first trial on: its processes start before
 # Longest waits at the end of a session: for states on their way to storage, and for an answer.
 _FINISHED_SECONDS, _HALTED_SECONDS, _ANSWER_SECONDS = 60.0, 10.0, 10.0
 _SIGNAL_SECONDS = 0.3  # for either, after a signal whose sender soon kills
+_VIEW_SECONDS = 5.0  # longest wait for a view, which a stopped terminal may hold
 
 
 @dataclass(frozen=True)
@@ -51,79 +40,76 @@ class TrainingResult:
     """Result of the training of a session.
 
     Attributes:
-        conductor: conductor with all trials.
         halted: reason why the session ended early; None if the search is over.
-        environment: device and versions of the workers.
+        limit: name of the limit that the search reached; None if it reached none.
         workers: number of workers.
         training_seconds: seconds that the workers trained, summed over workers.
         first_turn: time at which the first trial started to train, in seconds since the epoch;
             infinity if no worker answered.
-        advice: recommendations for the next search; none if the session was halted.
     """
 
-    conductor: Conductor
     halted: str | None
-    environment: Mapping[str, str]
+    limit: str | None
     workers: int
     training_seconds: float
     first_turn: float
-    advice: list[str]
 
 
-def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
+def train(start: Start, followers: Sequence[Follower]) -> TrainingResult:
     """Train all trials of a search; return early if the search is halted.
 
     Args:
-        context: inputs of the session.
-        interrupts: deferred signals of the user.
+        start: inputs of the session.
+        followers: followers of its journal, whose problems the user hears of.
     """
     from tuner.workers.cluster import Environments, usages_of
+    from tuner.workers.load import MetricsPoller
+    from tuner.workers.nodes import NodeChecks, waiting_text
+    from tuner.workers.orders import Orders
+    from tuner.workers.watchdog import Watchdog
 
-    announce, team = interrupts.announce, context.team
+    interrupts, team, engine = start.interrupts, start.team, start.space.engine
+    announce = interrupts.announce
     workers, slots = team.workers, team.slots
 
     def check_interrupt() -> None:
         interrupts.announce = lambda number: None  # the driver says that the search ends
         interrupts.check()
 
-    interrupts.check()
-    attach_inputs(context)  # while the workers start
-
-    from tuner.workers.nodes import NodeChecks, waiting_text
-    from tuner.workers.orders import Orders
-    from tuner.workers.watchdog import Watchdog
-
     address, nodes = team.session.address, None
     if address is not None:
-        nodes = NodeChecks(
-            context.home.search(""), team.session.checked, context.space.engine.storage
-        )
+        nodes = NodeChecks(start.home.search(""), team.session.checked, engine.storage)
     environments = Environments(workers)
-    watchdog = Watchdog(workers, context.space.engine.timeout_seconds, nodes=nodes)
+    watchdog = Watchdog(workers, engine.timeout_seconds, nodes=nodes)
     orders = Orders(workers, team.devices.slots, are_up=address is None)
 
     def waiting() -> str:
         return waiting_text(address, team.devices.kind) if address else ""
 
-    up = first_workers(
-        watchdog, environments, len(workers), interrupts.check, context.view, waiting
-    )
+    poller = MetricsPoller(workers)
+
+    def poll() -> None:
+        if metrics := poller.poll():
+            start.mlflow.sample(metrics)
+
+    up = first_workers(watchdog, environments, len(workers), interrupts.check, start.view, waiting)
     for worker in up:
         orders.welcome(worker)
-    environment = environments.first
-    conductor = _make_conductor(context, slots, environment, team.order)
+    view = Follower(ViewProjection(start.view, start.name), start.journal.feed(), from_now=True)
+    view.start()
     driver = Driver(
-        conductor,
-        context.journal,
+        _make_conductor(start, environments.first),
+        start.journal,
         workers,
-        _make_observers(context, conductor, workers, environment),
         in_order=team.order.in_order,
         check_interrupt=check_interrupt,
         watchdog=watchdog,
         orders=orders,
         environments=None if address is None else environments,
+        followers=followers,
+        say=start.view.phase,
+        poll=poll,
     )
-    context.view.begin(conductor.board, context.name)
     driver.begin()
     from tuner.driver.ray_tune import run_ray_tune  # takes a second; trials train already
 
@@ -131,7 +117,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
     imports.daemon = True
     imports.start()
     try:
-        run_ray_tune(driver, workers, slots, context.folder, team.session.client_resources)
+        run_ray_tune(driver, workers, slots, start.folder, team.session.client_resources)
     except Replaced:
         raise
     except KeyboardInterrupt:
@@ -139,23 +125,21 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
     finally:
         imports.cancel()
         interrupts.announce = announce
-        context.view.end()
+        view.close(_VIEW_SECONDS)
         driver.close()
-    if context.storage is not None:
-        _send_states(context, workers, driver.halted, interrupts)
+    if start.storage is not None:
+        _send_states(start, workers, driver.halted)
     # one that Ray has not started yet would let the user wait for its answer
     usages = usages_of(
         [workers[worker] for worker in sorted(watchdog.up)],
         _SIGNAL_SECONDS if interrupts.is_urgent else _ANSWER_SECONDS,
     )
     return TrainingResult(
-        conductor,
         driver.halted,
-        environment,
+        driver.conductor.limit,
         len(workers),
         sum(usage.get("training_seconds", 0.0) for usage in usages),
         min((usage.get("first_turn", math.inf) for usage in usages), default=math.inf),
-        [] if driver.halted else _advice(context, conductor),
     )
 
 
@@ -205,82 +189,51 @@ def _import_early() -> None:
     import_module("sklearn.ensemble")  # for the recommendations
 
 
-def _send_states(
-    context: SearchContext, workers: list[Any], halted: str | None, interrupts: Interrupts
-) -> None:
+def _send_states(start: Start, workers: list[Any], halted: str | None) -> None:
     """Wait until the states of all trials are in storage, less long if the user waits."""
     from tuner.workers.cluster import send_states
 
     seconds = _FINISHED_SECONDS if halted is None else _HALTED_SECONDS
-    if interrupts.is_urgent:
+    if start.interrupts.is_urgent:
         seconds = _SIGNAL_SECONDS
-    context.view.phase("sending the last states to the storage")
+    start.view.phase("sending the last states to the storage")
     if missing := send_states(workers, seconds):
-        context.view.phase(
+        start.view.phase(
             f"the storage lacks the newest states of {counted(missing, 'trial')}: where they are "
             f"needed, the trial trains again from an earlier one"
         )
 
 
-def _advice(context: SearchContext, conductor: Conductor) -> list[str]:
-    """Return recommendations for the next search."""
-    searched = conductor.board.searched
-    trials = [trial for trial in searched if trial.parent is None and not trial.is_duplicate]
-    confirmation = conductor.confirmation
-    spread = confirmation.spread if confirmation else None
-    return advise(conductor.space, trials, context.name, spread)
-
-
-def _make_conductor(
-    context: SearchContext, slots: int, environment: Mapping[str, str], order: Order
-) -> Conductor:
+def _make_conductor(start: Start, environment: Mapping[str, str]) -> Conductor:
     """Return a new conductor, or the conductor that the journal of the search leads to."""
-    journal, recorded = context.journal, context.recorded
-    find = FinishedTrials(context.record, environment, context.name)
-    may_find = None if context.fresh else find
+    journal, recorded = start.journal, start.recorded
+    slots, order = start.team.slots, start.team.order
+    find = FinishedTrials(start.record, environment, start.name)
+    may_find = None if start.request.fresh else find
+    is_edited = recorded is not None and start.space != recorded.space
     if recorded is None or recorded.session is None:
-        rules = recorded.rules if recorded else RULES
-        conductor = Conductor(
-            context.space, context.facts, slots, find=may_find, rules=rules, clock=order.clock
-        )
+        conductor = Conductor(start.space, start.facts, slots, find=may_find, clock=order.clock)
     else:
-        context.view.phase(f"reading the journal of {context.name}")
+        start.view.phase(f"reading the journal of {start.name}")
         restored = restored_decisions(journal.events, find)
         first_slots = recorded.sessions[0].slots
         conductor = Conductor(
-            recorded.first_space, context.facts, first_slots, restored, may_find, recorded.rules,
-            order.clock,
-        )  # fmt: skip
-        repeat(conductor, journal.events, context.name)
+            recorded.first_space, start.facts, first_slots, restored, may_find, clock=order.clock
+        )
+        repeat(conductor, journal.events, start.name)
         if changed := environment_changes(recorded.session.environment, environment):
-            context.view.phase(
-                f"unfinished trials resume with {changed}: their last bits may differ"
-            )
-        if context.space != conductor.space or slots != recorded.session.slots:
-            conductor.edit(context.space, slots)
-    if recorded is not None and context.space != recorded.space:
-        edit = SearchBegun(context.space, context.space_text, context.facts, recorded.rules)
-        journal.append(edit)
+            start.view.phase(f"unfinished trials resume with {changed}: their last bits may differ")
+        if is_edited:
+            conductor.edit(start.space, recorded.session.slots)
+        if slots != recorded.session.slots:
+            conductor.edit(start.space, slots)
+    if recorded is not None and is_edited:
+        journal.append(SearchEdited(start.space, start.request.space_text or recorded.space_text))
     journal.append(SessionBegun(environment, slots, order.in_order, journal.epoch, order.clock))
     return conductor
 
 
-def _make_observers(
-    context: SearchContext,
-    conductor: Conductor,
-    workers: list[Any],
-    environment: Mapping[str, str],
-) -> list[SearchObserver]:
-    from tuner.workers.load import MetricsPoller
-
-    observers: list[SearchObserver] = [
-        TrackerObserver(context.tracker, environment, MetricsPoller(workers), conductor.board),
-        ViewObserver(context.view, conductor.board.metric),
-        OutboxObserver(context.folder),
-    ]
-    if context.mirror is not None:
-        observers.append(StorageObserver(context.mirror))
-    if url := study_url(context.home.root):
-        store = StudyStore(url, context.name, context.space.objectives)
-        observers.append(DashboardObserver(store, conductor))
-    return observers
+def environment_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Describe the differences of two environments; empty if there are none."""
+    changed = (k for k in ENVIRONMENT if before.get(k) != now.get(k))
+    return "; ".join(f"{k} {before.get(k)} → {now.get(k)}" for k in changed)

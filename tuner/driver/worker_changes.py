@@ -50,7 +50,7 @@ class WorkerChanges:
 
     def take(self, change: WorkerChange) -> None:
         """Take note of a worker that came, died or is back."""
-        worker, event, reason, lost_node, node = change
+        worker, event, reason, lost_node, _ = change
         if event in _EVENT_TEXTS:
             self._say(f"worker {worker} {_EVENT_TEXTS[event]}")
         match event:
@@ -62,8 +62,6 @@ class WorkerChanges:
                 self._start_again(worker, is_charged=not lost_node)
             case WorkerEvent.MISSING:
                 self.move_trials(worker, f"not used: {reason}" if reason else "missing")
-            case WorkerEvent.NODE_LOST:
-                self._say(f"node {node[1]} is lost")
             case WorkerEvent.GONE:
                 self._give_up(worker, reason)
 

@@ -4,32 +4,47 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import tuner
-from model.files import hidden_name, replacing
-from tuner.artifact_locations import copy_database
+from model.files import (
+    NotRegular,
+    hidden_name,
+    open_regular,
+    read_regular,
+    replacing,
+    unfinished,
+)
 from tuner.errors import StoreError
-from tuner.formats import FORMAT, newer
-from tuner.home import Home
-from tuner.tracking.tags import JOURNAL_FILE
+from tuner.home.artifact_locations import copy_database
+from tuner.home.formats import FORMAT, newer
+from tuner.home.home import Home
+from tuner.home.private_folder import private_folder
+from tuner.housekeeping.sizes import remove, size_text
+from tuner.journal.journal import JOURNAL_FILE
+from tuner.lease.holder import Holder
 
 _MANIFEST = "tuner-backup.json"
-_DATABASES = ("mlflow.db", "optuna.db")
+_DATABASES = ("mlflow.db",)
 _SIDECARS = ("-wal", "-shm", "-journal")  # of SQLite: what they hold is in the copies
 _LOCK, _EPOCHS = "lock", "epochs"
 _TRIES = 5  # to read the states of a search that goes on meanwhile
-_MOST_MANIFEST = 1_000_000  # bytes
-
-Say = Callable[[str], None]
+# What `restore` takes of an archive, which may be anybody's. Header: what names a member.
+_MOST_MANIFEST = _MOST_HEADER = 1_000_000  # bytes
+_HEADERS = {
+    tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+}  # fmt: skip
+_MOST_FILES = 1_000_000
+_MOST_OF_DISK = 0.9  # of what is free before
 
 
 @dataclass(frozen=True)
@@ -60,24 +75,28 @@ def back_up(home: Home, path: Path) -> Backup:
 
     Args:
         home: the home.
-        path: the archive; a file there is replaced when the new one is complete.
+        path: the archive, which only this user can read; a file there is replaced when the new one
+            is complete.
 
     Raises:
         StoreError: if a file cannot be read or written.
     """
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    for leftover in unfinished(path.parent, path.name):
+        remove(leftover)
     try:
-        with replacing(path) as file, TemporaryDirectory(prefix="tuner-backup-") as scratch:
+        with replacing(path, mode=0o600, durable=True) as file, private_folder() as scratch:
             mode: Any = "w:gz" if path.suffix in {".gz", ".tgz"} else "w"
             options: dict[str, Any] = {"compresslevel": 3} if mode == "w:gz" else {}
             with tarfile.open(fileobj=file, mode=mode, **options) as archive:
-                return _write(home.root, archive, Path(scratch), date)
+                return _write(home, archive, scratch, date)
     except OSError as error:
-        raise StoreError(f"cannot write the backup {path}: {error}") from error
+        raise StoreError(f"cannot write the backup {path}: {error.strerror or error}") from error
 
 
-def _write(root: Path, archive: tarfile.TarFile, scratch: Path, date: str) -> Backup:
-    names = sorted(p.parent.name for p in root.glob(f"searches/*/{JOURNAL_FILE}"))
+def _write(home: Home, archive: tarfile.TarFile, scratch: Path, date: str) -> Backup:
+    root = home.root
+    names = [f.name for f in home.searches() if _is_file(f / JOURNAL_FILE)]
     manifest = {
         "format": FORMAT, "tuner": tuner.__version__, "home": str(root), "date": date,
         "searches": names,
@@ -106,7 +125,8 @@ def _add_search(root: Path, folder: Path, archive: tarfile.TarFile) -> None:
     """
     added: set[Path] = set()
     for _ in range(_TRIES):
-        journal = (folder / JOURNAL_FILE).read_bytes()
+        with os.fdopen(open_regular(folder / JOURNAL_FILE), "rb") as file:
+            journal = file.read()
         gone = False
         for path in _files(folder):
             if path.name == JOURNAL_FILE or path in added:
@@ -114,7 +134,7 @@ def _add_search(root: Path, folder: Path, archive: tarfile.TarFile) -> None:
             added.add(path)
             relative = path.relative_to(root)
             if path.parent.name == _EPOCHS:
-                _add(archive, str(relative), _ended(path.read_bytes()))
+                _add(archive, str(relative), _ended(path))
             else:
                 gone |= not _add_file(archive, path, relative)
         if not gone:
@@ -131,17 +151,20 @@ def _files(folder: Path) -> Iterator[Path]:
         is_lock = path.name == _LOCK or path.suffix == f".{_LOCK}"
         if hidden or is_lock or path.name.endswith(_SIDECARS):
             continue
-        if path.is_file() and not path.is_symlink():
+        if _is_file(path):
             yield path
 
 
-def _ended(text: bytes) -> bytes:
-    """Return the file of an epoch whose driver counts as ended."""
-    try:
-        values = json.loads(text)
-        return json.dumps({**values, "ended": True}).encode()
-    except (ValueError, TypeError):
-        return text
+def _ended(path: Path) -> bytes:
+    """Return a file of a folder of leases; the driver of a lease counts as ended."""
+    record = read_regular(path)
+    if not path.name.isdigit():
+        return record
+    return replace(Holder.parse(int(path.name), record), has_ended=True).record
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -153,11 +176,11 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 def _add_file(archive: tarfile.TarFile, path: Path, relative: Path) -> bool:
     """Add a file; return False if it has gone, or was shortened, since it was listed."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             member = archive.gettarinfo(arcname=str(relative), fileobj=file)
             member.uname = member.gname = ""
             archive.addfile(member, file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotRegular):
         return False
     return True
 
@@ -176,29 +199,54 @@ def restore(path: Path, root: Path) -> Backup:
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise StoreError(f"{root} is not empty; restore to a new folder with --home")
     building = hidden_name(root)
+    for leftover in unfinished(root.parent, root.name):
+        remove(leftover)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, tarinfo=_Member) as archive:
             backup = _manifest(archive, path)
             building.mkdir(mode=0o700)
+            free = shutil.disk_usage(building).free
             count = size = 0
-            for member in archive:
-                if member.name == _MANIFEST:
-                    continue
-                _extract(archive, member, building)
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined] # a list of all, for nothing
                 count, size = count + 1, size + member.size
+                if count > _MOST_FILES:
+                    raise StoreError(f"{path} has more than {_MOST_FILES:,} files, as no home has")
+                if size > _MOST_OF_DISK * free:
+                    raise StoreError(
+                        f"{path} needs {size_text(size)} or more, and {size_text(free)} are free "
+                        f"at {root.parent}; choose another disk with --home"
+                    )
+                _extract(archive, member, building)
         if root.exists():
             root.rmdir()
         building.rename(root)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, RecursionError, zlib.error) as error:
         if isinstance(error, FileNotFoundError) and not path.exists():
             raise StoreError(f"there is no file {path}") from error
         if isinstance(error, tarfile.ReadError):
             raise StoreError(f"{path} is no backup of 'tuner backup', or was cut off") from error
-        raise StoreError(f"cannot restore {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(f"cannot restore {path}: {reason}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return Backup(backup["home"], backup["date"], tuple(backup["searches"]), count, size)
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose headers are refused, before they are read, where they are too large.
+
+    Backups have no global headers, whose number no size of one bounds.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        is_large = member.type in _HEADERS and member.size > _MOST_HEADER
+        if is_large or member.type == tarfile.XGLTYPE:
+            raise StoreError("the archive has headers that no backup has; nothing was restored")
+        return member
 
 
 def _manifest(archive: tarfile.TarFile, path: Path) -> dict[str, Any]:
@@ -223,7 +271,8 @@ def _manifest(archive: tarfile.TarFile, path: Path) -> dict[str, Any]:
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
     """Write one member below a folder: plain files only, and never outside."""
     name = PurePosixPath(member.name)
-    source: IO[bytes] | None = archive.extractfile(member) if member.isfile() else None
+    is_plain = member.isfile() and not member.issparse()  # which is larger than its archive
+    source: IO[bytes] | None = archive.extractfile(member) if is_plain else None
     if source is None or name.is_absolute() or ".." in name.parts:
         raise StoreError(
             f"the backup has {member.name!r}, which is no file of a home; nothing was restored"

@@ -1,4 +1,4 @@
-"""Deletes a search: its runs in MLflow, its folders, its copy for Optuna's dashboard.
+"""Deletes a search: its runs in MLflow, its folders, its folder in the storage.
 
 Versions of registered models stay, unless they shall be deleted too: they have files of their own.
 A deletion that was interrupted can be repeated. The folder is deleted last.
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import JournalError, JournalInUse, RecordError, TunerError
-from tuner.formatting import counted, listed
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.home.names import check_name
 from tuner.housekeeping.sizes import remove, size_of
-from tuner.journal.claim import locked
-from tuner.journal.journaled_search import begun_search
-from tuner.names import check_name
+from tuner.journal.journal import read_search
+from tuner.lease.folder import locked
 from tuner.storage.storage import Storage
+from tuner.texts.formatting import counted, listed
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.store import store_errors
@@ -43,7 +43,6 @@ class Deletion:
         deleted_versions: versions of registered models that are deleted, as `lm version 2`.
         kept_versions: versions of registered models that remain.
         folders: folders that are deleted, the folder of the search last.
-        study: name of the study for Optuna's dashboard, if there is one.
         bytes: size of the folders.
         is_remote: True if the store is a server, which keeps the files of deleted runs until
             `mlflow gc` runs there.
@@ -56,18 +55,16 @@ class Deletion:
     deleted_versions: tuple[tuple[str, str], ...]
     kept_versions: tuple[tuple[str, str], ...]
     folders: tuple[Path, ...]
-    study: str | None
     bytes: int
     is_remote: bool
     storage: str | None = None
 
     @property
     def description(self) -> str:
-        """Text such as `the search lm-1: 7 runs, 2 folders and its copy for Optuna`."""
+        """Text such as `the search lm-1: 7 runs and 2 folders`."""
         parts = [
             counted(len(self.runs), "run") if self.runs else "",
             counted(len(self.folders), "folder") if self.folders else "",
-            "its copy for Optuna" if self.study else "",
             "its folder in the storage" if self.storage else "",
             *map(version_text, self.deleted_versions),
         ]
@@ -82,7 +79,6 @@ class Deletion:
             "deleted_versions": [version_text(v) for v in self.deleted_versions],
             "kept_versions": [version_text(v) for v in self.kept_versions],
             "folders": [str(folder) for folder in self.folders],
-            "study": self.study,
             "bytes": self.bytes,
             "storage": self.storage,
         }
@@ -160,7 +156,6 @@ def plan_deletion(name: str, home: Home, *, force: bool = False, models: bool = 
         deleted_versions=keys if models else (),
         kept_versions=() if models else keys,
         folders=tuple(folders),
-        study=_study(home, folder.name) if folder is not None else None,
         bytes=sum(map(size_of, folders)),
         is_remote=not record.uri.startswith("sqlite:"),
         storage=_storage(folder),
@@ -183,8 +178,6 @@ def carry_out(deletion: Deletion, home: Home) -> None:
                 record.client.delete_logged_model(model_id)
             for run_id in reversed(deletion.runs):  # the search last: until then it can be found
                 record.client.delete_run(run_id)
-        if deletion.study is not None:
-            _delete_study(home, deletion.study)
         if deletion.storage is not None:
             Storage(deletion.storage).delete_folder()
         for path in deletion.folders:
@@ -207,13 +200,13 @@ def _storage(folder: Path | None) -> str | None:
     search = None
     if folder is not None:
         with suppress(JournalError):  # a damaged journal can be deleted too
-            search = begun_search(folder)
+            search = read_search(folder)
     url = None if search is None else search.space.engine.storage
     return None if url is None or folder is None else f"{url}/{folder.name}"
 
 
 def _folder(home: Home, name: str) -> Path | None:
-    """Return the folder of a search; None if an earlier version took a path for its name."""
+    """Return the folder of a search; None if a record has a name that is none."""
     try:
         return home.search(check_name(name))
     except RecordError:
@@ -280,19 +273,3 @@ def _delete_versions(client: MlflowClient, deletion: Deletion) -> None:
     for name, number in deletion.kept_versions:
         # a later search may get the name, and must not pass for the one that made this version
         client.set_model_version_tag(name, number, "search", f"{deletion.search} (deleted)")
-
-
-# Optuna --------------------------------------------------------------------------------------
-
-
-def _study(home: Home, name: str) -> str | None:
-    """Return the name of a study if the database of Optuna's dashboard has it."""
-    from tuner.publish.optuna_dashboard import study_names
-
-    return name if name in study_names(home.root) else None
-
-
-def _delete_study(home: Home, name: str) -> None:
-    from tuner.publish.optuna_dashboard import delete_study
-
-    delete_study(home.root, name)

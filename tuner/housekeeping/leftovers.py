@@ -20,15 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.device.compiler import unused_code
+from model.files import read_regular, unfinished
 from tuner.errors import JournalError, JournalInUse
-from tuner.home import Home, is_locked
+from tuner.home.home import Home, is_locked
+from tuner.home.private_folder import abandoned
 from tuner.housekeeping.sizes import remove, size_of
-from tuner.journal.claim import is_running, locked
-from tuner.journal.journal import read_journal
-from tuner.journal.journaled_search import JournaledSearch
+from tuner.journal.fold import Search
+from tuner.journal.journal import read_search
+from tuner.lease.folder import is_running, locked
+from tuner.storage.states import TOKENIZER_FILE
 from tuner.tracking.record import Record
 from tuner.tracking.store import if_found, store_errors
-from tuner.tracking.tags import CHECKPOINT_FILE, TOKENIZER_FILE
+from tuner.tracking.tags import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -138,13 +141,13 @@ def find_leftovers(home: Home, older_than: float | None = None) -> Leftovers:
         *_kernels(older_than),
         *((path, "what a search that is gone has printed") for path in _logs(home)),
         *((path, "left by an interrupted start") for path in home.root.glob(".new-*")),
-        *((path, "a file that was not written to its end") for path in _unfinished(home)),
+        *((path, "what was not written to its end") for path in _unfinished(home)),
     ]
     now = time.time()
+    found = [each for each in found if now - each[0].lstat().st_mtime > _YOUNG_SECONDS]
+    found += [(path, "temporary files of a process that has died") for path in abandoned()]
     items = [
-        Leftover(path, reason, size_of(path), _kind(home, path))
-        for path, reason in found
-        if now - path.lstat().st_mtime > _YOUNG_SECONDS
+        Leftover(path, reason, size_of(path), _kind(home, path)) for path, reason in set(found)
     ]
     return Leftovers(tuple(sorted(items, key=lambda item: item.path)), tuple(searches.notes))
 
@@ -152,7 +155,8 @@ def find_leftovers(home: Home, older_than: float | None = None) -> Leftovers:
 def _kind(home: Home, path: Path) -> str:
     """Return the kind of a leftover by its place."""
     if not path.is_relative_to(home.root):
-        return "compiled kernels"
+        is_temporary = path.name.startswith((".", "tuner-"))
+        return "temporary files" if is_temporary else "compiled kernels"
     first = path.relative_to(home.root).parts[0]
     return _KINDS.get(path.name if first == "searches" else first, "other files")
 
@@ -165,10 +169,11 @@ def _kernels(older_than: float | None) -> _Found:
 
 
 def _unfinished(home: Home) -> Iterator[Path]:
-    """Yield temporary files of killed processes, beside the files that they should become."""
-    yield from home.root.glob(f".{home.calibration.name}.*")
-    yield from home.corpora.glob(".digests.json[.-]*")
-    yield from home.starts.glob(".*")
+    """Yield what killed processes were writing, beside what it should become."""
+    yield from unfinished(home.root.parent, home.root.name)  # of `restore`
+    predictions = home.root / "predictions"
+    for folder in (home.root, home.corpora, home.starts, predictions, *home.searches()):
+        yield from unfinished(folder)
 
 
 def _logs(home: Home) -> Iterator[Path]:
@@ -206,20 +211,17 @@ class _Searches:
         self.resting: dict[str, str] = {}
         now = time.time()
         self._recorded = {search.name: search for search in self.record.searches()}
-        self._journals: dict[Path, JournaledSearch | None] = {}
-        for folder in _listed(home.root / "searches"):
-            if not folder.is_dir() or folder.is_symlink():
-                continue
+        self._journals: dict[Path, Search | None] = {}
+        for folder in home.searches():
             try:
-                events = read_journal(folder)
-                search = JournaledSearch.of(events)
+                search = read_search(folder)
             except JournalError as error:
                 self.are_known = False
                 self.notes.append(f"prepared data and start weights are left alone: {error}")
                 continue
             self._journals[folder] = search
             if search is not None:
-                facts, age = search.facts, now - events[-1].time_ms / 1000
+                facts, age = search.facts, now - search.newest_ms / 1000
                 if older_than is not None and age > older_than and not is_running(folder):
                     self.resting[folder.name] = f"no event for {age / 86_400:.0f} days"
                     self.tokenizers.add(facts.tokenizer_fingerprint)
@@ -240,7 +242,7 @@ class _Searches:
             except (JournalInUse, JournalError):
                 continue
 
-    def _of(self, folder: Path, search: JournaledSearch | None) -> _Found:
+    def _of(self, folder: Path, search: Search | None) -> _Found:
         if search is None:
             if folder.name not in self._recorded:
                 yield folder, "a search that ended before it began"
@@ -276,17 +278,17 @@ class _Searches:
                     if run != recorded.best_run:
                         yield run, text
 
-    def _has_kept(self, folder: Path, search: JournaledSearch) -> bool:
+    def _has_kept(self, folder: Path, search: Search) -> bool:
         """Return True if MLflow has every checkpoint that a finished search keeps."""
         recorded = self._recorded.get(folder.name)
         if recorded is None or search.end is None:
             return False
         trials = {trial.number: trial for trial in self.record.trials(recorded)}
-        reports = {n: t.reports[-1].report for n, t in search.trials.items() if t.reports}
+        reports = {n: t.last for n, t in search.board.trials.items()}
         return all(
             number in trials and trials[number].keeps_checkpoint
             for number in search.end.kept
-            if number in reports and reports[number].checkpoint is not None
+            if (last := reports.get(number)) is not None and last.checkpoint is not None
         )
 
 
@@ -324,7 +326,7 @@ def _corpora(home: Home, searches: _Searches) -> _Found:
 def _data_of(folder: Path) -> tuple[str, str]:
     """Return the fingerprints of the data and the tokenizer of a corpus; empty if it is damaged."""
     try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta: dict[str, Any] = json.loads(read_regular(folder / "meta.json"))
         return str(meta["data_fingerprint"]), str(meta["tokenizer_fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", ""

@@ -16,15 +16,18 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.notify.receivers import notify_file
 
 _SECRET_FILES = ("~/.mlflow/credentials", "~/.ray/auth_token", "~/.cache/huggingface/token")
-_URLS = ("MLFLOW_TRACKING_URI", "TUNER_OPTUNA_STORAGE")
+_URLS = ("MLFLOW_TRACKING_URI",)
 
 
 def find_weaknesses(home: Home) -> list[str]:
-    """Return what weakens the protection of a home that exists, and of secrets, here."""
-    return [*_folder(home.root), *_parents(home.root), *_disk(home.root), *_files(), *_urls()]
+    """Return what weakens the protection of a home, if it exists, and of secrets, here."""
+    root = home.root
+    folders = [*_folder(root), *_parents(root), *_disk(root)] if root.is_dir() else []
+    return [*folders, *_files(), *_urls()]
 
 
 def _is_reachable(path: Path) -> bool:
@@ -92,9 +95,12 @@ def _excludes(first: int, second: int) -> bool:
 
 def _files() -> Iterator[str]:
     """Yield files with secrets that everybody may read."""
-    for name in (os.environ.get("RAY_AUTH_TOKEN_PATH"), *_SECRET_FILES):
+    names = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), *_SECRET_FILES]
+    with suppress(RuntimeError):  # no home
+        names.append(str(notify_file()))
+    for name in names:
         with suppress(OSError, RuntimeError):  # no such file, no home
-            path = Path(name or "").expanduser().absolute()
+            path = Path(name).expanduser().absolute()
             status = path.stat()
             is_open = stat.S_ISREG(status.st_mode) and status.st_mode & (
                 stat.S_IROTH | stat.S_IWOTH

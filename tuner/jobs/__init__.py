@@ -1,4 +1,4 @@
 """Searches that run in other processes: handed over, followed by their journals, stopped.
 
-Main names: `FollowedSearch`, `SearchStatus`, `submit`, `stop`.
+Main names: `SearchStatus`, `submit`, `stop`.
 """

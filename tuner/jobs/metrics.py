@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tuner.conductor.board import Board
 from tuner.conductor.outcome import OutcomeKind
 from tuner.errors import TunerError
-from tuner.home import Home
-from tuner.jobs.followed_search import FollowedSearch
-from tuner.jobs.status import SearchStatus, searches_of
-from tuner.journal.claim import is_running
-from tuner.tracking.backlog import unsynced_events
-from tuner.tracking.tags import JOURNAL_FILE
+from tuner.home.home import Home
+from tuner.jobs.status import SearchStatus, TailedSearch, searches_of
+from tuner.journal.fold import Search
+from tuner.journal.follower import Cursor
+from tuner.journal.journal import JOURNAL_FILE
+from tuner.lease.folder import is_running
+from tuner.tracking.projection import CURSOR
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -47,7 +47,7 @@ class HomeMetrics:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._followed: dict[str, FollowedSearch] = {}
+        self._tailed: dict[str, TailedSearch] = {}
 
     def describe(self) -> list[Metric]:
         """Return nothing: what there is depends on the searches."""
@@ -76,17 +76,17 @@ class HomeMetrics:
             labels=by_search,
         )
         others = {name: GaugeMetricFamily(*text, labels=by_search) for name, text in _NAMES.items()}
-        for status, board in self._statuses():
+        for status, search in self._statuses():
             for state in STATES:
                 states.add_metric([status.name, state], float(state == status.state))
-            if board is None:
+            if search is None:
                 continue
-            counts = _by_state(board)
+            counts = _by_state(search)
             for state in TRIAL_STATES:
                 trials.add_metric([status.name, state], counts[state])
             tokens.add_metric([status.name], status.tokens)
-            folder = self._home.search(status.name)
-            unsynced.add_metric([status.name], unsynced_events(folder))
+            sent = Cursor(self._home.search(status.name), CURSOR).read()
+            unsynced.add_metric([status.name], search.num_events - (sent[0] if sent else 0))
             if status.best is not None:
                 best.add_metric([status.name, status.metric], status.best)
             for name, gauge in others.items():
@@ -95,19 +95,18 @@ class HomeMetrics:
                     gauge.add_metric([status.name], value)
         yield from (states, trials, best, tokens, unsynced, *others.values())
 
-    def _statuses(self) -> Iterator[tuple[SearchStatus, Board | None]]:
-        """Yield the status and the board of each search that is recent or runs."""
+    def _statuses(self) -> Iterator[tuple[SearchStatus, Search | None]]:
+        """Yield the status and the journal's content of each search that is recent or runs."""
         names = [name for name in searches_of(self._home) if self._is_recent(name)]
-        self._followed = {
-            name: self._followed.get(name) or FollowedSearch(self._home.search(name))
-            for name in names
+        self._tailed = {
+            name: self._tailed.get(name) or TailedSearch(self._home.search(name)) for name in names
         }
-        for name, followed in self._followed.items():
+        for name, tailed in self._tailed.items():
             try:
-                status = SearchStatus.of(self._home, name, followed)
+                status = SearchStatus.of(self._home, name, tailed)
             except TunerError:  # deleted meanwhile
                 continue
-            yield status, None if status.problem else followed.board
+            yield status, None if status.problem else tailed.search
 
     def _is_recent(self, name: str) -> bool:
         folder = self._home.search(name)
@@ -118,8 +117,9 @@ class HomeMetrics:
         return time.time() - written < _RECENT_SECONDS or is_running(folder)
 
 
-def _by_state(board: Board) -> Counter[str]:
+def _by_state(search: Search) -> Counter[str]:
     """Return the number of trials in each state."""
+    board = search.board
     counts = Counter(
         str(trial.outcome.kind) if trial.outcome else _PAUSED if trial.is_paused else _TRAINING
         for trial in board.trials.values()

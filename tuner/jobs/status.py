@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner.conductor.board import Board
 from tuner.errors import TunerError
-from tuner.home import Home
-from tuner.jobs.followed_search import FollowedSearch
-from tuner.journal.claim import is_running
-from tuner.journal.epoch import newest
-from tuner.tracking.tags import JOURNAL_FILE
+from tuner.home.home import Home
+from tuner.journal.fold import Search
+from tuner.journal.journal import JOURNAL_FILE, JournalTail
+from tuner.lease.folder import is_running, newest
+
+
+class TailedSearch:
+    """A search as its journal says, which another process may be writing.
+
+    Args:
+        folder: folder of the search.
+
+    Attributes:
+        search: the search up to the newest event that was read; None before the first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._tail = JournalTail(folder)
+        self.search: Search | None = None
+
+    def update(self) -> None:
+        """Read what the driver has written since the last call.
+
+        Raises:
+            JournalError: if the journal cannot be read, or contradicts itself.
+        """
+        for entry in self._tail.read():
+            self.search = Search.after(self.search, entry.event)
 
 
 @dataclass(frozen=True)
@@ -52,13 +76,13 @@ class SearchStatus:
     problem: str | None = None
 
     @classmethod
-    def of(cls, home: Home, name: str, followed: FollowedSearch | None = None) -> SearchStatus:
+    def of(cls, home: Home, name: str, tailed: TailedSearch | None = None) -> SearchStatus:
         """Return the status of a search of a home.
 
         Args:
             home: home of the search.
             name: name of the search.
-            followed: the search, as read so far; what is new is read.
+            tailed: the search, as read so far; what is new is read.
 
         Raises:
             TunerError: if the home has no search of this name.
@@ -69,16 +93,17 @@ class SearchStatus:
         is_on = is_running(folder)
         holder = newest(folder)
         driver = holder.text if is_on and holder else ""
-        followed = followed or FollowedSearch(folder)
+        tailed = tailed or TailedSearch(folder)
         try:
-            followed.update()
+            tailed.update()
         except TunerError as error:
             return cls(name, "running" if is_on else "unknown", driver, problem=str(error))
-        if followed.board is None:
+        search = tailed.search
+        if search is None or not search.sessions:
             return cls(name, "starting" if is_on else "interrupted", driver)
-        ended = followed.end.status if followed.end else "interrupted"
+        ended = search.end.status if search.end else "interrupted"
         state = "running" if is_on else ended
-        return _of_board(followed.board, name, state, driver, followed.newest)
+        return _of_board(search.board, name, state, driver, search.newest_ms / 1000)
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -114,8 +139,8 @@ def searches_of(home: Home) -> list[str]:
         except OSError:
             return 0.0
 
-    folders = home.search("").glob("*/") if home.search("").is_dir() else ()
-    return [f.name for f in sorted(folders, key=begun) if (f / JOURNAL_FILE).is_file()]
+    folders = sorted(home.searches(), key=begun)
+    return [f.name for f in folders if os.access(f / JOURNAL_FILE, os.R_OK)]
 
 
 def no_search(name: str, home: Home) -> TunerError:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs.status import no_search
-from tuner.journal.claim import is_running
-from tuner.journal.epoch import Holder, StopRequest, newest, request_stop
+from tuner.lease.folder import is_running, newest
+from tuner.lease.holder import Holder
+from tuner.lease.stop_request import StopRequest, request_stop
 
 # The driver looks once a second, and the reports under way may take longer.
 _PATIENCE_SECONDS = 600.0

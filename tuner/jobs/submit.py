@@ -15,13 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from model.files import NotRegular
 from tuner.errors import JournalInUse, TunerError
-from tuner.home import Home
-from tuner.journal.claim import is_running
-from tuner.journal.epoch import newest
-from tuner.journal.journaled_search import begun_search
+from tuner.home.home import Home
+from tuner.journal.journal import read_search
+from tuner.lease.folder import is_running, newest
+from tuner.notify.receivers import environment_of
 
 _POLL_SECONDS = 0.2
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+_LOGGED = "from tuner.jobs.submit import run_logged; run_logged()"
 
 
 class Submission:
@@ -45,7 +48,7 @@ class Submission:
     ) -> None:
         self.name, self.who = name, who
         self._folder, self._status = home.search(name), status
-        self._log, self._read = home.log(name), log_start
+        self._home, self._read = home, log_start
         before = newest(self._folder)
         self._epoch = before.epoch if before else 0
 
@@ -67,12 +70,12 @@ class Submission:
         now = newest(self._folder)
         if now is None or now.epoch <= self._epoch or not is_running(self._folder):
             return False
-        return begun_search(self._folder) is not None
+        return read_search(self._folder) is not None
 
     def _lines(self) -> list[str]:
         """Return the complete lines that the driver has printed since the last call."""
         try:
-            with self._log.open("rb") as file:
+            with os.fdopen(self._home.open_log(self.name), "rb") as file:
                 file.seek(self._read)
                 data = file.read()
         except OSError:
@@ -91,28 +94,32 @@ def free_name(space: str, home: Home) -> str:
     raise AssertionError("names never end")
 
 
-def submit(name: str, home: Home, arguments: Sequence[str]) -> Submission:
+def submit(name: str, home: Home, arguments: Sequence[str], urls: Sequence[str] = ()) -> Submission:
     """Start `tuner search` as a process of its own, in a session of its own.
 
     Args:
         name: name of the search.
         home: home of the search.
-        arguments: arguments of `tuner search` but for the home.
+        arguments: arguments of `tuner search` but for the home and the URLs.
+        urls: who gets messages; handed over out of sight of other users.
 
     Raises:
         TunerError: if another process runs the search, or its log cannot be written.
     """
-    log, command = _prepared(name, home, arguments)
-    start = log.stat().st_size
-    with log.open("ab") as file:
+    command = _command(name, home, arguments)
+    log, start = _begun_log(name, home)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment_of(urls)}
+    with os.fdopen(log, "ab") as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True, env=environment,
         )  # fmt: skip
     return Submission(name, home, f"process {process.pid}", process.poll, start)
 
 
-def submit_to_ray(name: str, home: Home, arguments: Sequence[str], address: str) -> Submission:
+def submit_to_ray(
+    name: str, home: Home, arguments: Sequence[str], address: str, urls: Sequence[str] = ()
+) -> Submission:
     """Start `tuner search` as a job of a Ray cluster, on its head, with `--address auto`.
 
     The cluster must see the home, this folder and this Python at the same paths.
@@ -120,14 +127,17 @@ def submit_to_ray(name: str, home: Home, arguments: Sequence[str], address: str)
     Args:
         name: name of the search.
         home: home of the search.
-        arguments: arguments of `tuner search` but for the home; the last --address counts.
+        arguments: arguments of `tuner search` but for the home and the URLs; the last --address
+            counts.
         address: address of the cluster's dashboard, as http://HOST:8265.
+        urls: who gets messages; whoever may use the dashboard sees them.
 
     Raises:
         TunerError: as `submit`; or if the cluster does not answer, or refuses.
     """
-    log, command = _prepared(name, home, [*arguments, "--address", "auto"])
-    start = log.stat().st_size
+    command = _command(name, home, [*arguments, "--address", "auto"])
+    log, start = _begun_log(name, home)
+    os.close(log)
     try:
         from ray.job_submission import JobStatus, JobSubmissionClient
     except ImportError as error:
@@ -135,14 +145,16 @@ def submit_to_ray(name: str, home: Home, arguments: Sequence[str], address: str)
             f"jobs of Ray need its dashboard ({error}); run pip install 'ray[default]' here and "
             f"on the head of the cluster"
         ) from error
-    where, line = shlex.quote(str(Path.cwd())), shlex.join(command)
+    where = shlex.quote(str(Path.cwd()))
+    line = shlex.join([sys.executable, "-c", _LOGGED, str(home.root), name, *command])
     attempt = time.strftime("%Y%m%d-%H%M%S")
     try:
         client = JobSubmissionClient(address)
         job = client.submit_job(
-            entrypoint=f"cd {where} && exec {line} >>{shlex.quote(str(log))} 2>&1 </dev/null",
+            entrypoint=f"cd {where} && exec {line} </dev/null",
             submission_id=f"{name}-{attempt}",
             metadata={"tuner.search": name},
+            runtime_env={"env_vars": environment_of(urls)},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise TunerError(
@@ -159,8 +171,20 @@ def submit_to_ray(name: str, home: Home, arguments: Sequence[str], address: str)
     return Submission(name, home, f"job {job} of {address}", status, start)
 
 
-def _prepared(name: str, home: Home, arguments: Sequence[str]) -> tuple[Path, list[str]]:
-    """Return the log, with a line that begins this driver's part, and the command."""
+def run_logged() -> None:
+    """Become the command of the arguments, whose output goes to the log of a search: a job of Ray.
+
+    A shell would follow a link that somebody lays in the place of the log.
+    """
+    root, name, *command = sys.argv[1:]
+    log = Home.of(root).open_log(name, _APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.execv(command[0], command)
+
+
+def _command(name: str, home: Home, arguments: Sequence[str]) -> list[str]:
+    """Return the command of a driver, unless a search is running."""
     folder = home.search(name)
     if is_running(folder):
         holder = newest(folder)
@@ -168,12 +192,18 @@ def _prepared(name: str, home: Home, arguments: Sequence[str]) -> tuple[Path, li
             f"{name} is running already, by {holder.text if holder else 'another process'}; "
             f"'tuner attach {name}' shows it"
         )
-    command = [sys.executable, "-m", "tuner", "search", *arguments, "--home", str(home.root)]
-    log = home.log(name)
+    return [sys.executable, "-m", "tuner", "search", *arguments, "--home", str(home.root)]
+
+
+def _begun_log(name: str, home: Home) -> tuple[int, int]:
+    """Return the open log of a search, with a line that begins a driver's part, and its length."""
+    path = home.log(name)
     try:
-        log.parent.mkdir(exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  tuner search, {name}\n")
+        path.parent.mkdir(exist_ok=True)
+        log = home.open_log(name, _APPEND)
+        os.write(log, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  tuner search, {name}\n".encode())
+    except NotRegular as error:
+        raise TunerError(str(error)) from error
     except OSError as error:
-        raise TunerError(f"cannot write {log}: {error.strerror}") from error
-    return log, command
+        raise TunerError(f"cannot write {path}: {error.strerror}") from error
+    return log, os.fstat(log).st_size

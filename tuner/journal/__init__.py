@@ -1,6 +1,7 @@
-"""The event log of a search, on disk before anything is done; reading it again resumes the search.
+"""The event log of a search: written before anything is done, folded by readers and followers.
 
-Main names: `Journal`, `read_journal`, `JournaledSearch`, `repeat`, `check_edit`, and the events:
-`SearchBegun`, `SessionBegun`, `TrialBegun`, `Reported`, `TrialFailed`, `TrialEnded`,
-`SessionEnded`.
+Main names: `Journal`, `read_journal`, `read_search`, `Search`, `Follower`, `Projection`, `repeat`,
+`check_edit`, and the events: `SearchBegun`, `SearchEdited`, `SessionBegun`, `TrialBegun`,
+`TrialResumed`, `Reported`, `TrialFailed`, `WorkersChanged`, `NodeLost`, `SearchStalled`,
+`MessageSent`, `SessionEnded`.
 """

@@ -10,12 +10,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tuner.errors import SpaceError, TunerError
-from tuner.formatting import broken_rule, listed
+from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.parameter import Parameter
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import as_spelled
 from tuner.space_file.overrides import Override, overrides_in
 from tuner.space_file.yaml_file import YamlFile
+from tuner.texts.formatting import broken_rule, listed
 
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -173,8 +174,7 @@ def _refused(old: SearchSpace, new: SearchSpace) -> Iterator[str]:
             yield f"another {part}"
     if new.search.trials < old.search.trials:
         yield f"fewer search.trials ({new.search.trials} instead of {old.search.trials})"
-    population = old.search.scheduler in ("pbt", "pb2")
-    if population and new.search.trials != old.search.trials:
+    if SCHEDULERS[old.search.scheduler].is_population and new.search.trials != old.search.trials:
         yield "another size of the population"
 
 

@@ -6,8 +6,7 @@ A line is a JSON object that ends in a checksum of the text before the checksum:
 
 The checksum shows accidents. `after` is the digest of all lines before this one, so that a line
 that was edited, removed, added or moved is noticed although its checksum fits. The digest of the
-whole journal is recorded with the search; whoever changes both can still forge a search. Lines of
-earlier versions have no `after`, and are covered by those that follow them.
+whole journal is recorded with the search; whoever changes both can still forge a search.
 
 A search is resumed by reading its journal from the beginning. A last line that a kill or a power
 failure left incomplete is cut off, because its event was not carried out. Any other line that does
@@ -18,20 +17,25 @@ not match its checksum is an error. JSON has no NaN: a number that is not finite
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from model.files import replacing
+from model.files import LINK, replacing
+from tuner.clock import CLOCK, SystemClock
 from tuner.errors import JournalError, Replaced
-from tuner.journal.claim import LINK, Claim, open_file
-from tuner.journal.epoch import StopRequest, Wait
-from tuner.journal.events import Event
-from tuner.journal.lines import digest_with, line_of, link_to, parse_lines
-from tuner.tracking.tags import JOURNAL_FILE
+from tuner.home.home import open_file
+from tuner.journal.events import Event, at_time
+from tuner.journal.fold import Search
+from tuner.journal.lines import Entry, line_of, parse_lines
+from tuner.lease.folder import claim_folder
+from tuner.lease.lease import Lease, Wait
+from tuner.lease.stop_request import StopRequest, stop_request
 
+JOURNAL_FILE = "journal.jsonl"
 _RETRY_SECONDS = 1.0
 
 
@@ -40,25 +44,25 @@ class Journal:
 
     Attributes:
         path: path of the journal.
-        events: events that the journal had when it was opened.
-        begun_ms: time of the first event; 0 without events.
+        entries: events that are on the disk, each with the digest of the journal up to it.
         problem: why events wait in memory for the disk, in one sentence; None if none wait.
-        digests: digest of the lines up to each line, with those that wait, as hexadecimal digits.
+        digest: digest of the complete journal, with events that wait; empty without events.
     """
 
-    def __init__(self, folder: Path, claim: Claim) -> None:
+    def __init__(self, folder: Path, lease: Lease) -> None:
         self.path = folder / JOURNAL_FILE
         self.problem: str | None = None
-        self._claim = claim
+        self._lease = lease
         self._is_open = True
-        self._waiting: list[bytes] = []  # lines
+        self._waiting: list[tuple[bytes, Entry]] = []  # lines
+        self._feeds: list[Feed] = []
         self._is_together = False
         self._next_try = 0.0
         self._reason: str | None = None
         data = _data(self.path)
-        self.events, self._end, self.digests = parse_lines(self.path, data)
-        self.begun_ms: int = self.events[0].time_ms if self.events else 0
-        if claim.follows_a_kill and data:
+        self.entries, self._end = parse_lines(self.path, data)
+        self.digest = self.entries[-1].digest if self.entries else ""
+        if lease.follows_a_kill and data:
             # The driver before may sleep in the middle of a write. Its open file will not be ours.
             with replacing(self.path) as file:
                 file.write(data[: self._end])
@@ -69,28 +73,29 @@ class Journal:
         _sync_folder(folder)
 
     @classmethod
-    def open(cls, folder: Path, on_wait: Wait | None = None) -> Self:
+    def open(cls, folder: Path, on_wait: Wait | None = None, clock: SystemClock = CLOCK) -> Self:
         """Claim the folder of a search, and open its journal.
 
         Args:
             folder: folder of the search; created if missing.
-            on_wait: as for `Claim.of`.
+            on_wait: as for `Lease.claim`.
+            clock: clock by which this waits.
 
         Raises:
             JournalInUse: if another process has the journal open.
             JournalError: if the journal cannot be read or written, a line is damaged, or another
                 version of tuner wrote a line.
         """
-        claim = None
+        lease = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if folder.is_symlink():
                 raise JournalError(f"{folder} {LINK}")
-            claim = Claim.of(folder, on_wait)
-            return cls(folder, claim)
+            lease = claim_folder(folder, on_wait, clock)
+            return cls(folder, lease)
         except BaseException as error:
-            if claim is not None:
-                claim.end()
+            if lease is not None:
+                lease.release()
             if isinstance(error, OSError):
                 raise JournalError(
                     f"cannot open {folder / JOURNAL_FILE}: {error.strerror}"
@@ -114,10 +119,9 @@ class Journal:
             Replaced: if another driver has claimed the search; nothing is written.
         """
         time_ms = time.time_ns() // 1_000_000
-        self.begun_ms = self.begun_ms or time_ms
-        line = line_of({**event.as_json, "time_ms": time_ms, **link_to(self.digest)})
-        self.digests.append(digest_with(self.digest, line))
-        self._waiting.append(line)
+        line, entry = line_of(at_time(event, time_ms), self.digest)
+        self.digest = entry.digest
+        self._waiting.append((line, entry))
         if not self._is_together:
             self._write()
         return time_ms
@@ -140,6 +144,16 @@ class Journal:
                 self._write()
 
     @property
+    def events(self) -> list[Event]:
+        """All events; those that wait for the disk come last."""
+        return [entry.event for entry in (*self.entries, *(entry for _, entry in self._waiting))]
+
+    def feed(self) -> Feed:
+        """Return the entries of this journal for a follower in this process."""
+        self._feeds.append(Feed(self.entries))
+        return self._feeds[-1]
+
+    @property
     def size(self) -> int:
         """Number of bytes that are on the disk, all of complete lines."""
         return self._end
@@ -147,7 +161,7 @@ class Journal:
     @property
     def epoch(self) -> int:
         """Number of the epoch of this driver."""
-        return self._claim.epoch.number
+        return self._lease.epoch
 
     def check_epoch(self) -> None:
         """Check that no other driver has claimed the search.
@@ -156,15 +170,15 @@ class Journal:
             Replaced: if another driver has.
         """
         with suppress(OSError):  # as long as nobody can tell, only writing has to wait
-            self._claim.epoch.check()
+            self._lease.check()
 
     def stop_request(self) -> StopRequest | None:
         """Return how another process has asked this driver to end the search; None if none has."""
-        return self._claim.epoch.stop_request()
+        return stop_request(self.path.parent, self.epoch)
 
     def lose(self, by: str) -> None:
         """Write nothing more: another driver, as `by` says, has claimed the search in storage."""
-        self._claim.epoch.lose(by)
+        self._lease.lose(by)
 
     def may_write(self) -> bool:
         """Return True if no other driver has claimed the search, or nobody can tell."""
@@ -173,11 +187,6 @@ class Journal:
         except Replaced:
             return False
         return True
-
-    @property
-    def digest(self) -> str:
-        """Digest of the complete journal; empty without lines."""
-        return self.digests[-1] if self.digests else ""
 
     def retry(self) -> None:
         """Write the waiting events. Tries at most once a second, however often it is called."""
@@ -199,7 +208,7 @@ class Journal:
             self.retry()
         finally:
             os.close(self._file)
-            self._claim.end()
+            self._lease.release()
         if self.problem:
             raise JournalError(f"{self.problem}; the waiting events are lost")
 
@@ -207,9 +216,9 @@ class Journal:
         if time.monotonic() < self._next_try:
             self._explain()
             return
-        data = b"".join(self._waiting)
+        data = b"".join(line for line, _ in self._waiting)
         try:
-            self._claim.epoch.check()
+            self._lease.check()
             # an earlier attempt may have left part of a line, which must not stay between two lines
             os.ftruncate(self._file, self._end)
             done = 0
@@ -224,7 +233,10 @@ class Journal:
             self._explain()
             return
         self._end += len(data)
+        self.entries += [entry for _, entry in self._waiting]
         self._waiting.clear()
+        for feed in self._feeds:
+            feed.wake()
         self._next_try, self.problem = 0.0, None
 
     def _explain(self) -> None:
@@ -239,81 +251,111 @@ def read_journal(folder: Path) -> list[Event]:
     """Return the events of a search, running or not; none if the search has no journal.
 
     Raises:
+        JournalError: as for `read_entries`.
+    """
+    return [entry.event for entry in read_entries(folder)]
+
+
+def read_search(folder: Path) -> Search | None:
+    """Return the search of a folder; None if none has begun there.
+
+    A folder may be empty, or have a journal without events: the driver was killed before it began.
+
+    Raises:
+        JournalError: as for `read_entries`, or if the journal contradicts itself.
+    """
+    return Search.of(read_journal(folder))
+
+
+def read_entries(folder: Path) -> list[Entry]:
+    """Return the entries of the journal of a search; none if it has no journal.
+
+    Raises:
         JournalError: if the journal cannot be read, a line is damaged, or another version of tuner
             wrote a line.
     """
-    return read_chain(folder)[0]
+    return JournalTail(folder).read()
 
 
-def read_chain(folder: Path) -> tuple[list[Event], list[str]]:
-    """Return the events of a search, and the digest of the lines up to each of them.
+class _News:
+    """A wait for entries that another thread ends."""
 
-    Raises:
-        JournalError: as for `read_journal`.
+    def __init__(self) -> None:
+        self._news = threading.Event()
+
+    def wait(self, seconds: float, clock: SystemClock) -> None:
+        """Wait some seconds, or until `wake` is called."""
+        clock.wait(self._news, seconds)
+        self._news.clear()
+
+    def wake(self) -> None:
+        """End a wait, or the next one."""
+        self._news.set()
+
+
+class Feed(_News):
+    """The entries of a journal of this process, as objects; a `Source` of a follower.
+
+    Args:
+        entries: entries of the journal, which grow.
     """
-    path = folder / JOURNAL_FILE
-    try:
-        events, _, digests = parse_lines(path, _data(path))
-    except OSError as error:
-        raise JournalError(f"cannot read {path}: {error.strerror}") from error
-    return events, digests
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        super().__init__()
+        self._entries, self._count = entries, 0
+
+    def read(self) -> Sequence[Entry]:
+        """Return the entries since the last call."""
+        entries = self._entries[self._count :]
+        self._count += len(entries)
+        return entries
 
 
-class JournalTail:
-    """Reads what a driver adds to the journal of a search.
+class JournalTail(_News):
+    """Reads what a driver, perhaps of another process, adds to a journal; a `Source` of a follower.
 
     Args:
         folder: folder of the search.
-
-    Attributes:
-        digest: digest of the lines that were read.
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._path = folder / JOURNAL_FILE
         self._count, self._end = 0, 0
-        self.digest = ""
+        self._digest = ""
 
-    def read(self) -> list[Event]:
-        """Return the events that were added since the last call; at first, all of them.
-
-        Raises:
-            JournalError: as for `read_journal`.
-        """
-        return self.read_chain()[0]
-
-    def read_chain(self) -> tuple[list[Event], list[str]]:
-        """Return the events of `read`, and the digest of the journal up to each of them.
+    def read(self) -> list[Entry]:
+        """Return the entries since the last call; at first, all of them.
 
         Raises:
-            JournalError: as for `read_journal`.
+            JournalError: as for `read_entries`.
         """
         try:
             data = _data(self._path, self._end)
         except OSError as error:
             raise JournalError(f"cannot read {self._path}: {error.strerror}") from error
-        events, length, digests = parse_lines(self._path, data, self._count, self.digest)
-        if events:
-            self._count, self._end = self._count + len(events), self._end + length
-            self.digest = digests[-1]
-        return events, digests
+        entries, length = parse_lines(self._path, data, self._count, self._digest)
+        if entries:
+            self._count, self._end = self._count + len(entries), self._end + length
+            self._digest = entries[-1].digest
+        return entries
 
 
-def check_digest(name: str, digests: Sequence[str], recorded: str | None) -> None:
+def check_digest(name: str, entries: Sequence[Entry], recorded: str | None) -> None:
     """Check that a journal begins with the lines that were recorded with the search.
 
     A journal may have more lines, of a session whose end the tracking store missed.
 
     Args:
         name: name of the search.
-        digests: digest of the lines up to each line.
-        recorded: digest that was recorded; None by earlier versions.
+        entries: entries of the journal.
+        recorded: digest that was recorded; None if none was.
 
     Raises:
         JournalError: if the journal has other lines, or fewer.
     """
-    if recorded is not None and recorded not in digests:
-        present = short_digest(digests[-1]) if digests else "none"
+    if recorded is not None and recorded not in {entry.digest for entry in entries}:
+        present = short_digest(entries[-1].digest) if entries else "none"
         raise JournalError(
             f"the journal of {name} is not the one that was recorded with the search: its digest "
             f"is {present}, and {short_digest(recorded)} was recorded; it was edited or cut. "

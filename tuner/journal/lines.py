@@ -9,36 +9,56 @@ import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from tuner.errors import JournalError
-from tuner.formats import newer
-from tuner.journal.check_events import check_event
-from tuner.journal.events import Event, Json, read_event
+from tuner.home.formats import newer
+from tuner.journal.events import Event, Json, as_json, read_event
 
 _CRC = len(b',"crc":"01234567"}')
 _FLOAT = "$float"
 _BEGINNING = b'{"event":'
 _AFTER = "after"
+_FORMAT = 1  # of the lines; the first one names it
 _DIGITS = 32  # hexadecimal, of a digest
 
 
-def digest_with(before: str, line: bytes) -> str:
+class Entry(NamedTuple):
+    """An event of a journal, and the digest of the journal up to it.
+
+    Attributes:
+        event: the event, with its time.
+        digest: digest of the lines up to and with the event's, as hexadecimal digits.
+    """
+
+    event: Event
+    digest: str
+
+
+def line_of(event: Event, before: str) -> tuple[bytes, Entry]:
+    """Return the line of an event, and its entry.
+
+    Args:
+        event: the event, with its time.
+        before: digest of the lines before; empty for the first line.
+    """
+    link = {_AFTER: before} if before else {"format": _FORMAT}
+    values = {**as_json(event), **link}
+    try:
+        text = _text_of(values).encode()
+    except ValueError:  # a number that is not finite
+        text = _text_of(_without_nan(values)).encode()
+    line = b'%s,"crc":"%08x"}\n' % (text[:-1], zlib.crc32(text[:-1]))
+    return line, Entry(event, _digest_with(before, line))
+
+
+def _text_of(values: Json) -> str:
+    return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _digest_with(before: str, line: bytes) -> str:
     """Return the digest of some lines and one more."""
     return hashlib.sha256(before.encode() + line).hexdigest()[:_DIGITS]
-
-
-def link_to(digest: str) -> Json:
-    """Return the entry of a line that names the lines before it by their digest."""
-    return {_AFTER: digest} if digest else {}
-
-
-def line_of(data: Json) -> bytes:
-    """Return the line of an event with its time and link."""
-    text = json.dumps(
-        _without_nan(data), ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    ).encode()
-    return b'%s,"crc":"%08x"}\n' % (text[:-1], zlib.crc32(text[:-1]))
 
 
 def _without_nan(value: Any) -> Any:
@@ -47,30 +67,28 @@ def _without_nan(value: Any) -> Any:
         return {_FLOAT: str(float(value))}
     if isinstance(value, Mapping):
         return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_without_nan(item) for item in value]
     return value
 
 
 def parse_lines(
-    path: Path, data: bytes, before: int = 0, digest: str = ""
-) -> tuple[list[Event], int, list[str]]:
-    """Return the events, the number of their bytes, and the digest up to each event.
+    path: Path, data: bytes, count: int = 0, before: str = ""
+) -> tuple[list[Entry], int]:
+    """Return the entries of some lines, and the number of their bytes.
 
     Args:
         path: path of the journal, for errors.
         data: lines of the journal; the last one may be incomplete.
-        before: number of lines before these.
-        digest: digest of the lines before these.
+        count: number of lines before these.
+        before: digest of the lines before these.
 
     Raises:
-        JournalError: if a line is damaged, or another version of tuner wrote a line. (The first
-            event of a later format has a key `format`.)
+        JournalError: if a line is damaged, or another version of tuner wrote a line.
     """
-    events: list[Event] = []
-    digests: list[str] = []
+    entries: list[Entry] = []
     end = 0
-    for number, line in enumerate(io.BytesIO(data), start=before + 1):
+    for number, line in enumerate(io.BytesIO(data), start=count + 1):
         is_complete = line.endswith(b"\n")
         values = _values(line[:-1]) if is_complete else None
         if values is None:
@@ -84,26 +102,33 @@ def parse_lines(
                 f"{path}:{number} is damaged: it does not match its checksum; restore the file, or "
                 "delete this line and all lines after it to continue from there"
             )
-        if values.get(_AFTER, digest) != digest:
+        if number == 1 and _AFTER not in values:
+            _check_format(path, values.pop("format", 0))
+        elif values.pop(_AFTER, "") != before:
             raise JournalError(
                 f"{path}:{number} does not follow the lines before it: a line was edited, removed, "
                 f"added or moved; restore the file ('tuner show' says where its copy is recorded)"
             )
-        if refusal := newer(f"the journal of {path.parent.name}", values.get("format", 1)):
-            raise JournalError(refusal)
         try:
             event = read_event(values)
-            check_event(event)
-            events.append(event)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise JournalError(
-                f"the journal of {path.parent.name} is of another version of tuner, use that "
-                f"version for this search; or it was edited, restore it ({path}:{number})"
+                f"{path}:{number}: unknown event. The journal of {path.parent.name} was written by "
+                f"another version of tuner, or edited. Use that version, or restore the journal."
             ) from error
         end += len(line)
-        digest = digest_with(digest, line)
-        digests.append(digest)
-    return events, end, digests
+        before = _digest_with(before, line)
+        entries.append(Entry(event, before))
+    return entries, end
+
+
+def _check_format(path: Path, version: object) -> None:
+    if version == 0:
+        raise JournalError(
+            f"{path} was written before tuner 0.1.0, whose journals are not read; search again"
+        )
+    if refusal := newer(f"the journal of {path.parent.name}", version):
+        raise JournalError(refusal)
 
 
 def _values(line: bytes) -> Json | None:

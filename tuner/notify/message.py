@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-from tuner.formatting import metric_text
-from tuner.journal.events import SessionEnded
-from tuner.notify.champion import Champion
+from tuner.journal.events import NodeLost, SearchStalled, SessionEnded
+from tuner.texts.formatting import metric_text
 
 
 class Subject(StrEnum):
@@ -25,6 +22,22 @@ class Subject(StrEnum):
     STALLED = "search.stalled"
     CHAMPION = "search.champion"
     NODE_LOST = "search.node_lost"
+
+
+class NewBest(NamedTuple):
+    """A finished trial that is better than all before.
+
+    Attributes:
+        number: number of the trial.
+        metric: name of the objective.
+        value: its value.
+        before: value of the best one before; None for the first.
+    """
+
+    number: int
+    metric: str
+    value: float
+    before: float | None
 
 
 @dataclass(frozen=True)
@@ -84,16 +97,16 @@ def message_of_end(search: str, end: SessionEnded, digest: str) -> Message:
     )  # fmt: skip
 
 
-def message_of_champion(search: str, champion: Champion, time: float, digest: str) -> Message:
+def message_of_best(search: str, best: NewBest, time: float, digest: str) -> Message:
     """Return the message that a finished trial is better than all before.
 
     Args:
         search: name of the search.
-        champion: the trial.
+        best: the trial.
         time: time of its last report, in seconds since the epoch.
         digest: digest of the journal up to the report.
     """
-    number, metric, value, before = champion
+    number, metric, value, before = best
     text = f"{search}: trial {number} is the best so far, {metric} {metric_text(value)}"
     if before is not None:
         text += f" (before: {metric_text(before)})"
@@ -101,35 +114,23 @@ def message_of_champion(search: str, champion: Champion, time: float, digest: st
     return Message(_id_of(f"{digest}-champion"), Subject.CHAMPION, search, time, f"{text}.", data)
 
 
-def message_of_stall(search: str, seconds: float, now: float, digest: str) -> Message:
-    """Return the message that a search has not reported for a while.
-
-    Args:
-        search: name of the search.
-        seconds: time since its newest event.
-        now: time of the message, in seconds since the epoch.
-        digest: digest of the journal up to the newest event.
-    """
+def message_of_stall(search: str, stall: SearchStalled, digest: str) -> Message:
+    """Return the message that a search has not reported for a while."""
     text = (
-        f"{search} has had no news for {seconds / 60:.0f} minutes; its driver runs on "
-        f"{socket.gethostname()}."
+        f"{search} has had no news for {stall.seconds / 60:.0f} minutes; its driver runs on "
+        f"{stall.host}."
     )
-    return Message(_id_of(f"{digest}-stalled"), Subject.STALLED, search, now, text)
+    at = stall.time_ms / 1000
+    return Message(_id_of(f"{digest}-stalled"), Subject.STALLED, search, at, text)
 
 
-def message_of_lost_node(search: str, node_id: str, name: str, time: float) -> Message:
-    """Return the message that a node with workers of a search is down.
-
-    Args:
-        search: name of the search.
-        node_id: id that Ray gave to the node; one that comes back gets another.
-        name: host name, and address.
-        time: when the driver saw it, in seconds since the epoch.
-    """
-    digest = hashlib.sha256(f"{search}/{node_id}".encode()).hexdigest()
-    text = f"{search}: node {name} is lost; its trials go on in other workers, or wait for one."
-    data = {"node": name, "node_id": node_id}
-    return Message(_id_of(f"{digest}-node-lost"), Subject.NODE_LOST, search, time, text, data)
+def message_of_lost_node(search: str, lost: NodeLost, digest: str) -> Message:
+    """Return the message that a node with workers of a search is down."""
+    where = "its trials go on in other workers, or wait for one"
+    text = f"{search}: node {lost.name} is lost; {where}."
+    data = {"node": lost.name, "node_id": lost.node_id}
+    at = lost.time_ms / 1000
+    return Message(_id_of(f"{digest}-node-lost"), Subject.NODE_LOST, search, at, text, data)
 
 
 def _id_of(text: str) -> str:

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import time
@@ -16,8 +17,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
-from urllib.parse import urlsplit
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import yaml
 
@@ -25,7 +26,9 @@ from tuner.errors import TunerError
 from tuner.notify.message import Message
 
 SECRET = "TUNER_WEBHOOK_SECRET"  # environment variable
+URLS = "TUNER_NOTIFY"  # environment variable: URLs, apart by white space
 _PREFIX = "whsec_"
+_HTTP = ("http", "https")
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -38,7 +41,7 @@ class Receiver(Protocol):
 
     Attributes:
         key: digest of the receiver's URL, which may hold a secret, for the list of deliveries.
-        name: scheme and host of the URL, for people.
+        name: what people may see of the URL: scheme, host and port of http, else the scheme.
     """
 
     key: str
@@ -52,17 +55,40 @@ class Receiver(Protocol):
         """
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Refuses redirects: what follows them is a GET without the message, to any host."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """Return no other request, so that the status is an error."""
+
+
+_opener = urllib.request.build_opener(_NoRedirects)
+
+
 class Webhook(Receiver):
     """A URL that gets each message as a signed POST.
 
     Args:
-        url: http or https.
+        url: http or https; a user and a password in it are sent as HTTP's basic login.
         secret: key of the signatures; None for unsigned messages.
+
+    Raises:
+        TunerError: if it is no URL.
     """
 
     def __init__(self, url: str, secret: bytes | None) -> None:
-        self._url, self._secret = url, secret
-        self.key, self.name = _key_of(url), _name_of(url)
+        self.key, self.name, self._secret = _key_of(url), _name_of(url), secret
+        try:
+            parts = urlsplit(url)
+            _ = parts.port  # a ValueError if it is none
+        except ValueError as error:
+            raise TunerError(f"--notify {self.name} is no URL: {error}") from error
+        if not parts.hostname:
+            raise TunerError(f"--notify {self.name} is no URL: it has no host")
+        user, _, host = parts.netloc.rpartition("@")
+        self._url = urlunsplit(parts._replace(netloc=host))
+        login = base64.b64encode(unquote(user).encode()).decode()
+        self._login = {"authorization": f"Basic {login}"} if user else {}
 
     def send(self, message: Message) -> None:  # noqa: D102 - as in Receiver
         body = json.dumps(message.as_json, allow_nan=False).encode()
@@ -72,6 +98,7 @@ class Webhook(Receiver):
             "user-agent": "tuner",
             "webhook-id": message.id,
             "webhook-timestamp": at,
+            **self._login,
         }
         if self._secret is not None:
             signed = b".".join((message.id.encode(), at.encode(), body))
@@ -79,11 +106,12 @@ class Webhook(Receiver):
             headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
         request = urllib.request.Request(self._url, body, headers, method="POST")
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):
+            with _opener.open(request, timeout=_TIMEOUT_SECONDS):
                 pass
         except urllib.error.HTTPError as error:
-            raise NotDelivered(f"it answers {error.code} {error.reason}") from error
-        except (OSError, ValueError) as error:
+            hint = ", and redirects are not followed" if 300 <= error.code < 400 else ""
+            raise NotDelivered(f"it answers {error.code} {error.reason}{hint}") from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise NotDelivered(str(getattr(error, "reason", error))) from error
 
 
@@ -116,7 +144,7 @@ class AppriseReceiver(Receiver):
 
 
 def receivers_of(urls: Sequence[str]) -> list[Receiver]:
-    """Return the receivers of a command line, and those of the user's file.
+    """Return the receivers of a command line, of the environment, and of the user's file.
 
     Args:
         urls: values of --notify.
@@ -126,8 +154,8 @@ def receivers_of(urls: Sequence[str]) -> list[Receiver]:
     """
     secret = _secret()
     return [
-        Webhook(url, secret) if urlsplit(url).scheme in {"http", "https"} else AppriseReceiver(url)
-        for url in dict.fromkeys([*urls, *_urls_of_file()])
+        Webhook(url, secret) if url.partition("://")[0].lower() in _HTTP else AppriseReceiver(url)
+        for url in dict.fromkeys([*urls, *_urls_of_environment(), *_urls_of_file()])
     ]
 
 
@@ -135,6 +163,19 @@ def notify_file() -> Path:
     """Return the path of the user's file: notify.yaml in the folder of configurations."""
     folder = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(folder, "tuner", "notify.yaml")
+
+
+def environment_of(urls: Sequence[str]) -> dict[str, str]:
+    """Return variables with which another process has these receivers, and those of this one.
+
+    Its command line could be read by every user of the machine, and URLs hold tokens.
+    """
+    every = [*_urls_of_environment(), *urls]
+    return {URLS: " ".join(every)} if every else {}
+
+
+def _urls_of_environment() -> list[str]:
+    return os.environ.get(URLS, "").split()
 
 
 def _urls_of_file() -> list[str]:
@@ -168,11 +209,12 @@ def _key_of(url: str) -> str:
 
 
 def _name_of(url: str) -> str:
-    """Return scheme and host: the rest may be a secret."""
+    """Return scheme, host and port of http, else the scheme: the rest may be a secret."""
     try:
         parts = urlsplit(url)
-        if parts.scheme and parts.netloc:
-            return f"{parts.scheme}://{parts.hostname or '…'}/…"
+        if parts.scheme in _HTTP and parts.hostname:
+            port = f":{parts.port}" if parts.port else ""
+            return f"{parts.scheme}://{parts.hostname}{port}/…"
     except ValueError:
         pass
     return f"{url.partition(':')[0][:20]}:…"

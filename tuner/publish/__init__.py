@@ -1,4 +1,4 @@
-"""Publishes a search: a registered model with its card, a report on its run, a copy for Optuna.
+"""Publishes a search: a registered model with its card, and a report on its run.
 
-Main names: `register_model`, `attach_report`, `live_report`, `StudyStore`.
+And MLflow's pages of it. Main names: `register_model`, `attach_report`, `serve`.
 """

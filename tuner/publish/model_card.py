@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from tuner.conductor.confirmation import Confirmed, summary
-from tuner.formatting import counted, short_hash, short_run
-from tuner.markdown import cell, code, prose
 from tuner.space.parameter import symbol
+from tuner.texts.formatting import counted, short_hash, short_run
+from tuner.texts.markdown import cell, code, prose
 from tuner.tracking.datasets import dataset_name
 
 if TYPE_CHECKING:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tuner.errors import StoreError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.results.result import SearchResult
 from tuner.tracking.record import Record
 from tuner.tracking.store import store_errors
-from tuner.tracking.tags import REPORT_FILE, Tag
+from tuner.tracking.tags import REPORT_FILE
 
 
 def register_model(home: Home, result: SearchResult) -> str | None:
@@ -42,16 +41,8 @@ def attach_report(home: Home, result: SearchResult) -> None:
     try:
         with TemporaryDirectory() as folder, store_errors(home.tracking_uri):
             path = Path(folder, REPORT_FILE)
-            # no weights are kept before the end
-            samples = {} if result.status == "running" else samples_of(result, home)
-            write_report(result, path, samples)
-            client = Record(home.tracking_uri).client
-            mark = partial(client.set_tag, result.run_id, Tag.REPORT, result.status)
-            if result.status == "running":
-                mark()  # first: `sync` replaces it, also if the driver is killed meanwhile
-            client.log_artifact(result.run_id, str(path))
-            if result.status != "running":
-                mark()
+            write_report(result, path, samples_of(result, home))
+            Record(home.tracking_uri).client.log_artifact(result.run_id, str(path))
     except StoreError:
         raise
     except Exception as error:

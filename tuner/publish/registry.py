@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from model.checkpoints.checkpoint import digest
 from model.errors import CheckpointError, CorpusError
 from tuner.errors import RecordError, StoreError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.publish import pyfunc
 from tuner.publish.model_card import RULE, confirmed_of, model_card
 from tuner.results.result import SearchResult

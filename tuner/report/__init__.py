@@ -1,13 +1,14 @@
-"""Report of a search: one HTML page, and its plots as PNGs for papers.
+"""Pictures, and pages of them: the report of a search as one HTML file.
 
-Main names: `write_report`, `write_pictures`.
+Main names: `write_report`, `write_pictures`, `figures_of`.
 
-series.py, axes.py, compute.py and shares.py compute the numbers; figures.py, matters.py and
-parallel.py draw them for the page, pictures.py for papers; captions.py and contents.py make texts
-and tables, page.py assembles the page, palette.py has the colours. learning_rates.py draws a search
-space.
+progress.py, curves.py, confirmed.py, shares.py, parallel.py, slices.py and scale/ have one picture
+or a few each: its numbers, its caption, and its drawing by Plotly. They share the look and the axes
+of picture.py and palette.py, and the numbers of series.py (a search) and axes.py (its parameters).
+contents.py makes texts and tables, page.py assembles pages, write.py writes them. learning_rates.py
+draws a search space.
 """
 
-from tuner.report.write import write_pictures, write_report
+from tuner.report.write import figures_of, write_pictures, write_report
 
-__all__ = ["write_pictures", "write_report"]
+__all__ = ["figures_of", "write_pictures", "write_report"]

@@ -11,8 +11,7 @@ from typing import Any
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tuner.conductor.trial import Trial
-from tuner.formatting import clock, short_hash, short_run
-from tuner.report.figures import value_text
+from tuner.report.picture import value_text
 from tuner.report.series import Ending, ReportData, ending
 from tuner.results.comparison import (
     compare_with_defaults,
@@ -23,6 +22,7 @@ from tuner.results.pareto import pareto_front
 from tuner.results.range_edit import numbers
 from tuner.results.result import SearchResult
 from tuner.space.parameter import Range, symbol
+from tuner.texts.formatting import clock, short_hash, short_run
 
 
 @dataclass(frozen=True)
@@ -289,6 +289,8 @@ def _run_cell(run_id: str | None) -> Cell:
 def commands(result: SearchResult) -> list[tuple[str, str]]:
     """Return the next commands and their meanings."""
     best = f"{result.name}/{result.best.number}"
+    # other models continue an empty text, whatever their data is
+    prompt = " --prompt TEXT" if result.best.spec.architecture.n_encoder_layers else ""
     meanings = [
         ("tuner ui", "compare the trials in MLflow"),
         (
@@ -299,7 +301,7 @@ def commands(result: SearchResult) -> list[tuple[str, str]]:
             f"tuner export {best} --format hf -o exported",
             "export the winner to Hugging Face transformers",
         ),
-        (f"tuner generate {best} --prompt 'def '", "generate text with the winner"),
+        (f"tuner generate {best}{prompt}", "generate text with the winner"),
     ]
     if result.halted:
         meanings.insert(0, (f"tuner search --resume {result.name}", "resume the search"))

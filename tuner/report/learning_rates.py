@@ -1,30 +1,31 @@
-"""Picture of the learning rates that a search space can draw (`tuner validate --plot`)."""
+"""Pictures of the learning rates that a search space can draw (`tuner validate --plot`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+from plotly.graph_objects import Figure
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.schedules import ScheduleContext, learning_rate
-from tuner.errors import TunerError
-from tuner.formatting import shown
+from tuner.report.palette import INK, KINDS
+from tuner.report.picture import Picture, Section, log_axis, new_figure, safe
+from tuner.report.write import write_pictures
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Parameter, Value, default_value, symbol
 from tuner.space.space import SearchSpace
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from tuner.texts.formatting import shown
 
 _MOST_POINTS = 2_000  # of a curve
 _WIDE_RANGE = 20  # highest peak / lowest peak: above, the scale is logarithmic
 _DECADES = 3  # shown below the lowest peak on a log scale, at most
-_STYLES = ("--", "-", ":", "-.")
+_PLATEAU = "As if val_loss never stopped falling."
+_STYLES = ("dash", "solid", "dot", "dashdot")
 # Parameters that change the number of updates, or the rate of `noam`.
 _SIZES = ("context_length", "d_model")
 _COUNTS = ("warmup_steps", "batch_size", "total_steps", "epochs")
@@ -111,50 +112,44 @@ def _are_equal(a: RateCurve, b: RateCurve) -> bool:
     return np.array_equal(a.steps, b.steps) and np.array_equal(a.rates, b.rates)
 
 
-def draw_rates(space: SearchSpace, facts: DataFacts, path: Path) -> None:
-    """Write a PNG with one panel per schedule.
+def draw_rates(space: SearchSpace, facts: DataFacts, path: str | Path) -> None:
+    """Write a page with a picture of each schedule.
 
     Raises:
         TunerError: if the file cannot be written.
     """
-    from matplotlib.figure import Figure  # takes half a second
-
-    panels = rate_curves(space, facts)
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(7.5 * columns, 4.2 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for (schedule, curves), ax in zip(panels.items(), axes, strict=False):
-        _draw_panel(ax, schedule, curves)
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
-    figure.suptitle(
-        f"{space.name}: learning rates; defaults, and one parameter at a time at its ends"
-    )
-    try:
-        figure.savefig(path, format="png", dpi=120)
-    except OSError as error:
-        raise TunerError(f"--plot {path}: cannot be written: {error.strerror}") from error
+    pictures = [
+        Picture(schedule, schedule, _PLATEAU if schedule == "plateau" else "", _figure(curves))
+        for schedule, curves in rate_curves(space, facts).items()
+    ]  # fmt: skip
+    section = Section("Schedules", "", pictures, has_one_legend=False)
+    about = "the defaults, and one parameter at a time at its ends"
+    write_pictures(path, "Learning rates", space.name, about, [section])
 
 
-def _draw_panel(ax: Axes, schedule: str, curves: list[RateCurve]) -> None:
+def _figure(curves: list[RateCurve]) -> Figure:
     """Draw one schedule: a colour for each parameter, a line style for each value."""
-    for curve in curves[1:]:
+    figure = new_figure(height=340)
+    for curve in [*curves[1:], curves[0]]:
         parameter, value = curve.place
-        ax.plot(
-            curve.steps, curve.rates, f"C{parameter % 10}{_STYLES[value % len(_STYLES)]}",
-            linewidth=1.3, label=curve.label,
+        line = {
+            "color": KINDS[parameter % len(KINDS)],
+            "width": 1.6,
+            "dash": _STYLES[value % len(_STYLES)],
+        }
+        if curve is curves[0]:
+            line = {"color": INK, "width": 3}
+        figure.add_scatter(
+            x=curve.steps.astype(np.int32), y=curve.rates.astype(np.float32), mode="lines",
+            name=curve.label, line=line,
+            hovertemplate=f"{safe(curve.label)}: %{{y:.3~g}} at update %{{x:,}}<extra></extra>",
         )  # fmt: skip
-    default = curves[0]
-    ax.plot(default.steps, default.rates, "k-", linewidth=2.4, label=default.label)
-    note = " (while val_loss falls)" if schedule == "plateau" else ""
-    ax.set(title=f"{schedule}{note}", xlabel="update t", ylabel="learning rate α_t")
-    peaks = [curve.rates.max() for curve in curves]
+    peaks = [float(curve.rates.max()) for curve in curves]
     if max(peaks) > _WIDE_RANGE * min(peaks):
-        lowest = min(curve.rates[curve.rates > 0].min() for curve in curves)
-        ax.set_yscale("log")
-        ax.set_ylim(max(lowest / 2, min(peaks) / 10**_DECADES), max(peaks) * 2)
+        lowest = min(float(curve.rates[curve.rates > 0].min()) for curve in curves)
+        ends = [max(lowest, min(peaks) / 10**_DECADES), max(peaks)]
+        figure.update_yaxes(log_axis(ends, "learning rate α_t", "~g"))
     else:
-        ax.set_ylim(bottom=0)
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        figure.update_yaxes(title_text="learning rate α_t", range=[0, 1.05 * max(peaks)])
+    figure.update_xaxes(title_text="update t", rangemode="tozero", tickformat="~s")
+    return figure

@@ -12,6 +12,8 @@ from functools import cache
 INK, FAINT, GRID, VEIL = "#1d2129", "#5b6472", "#e3e6ea", "rgba(255,255,255,0.82)"
 WINNER, FINISHED, STOPPED, DIVERGED = "#c8500a", "#0f66ad", "#7f8a97", "#b3226d"
 PALE, OUTSIDE, PAPER = "#b9d4ec", "rgba(91,100,114,0.11)", "#ffffff"
+GREEN, VIOLET = "#1b8a6b", "#6a4fb3"
+KINDS = (FINISHED, WINNER, GREEN, DIVERGED, VIOLET, STOPPED)  # of things without an order
 
 _DARK = {
     INK: "#e7eaee",
@@ -22,12 +24,14 @@ _DARK = {
     FINISHED: "#62b2f5",
     STOPPED: "#8b96a4",
     DIVERGED: "#ff7bb5",
+    GREEN: "#4fd0a5",
+    VIOLET: "#b39df5",
     PALE: "#2f4a63",
     OUTSIDE: "rgba(163,173,186,0.13)",
     PAPER: "#15181d",
 }
 # Ends of viridis that contrast with a white and with a dark page.
-_LIGHT_ENDS, _DARK_ENDS = (0.72, 0.06), (0.42, 0.97)
+_LIGHT_ENDS, _DARK_ENDS = (0.6, 0.06), (0.42, 0.97)
 _STEPS = 100
 
 
@@ -38,6 +42,11 @@ def ordered(strength: float) -> str:
         strength: contrast with the background, from 0 (low) to 1 (high).
     """
     return _ordered(round(strength * _STEPS))[0]
+
+
+def shades(count: int) -> list[str]:
+    """Return a colour for each of some things in an order, the last the strongest."""
+    return [ordered(i / (count - 1) if count > 1 else 1.0) for i in range(count)]
 
 
 @cache
@@ -59,7 +68,7 @@ def css_variables() -> tuple[str, str]:
     """Return the colours as CSS variables for the page: light, and dark."""
     named = {
         "ink": INK, "faint": FAINT, "line": GRID, "winner": WINNER, "finished": FINISHED,
-        "stopped": STOPPED, "diverged": DIVERGED, "paper": PAPER, "outside": OUTSIDE,
+        "diverged": DIVERGED, "paper": PAPER, "outside": OUTSIDE,
     }  # fmt: skip
     light = "".join(f"--{name}:{colour};" for name, colour in named.items())
     dark = "".join(f"--{name}:{_DARK[colour]};" for name, colour in named.items())

@@ -1,28 +1,47 @@
-"""Parallel coordinates of the page, drawn as plain lines: every trial across all parameters."""
+"""Parallel coordinates, drawn as plain lines: every trial across all parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import log
+from math import isfinite, log
 from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.report.axes import Axis, Line, axes_of, lines
-from tuner.report.figures import new_figure, safe, value_text
-from tuner.report.palette import DIVERGED, FAINT, INK, VEIL, WINNER, ordered
-from tuner.report.series import Ending, ReportData, is_wide, window
+from tuner.report.axes import Axis, axes_of, place, text_of
+from tuner.report.palette import DIVERGED, FAINT, INK, VEIL, WINNER, shades
+from tuner.report.picture import Picture, new_figure, safe, value_text
+from tuner.report.series import Ending, ReportData, ending, is_wide, window
 
 _GROUPS = 5  # of trials, by their rank
 _NOT_DRAWN, _BEYOND = -0.1, 1.1  # places outside of an axis
 _HEIGHT = 420
-WIDTH_EACH = 96  # least pixels of an axis
+_WIDTH_EACH = 96  # least pixels of an axis
 _CROWD = 100  # trials; above, lines are thinner
 _LONGEST = 15  # letters of a line of a title
 _NAMES = ("worst fifth", "fourth fifth", "middle fifth", "second fifth", "best fifth")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One trial across all axes.
+
+    Attributes:
+        number: number of the trial.
+        places: place from 0 to 1 on each axis; None if the trial does not have the parameter.
+        texts: drawn value on each axis as text; "" if the trial does not have the parameter.
+        value: objective at the last report; None if the trial diverged.
+        ending: how the trial ended.
+    """
+
+    number: int
+    places: tuple[float | None, ...]
+    texts: tuple[str, ...]
+    value: float | None
+    ending: Ending
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,22 @@ class Scale:
         return (value - self.low) / ((self.high - self.low) or 1.0)
 
 
+def lines(series: ReportData) -> list[Line]:
+    """Return the trials that have a finite value or diverged, by number."""
+    searched = series.result.space.searched
+    return [
+        Line(
+            t.number,
+            tuple(place(p, t.draw[p.label]) if p.label in t.draw else None for p in searched),
+            tuple(text_of(t.draw[p.label]) if p.label in t.draw else "" for p in searched),
+            value if isfinite(value := t.objective(series.metric)) else None,
+            ending(t),
+        )
+        for t in series.trials
+        if ending(t) is Ending.DIVERGED or isfinite(t.objective(series.metric))
+    ]
+
+
 def scale_of(trials: Sequence[Line], series: ReportData) -> Scale:
     """Return a scale from the best value to the worst value that is not an outlier."""
     values = [line.value for line in trials if line.value is not None]
@@ -72,8 +107,41 @@ def groups(trials: Sequence[Line], sign: int) -> list[list[Line]]:
     return [ranked[a:b] for a, b in pairwise(ends)]
 
 
-def parallel(series: ReportData, winner: int | None) -> go.Figure:
+def pictures(series: ReportData, winner: int | None) -> list[Picture]:
     """Draw one vertical axis for each parameter and one for the objective."""
+    searched = series.result.space.searched
+    if not searched or not any(curve.values for curve in series.curves):
+        return []
+    caption, figure = _caption(series), _figure(series, winner)
+    width = _WIDTH_EACH * (len(searched) + 1)
+    return [Picture("parallel", "All parameters at once", caption, figure, width)]
+
+
+def _caption(series: ReportData) -> str:
+    """Return the parameter in which the best trials agree most."""
+    ranked = groups(lines(series), series.sign)
+    text = "Each line is a trial, thin if it was stopped; better trials have a stronger colour"
+    best = ranked[-1] if ranked else []
+    spans = [(span, title, ends) for span, title, ends in _spans(best, series) if span < 0.5]
+    if len(best) > 1 and spans:
+        _, title, (low, high) = min(spans)
+        where = f"from {low} to {high}" if low != high else f"at {low}"
+        return f"{text}. The best {len(best)} trials are closest together in {title}, {where}."
+    return f"{text}."
+
+
+def _spans(best: Sequence[Line], series: ReportData) -> list[tuple[float, str, tuple[str, str]]]:
+    """Return, for each axis, the share that the trials span, its title, and both ends as text."""
+    spans = []
+    for index, axis in enumerate(axes_of(series)):
+        places = [(p, line.texts[index]) for line in best if (p := line.places[index]) is not None]
+        if len(places) == len(best) and places and axis.low < axis.high:
+            low, high = min(places), max(places)
+            spans.append((high[0] - low[0], axis.title, (low[1], high[1])))
+    return spans
+
+
+def _figure(series: ReportData, winner: int | None) -> go.Figure:
     axes, trials = axes_of(series), lines(series)
     scale = scale_of(trials, series)
     figure = new_figure(height=_HEIGHT, margin={"l": 4, "r": 4, "t": 64, "b": 16})
@@ -83,8 +151,7 @@ def parallel(series: ReportData, winner: int | None) -> go.Figure:
         _add(figure, bad, scale, name="diverged", line=style, opacity=0.7)
     members, fine = groups(trials, series.sign), 0.6 if len(trials) > _CROWD else 1.0
     names = _NAMES if len(members) == _GROUPS else [""] * len(members)
-    for index, (name, group) in enumerate(zip(names, members, strict=True)):
-        colour = ordered(index / max(len(members) - 1, 1))
+    for name, group, colour in zip(names, members, shades(len(members)), strict=True):
         # one of the two traces of a group is in the legend: the thick one, if there is one
         has_thick = any(line.ending is Ending.FINISHED and line.number != winner for line in group)
         for done in (False, True):  # lines of stopped trials are thin
@@ -144,9 +211,9 @@ def _add_axes(
             x=x, y=1, yref="paper", text=f"<b>{heading}</b>" if is_last else heading,
             showarrow=False, yanchor="bottom", font={"color": INK, "size": 13},
         )  # fmt: skip
-        for place, text in ticks:
+        for y, text in ticks:
             figure.add_annotation(
-                x=x, y=place, text=safe(text), showarrow=False, xanchor="left", xshift=3,
+                x=x, y=y, text=safe(text), showarrow=False, xanchor="left", xshift=3,
                 font={"color": FAINT, "size": 11}, bgcolor=VEIL, borderpad=1,
             )  # fmt: skip
     low, high = 0.0, 1.0
@@ -159,7 +226,7 @@ def _add_axes(
         _note(figure, len(axes), beyond, "diverged")
         low, high = min(low, beyond), max(high, beyond)
     hidden = {"visible": False, "fixedrange": True}
-    figure.update_xaxes(**hidden, range=[-0.42, len(axes) + 0.42])
+    figure.update_xaxes(**hidden, range=[-0.55, len(axes) + 0.5])
     figure.update_yaxes(**hidden, range=[low - 0.03, high + 0.04])
 
 

@@ -1,4 +1,4 @@
-"""Numbers of the plots of a search, drawn both on the page and as PNGs.
+"""Numbers of the plots of a search.
 
 The *level* of a report is its number, counted from 1 at the first report of the full budget: a
 trial that continues from a checkpoint of another trial starts above level 1.

@@ -1,28 +1,41 @@
-"""Writing a report to files: the page, the PNGs, and the texts that trials write for the page."""
+"""Writing pages to files, and the texts that trials write for the page of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
+from model.files import replacing
 from tuner.errors import RecordError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.results.result import SearchResult
 from tuner.tracking.record import Record
 
+if TYPE_CHECKING:  # slow to import
+    from plotly.graph_objects import Figure
+
+    from tuner.report.picture import Section
+
+_PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 _MOST_SAMPLES = 3
 _SAMPLE_TOKENS = 150
 
 
 def check_output(path: str | Path) -> None:
-    """Check that a report can be written to a path, before the report is made.
+    """Check that a page can be written to a path, before it is made.
 
     Raises:
         TunerError: if the folder of the path does not exist or cannot be written, or the path is a
-            folder.
+            folder or names a picture.
     """
     path = Path(path)
+    if path.suffix.lower() in _PICTURES:
+        raise TunerError(
+            f"{path}: plots are written as an HTML page, from which each is saved as PNG or SVG; "
+            f"name it {path.with_suffix('.html').name}"
+        )
     try:
         is_folder, has_folder = path.is_dir(), path.parent.is_dir()
     except OSError as error:
@@ -34,21 +47,8 @@ def check_output(path: str | Path) -> None:
     try:
         if path.exists():
             path.open("ab").close()
-        else:
-            TemporaryFile(dir=path.parent).close()  # it has no name, and leaves nothing behind
-    except OSError as error:
-        raise TunerError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def check_folder(path: str | Path) -> None:
-    """Create a folder for PNGs, if it does not exist.
-
-    Raises:
-        TunerError: if the path is not a folder, or cannot be created or written.
-    """
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=path).close()
+        if path.is_file() or not path.exists():  # no device
+            TemporaryFile(dir=path.resolve().parent).close()  # it has no name and leaves nothing
     except OSError as error:
         raise TunerError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -61,6 +61,8 @@ def write_report(
     reload_seconds: int | None = None,
 ) -> Path:
     """Write a search as one HTML file that works without a network.
+
+    A file at the path is replaced when the new one is complete.
 
     Args:
         result: result of a search, which may be unfinished.
@@ -77,35 +79,57 @@ def write_report(
     from tuner.report.page import html_of
 
     check_output(path)
-    path, text = Path(path), html_of(result, samples, reload_seconds)
+    return _write(Path(path), html_of(result, samples, reload_seconds))
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write a text and return the path; a reader sees the old file or the new, never a part."""
     try:
-        path.write_text(text, encoding="utf-8")
+        if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
+            path.write_text(text, encoding="utf-8")
+        else:
+            with replacing(path.resolve()) as file:  # what a link names, not the link
+                file.write(text.encode("utf-8"))
     except OSError as error:
         raise TunerError(f"{path} cannot be written: {error.strerror}") from error
     return path
 
 
-def write_pictures(result: SearchResult, folder: str | Path) -> list[Path]:
-    """Write the plots of the report as PNGs of 300 dots per inch.
+def write_pictures(
+    path: str | Path, kind: str, name: str, about: str, sections: Sequence[Section]
+) -> Path:
+    """Write pictures as one HTML file that works without a network.
+
+    A file at the path is replaced when the new one is complete.
 
     Args:
-        result: result of a search.
-        folder: folder of the files, created if it does not exist.
+        path: path of the file.
+        kind: kind of the page, above its title.
+        name: title of the page, with which files begin that a reader saves.
+        about: line below the title.
+        sections: the pictures.
 
     Returns:
-        Paths of the files.
+        The path.
 
     Raises:
-        TunerError: if a file cannot be written.
+        TunerError: if the file cannot be written.
     """
-    from tuner.report.pictures import draw_all
+    from tuner.report.page import html_of_pictures
 
-    folder = Path(folder)
-    check_folder(folder)
-    try:
-        return draw_all(result, folder)
-    except OSError as error:
-        raise TunerError(f"{folder} cannot be written: {error.strerror}") from error
+    check_output(path)
+    return _write(Path(path), html_of_pictures(kind, name, about, sections))
+
+
+def figures_of(result: SearchResult) -> dict[str, Figure]:
+    """Return the figures of the report of a search by name, as objects of Plotly."""
+    from tuner.report.page import sections_of
+    from tuner.report.series import ReportData
+    from tuner.report.shares import shares_of
+
+    series = ReportData(result)
+    sections = sections_of(series, shares_of(series))
+    return {p.key: p.figure for pictures in sections.values() for p in pictures}
 
 
 def samples_of(result: SearchResult, home: Home, prompt: str = "") -> dict[int, str]:

@@ -13,7 +13,6 @@ from typing import cast
 
 from model.engine.report import Status
 from tuner.conductor.trial import Trial
-from tuner.formatting import counted, written
 from tuner.results.divergence import divergence
 from tuner.results.importance import (
     Importance,
@@ -22,6 +21,7 @@ from tuner.results.importance import (
     importance,
     undervalues_choices,
 )
+from tuner.results.more_trials import more_trials
 from tuner.results.range_edit import (
     End,
     entry,
@@ -41,6 +41,7 @@ from tuner.space.parameter import (
     Value,
 )
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import counted, written
 
 Draw = Mapping[str, Value]
 
@@ -50,7 +51,6 @@ _EDGE = 0.1  # of a range, on its unit scale
 # are tested in turn: seven ranges without influence then give a false alarm in 2 of 100 searches.
 _EDGE_CHANCE = 0.002
 _FEWEST_BEST, _BEST_SHARE = 3, 4  # trials that count as the best: three, or one in four
-_FEWEST_TRIALS = 6  # for a statement on whether more would help
 _FEWEST_EACH = 3  # trials for each searched parameter
 _SMALL = 0.05  # a smaller share of the gain is not worth a search
 _SMALL_LOSS = 0.01  # share of the loss, where the difference between seeds is not known
@@ -70,7 +70,7 @@ def advise(
     - best values at the edge of their range: among the best three to the best quarter of the
       finished trials, more lie in the outer tenth than chance explains;
     - trials that diverged, and the value beyond which they do (`divergence`);
-    - whether the last third of the trials improved the best by more than seeds differ;
+    - what more trials would bring (`more_trials`);
     - which parameters explain the gain (`importance`), at the largest number of tokens that half
       of the trials were trained for;
     - what a factor of two in the best learning rate costs (`basins`), at the same tokens;
@@ -106,15 +106,15 @@ def advise(
 
 
 def comparable(space: SearchSpace, trials: Sequence[Trial]) -> tuple[list[Point], str]:
-    """Return draw and loss of the trials at one budget, for `importance`.
+    """Return draw and loss of the trials at one budget, for `importance` and `basins`.
 
     Args:
         space: the searched space.
         trials: trials of the search, without retrainings and without repetitions.
 
     Returns:
-        The points (smaller losses are better), and the budget of each as text, `27,000 tokens`: the
-        largest one that half of the trials were trained for.
+        The points (smaller losses are better, a diverged trial has an infinite one), and the budget
+        of each as text, `27,000 tokens`: the largest one that half of the trials were trained for.
     """
     reported = sorted((t for t in trials if t.last is not None), key=lambda t: t.number)
     table = _Table(space, reported, space.objective.metric, space.objective.sign)
@@ -180,14 +180,11 @@ class _Table:
         return curve
 
     def points(self) -> list[tuple[Draw, float]]:
-        """Return draw and loss at `level`; a diverged trial gets the worst loss of the others."""
+        """Return draw and loss at `level`, infinite if it diverged; nothing if all diverged."""
         level = self.level
         losses = [(t.draw, self._curve(t).get(level)) for t in self.trials]
         points = [(draw, value) for draw, value in losses if draw and value is not None]
-        worst = max((value for _, value in points if math.isfinite(value)), default=None)
-        if worst is None:
-            return []
-        return [(draw, min(value, worst)) for draw, value in points]
+        return points if any(math.isfinite(value) for _, value in points) else []
 
 
 # best values at an edge --------------------------------------------------------------------------
@@ -292,38 +289,12 @@ def _binomial(trials: int, hits: int, share: float) -> float:
     )
 
 
-# more trials -------------------------------------------------------------------------------------
-
-
 def _progress(table: _Table, name: str, spread: float) -> list[str]:
-    """Return a sentence on whether the last third of the trials improved the best."""
-    search, count = table.space.search, len(table.trials)
-    in_order = search.sampler != "grid" and search.scheduler not in {"pbt", "pb2"}
-    if not in_order or count < _FEWEST_TRIALS or len(table.finished) < _FEWEST_BEST:
+    """Return a sentence on what more trials would bring."""
+    if len(table.finished) < _FEWEST_BEST:
         return []
-    losses = [table.loss(t) if t.has_finished else math.inf for t in table.trials]
-    last = count // 3
-    before, best = min(losses[:-last]), min(losses)
-    if math.isinf(before):  # no earlier trial finished
-        return []
-    index = losses.index(best)
-    gain, value = before - best, table.sign * best
-    if gain > spread:
-        return [
-            f"More trials may help: the last {last} of {count} still improved the best "
-            f"{table.metric} by {gain:.4f}, to {value:.4f}; {last} more would gain about as much "
-            f"at most: tuner search --resume {name} --trials {search.trials + last}."
-        ]
-    if gain > 0:
-        return [
-            f"The last {last} of {count} trials improved the best {table.metric} by {gain:.4f} "
-            f"only, less than seeds differ ({spread:.4f}); more of the same will probably not help."
-        ]
-    return [
-        f"The last {count - 1 - index} of {count} trials did not improve the best {table.metric}, "
-        f"{value:.4f} of trial {table.trials[index].number}; more of the same will probably not "
-        f"help."
-    ]
+    losses = {t.number: table.loss(t) if t.has_finished else math.inf for t in table.trials}
+    return more_trials(table.space.search, losses, table.sign, table.metric, name, spread)
 
 
 # what matters ------------------------------------------------------------------------------------

@@ -110,7 +110,8 @@ def importance(
 
     Args:
         space: the space of the draws.
-        points: draw and finite loss of each trial, at one budget; smaller is better.
+        points: draw and loss of each trial, at one budget; smaller is better. An infinite loss, of
+            a trial that diverged, counts as the worst of the others.
         method: `fanova` explains the differences of all trials; `ped-anova` (Watanabe et al. 2023,
             arXiv:2304.10255) explains how the best quarter differs from all.
 
@@ -119,6 +120,8 @@ def importance(
         parameters. Empty if there are too few trials or the losses are equal.
     """
     searched = {p.label: p for p in space.searched}
+    worst = max((value for _, value in points if math.isfinite(value)), default=0.0)
+    points = [(draw, min(value, worst)) for draw, value in points]
     key = repr((method, searched, [(dict(draw), value) for draw, value in points]))
     return list(_evaluate(_Question(key, searched, points, method)))
 

@@ -15,10 +15,10 @@ from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import limits_of
 from model.spec.trial import TrialSpec
-from tuner.formatting import shown, written
 from tuner.space.conflicts import conflicts
 from tuner.space.parameter import AnyDistribution, Choice, Constant, Parameter, Range, Value, symbol
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import shown, written
 
 End = Literal["lower", "upper"]
 # 0 switches these off, instead of being a very small value.

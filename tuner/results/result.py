@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.trial import Trial
-from tuner.formatting import counted
+from tuner.journal.fold import Search
 from tuner.space.parameter import symbol
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import counted
 
 if TYPE_CHECKING:  # they take seconds to import
     import optuna
@@ -168,6 +169,47 @@ class SearchResult:
         if self.confirmation is not None and self.confirmation.winner is not None:
             numbers[f"confirmed_{self.metric}"] = self.confirmation.winner.mean
         return {name: float(value) for name, value in numbers.items() if value < float("inf")}
+
+    @classmethod
+    def of(
+        cls, name: str, search: Search, *, run_id: str, experiment_id: str, run_ids: dict[int, str]
+    ) -> Self | None:
+        """Return the result that a journal describes; None if no trial has reported.
+
+        Args:
+            name: name of the search.
+            search: the search.
+            run_id: MLflow run of the search.
+            experiment_id: of MLflow.
+            run_ids: trial number → MLflow run.
+        """
+        board, end = search.board, search.end
+        best = board.best if end is None or end.best is None else board.trials[end.best]
+        if best is None:
+            return None
+        return cls(
+            name=name,
+            space=search.space,
+            metric=board.metric,
+            trials=board.searched,
+            best=best,
+            run_ids=run_ids,
+            experiment_id=experiment_id,
+            wall_seconds=search.seconds,
+            training_share=end.summary.get("training_share", 0.0) if end else 0.0,
+            run_id=run_id,
+            status=end.status if end else "running",
+            started=search.begun.time_ms,
+            space_text=search.space_text,
+            environment=search.session.environment if search.session else {},
+            branches=board.branches,
+            confirming=board.confirming,
+            confirmation=search.confirmation,
+            limit=end.limit if end else None,
+            halted=end.halted if end else None,
+            advice=list(end.advice) if end else [],
+            sessions=len(search.sessions),
+        )
 
     # for other tools -------------------------------------------------------------------------
 

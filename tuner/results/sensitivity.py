@@ -70,10 +70,13 @@ def basins(space: SearchSpace, points: Sequence[Point]) -> list[Basin]:
 
     Args:
         space: the searched space.
-        points: draw and loss of trials at one budget, smaller is better.
+        points: draw and loss of trials at one budget, smaller is better. Trials with an infinite
+            one, which diverged, are left out: they lie on no parabola, and whatever loss they were
+            given would bend it.
     """
     rates = [p for p in space.searched if p.name in RATES]
-    found = (_basin(p, [(d[p.label], y) for d, y in points if p.label in d]) for p in rates)
+    finite = [(draw, loss) for draw, loss in points if math.isfinite(loss)]
+    found = (_basin(p, [(d[p.label], y) for d, y in finite if p.label in d]) for p in rates)
     return sorted(filter(None, found), key=lambda basin: basin.loss)
 
 

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from tuner.conductor.confirmation import summary
 from tuner.conductor.trial import Trial
-from tuner.formatting import clock, counted, listed
 from tuner.results.comparison import (
     compare_with_defaults,
     cut_leader,
@@ -18,6 +17,7 @@ from tuner.results.comparison import (
     only_defaults_finished,
 )
 from tuner.space.parameter import symbol
+from tuner.texts.formatting import clock, counted, listed
 
 if TYPE_CHECKING:
     from tuner.results.result import SearchResult

@@ -1,4 +1,5 @@
 """Samplers: points to try first, priors, then Optuna, Sobol or the grid.
 
-Main names: `Sampler`, which suggests trials; `Observation`, which it learns from.
+Main names: `SAMPLERS`, the registry; `Sampler`, which suggests trials; `Observation`, what it
+learns from.
 """

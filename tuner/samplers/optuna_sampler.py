@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import warnings
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +25,7 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 
 from model.device.threads import one_thread
+from tuner.samplers.kind import Draw, SamplerKind
 from tuner.samplers.observation import AllFeedback
 from tuner.samplers.optuna_storage import TrialTable, make_trial
 from tuner.space.parameter import Choice, Constant, Parameter, Value
@@ -36,74 +36,7 @@ if TYPE_CHECKING:
 # its warnings are handled here or not caused by the user: a missing speed-up, for instance
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-Draw = dict[str, Value]
-# Trials of one generation. Optuna's 50 is more than the number of trials of most searches.
-_POPULATION = 20
-_STARTUP = 10  # observed trials before a model of them is used; Optuna's default
-# Trials that TPE reads: the best ones, then the newest. TPE reads them for each suggestion, which
-# took 50 ms with 2,500 trials, and gives less weight to older ones anyway.
-_MOST_TRIALS = 1_000
 _BEST = 25  # TPE counts at most so many trials as good
-
-
-def _tpe(seed: int, startup: int = _STARTUP) -> optuna.samplers.BaseSampler:
-    with warnings.catch_warnings():
-        # `group` is marked experimental; TPE needs it for conditional parameters
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, group=True, n_startup_trials=startup
-        )
-
-
-def _gp(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.GPSampler(
-        seed=seed, n_startup_trials=_STARTUP, warn_independent_sampling=False
-    )
-
-
-def _cmaes(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-
-
-def _nsga2(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A sampler of Optuna and its properties.
-
-    Attributes:
-        make: returns a fresh sampler for a seed.
-        uses_observations: True if suggestions depend on earlier trials.
-        supports_stopped: True if the sampler can use trials that were stopped early.
-        keeps_state: True if the sampler stores state in the attributes of the trials.
-        uses_torch: True if the sampler computes with torch.
-        max_trials: ended trials that the sampler reads, with one objective; None for all.
-    """
-
-    make: Callable[[int], optuna.samplers.BaseSampler]
-    uses_observations: bool = True
-    supports_stopped: bool = False
-    keeps_state: bool = False
-    uses_torch: bool = False
-    max_trials: int | None = None
-
-
-METHODS: Mapping[str, Method] = {
-    "tpe": Method(_tpe, supports_stopped=True, max_trials=_MOST_TRIALS),
-    "gp": Method(_gp, uses_torch=True),
-    "cmaes": Method(_cmaes, keeps_state=True),
-    "nsga2": Method(_nsga2, keeps_state=True),
-    "random": Method(
-        lambda seed: optuna.samplers.RandomSampler(seed=seed), uses_observations=False
-    ),
-}
-
-
-def tpe_of(startup: int) -> Method:
-    """Return TPE with a number of random trials before its model is used."""
-    return Method(lambda seed: _tpe(seed, startup), supports_stopped=True, max_trials=_MOST_TRIALS)
 
 
 class OptunaStudy:
@@ -127,21 +60,22 @@ class OptunaStudy:
                 directions=["minimize"] * num_objectives,
             )
 
-    def ask(self, number: int, method: Method, seed: int, fixed: Mapping[str, Value]) -> Draw:
+    def ask(self, number: int, kind: SamplerKind, seed: int, fixed: Mapping[str, Value]) -> Draw:
         """Draw a trial, which then counts as running.
 
         Args:
             number: number of the trial.
-            method: sampler to ask.
+            kind: sampler to ask, one of Optuna's.
             seed: seed of the sampler.
             fixed: label → value of the parameters that are not sampled.
         """
+        assert kind.make is not None
         self._table.next_number = number
-        self._study.sampler = method.make(seed)
-        self._table.visible = self._visible(method.max_trials)
+        self._study.sampler = kind.make(seed)
+        self._table.visible = self._visible(kind.max_trials)
         # a suggestion after 50 trials with 11 parameters took 1.13 CPU-seconds with two threads,
         # 0.20 with one
-        with one_thread() if method.uses_torch else nullcontext():
+        with one_thread() if kind.uses_torch else nullcontext():
             trial, drawn = self._study.ask(), Draw()
             for p in self._space.searched:
                 if self._space.is_drawn(p, drawn):

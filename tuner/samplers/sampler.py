@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from itertools import islice
 
 from model.keys import derive_key
+from tuner.samplers.kind import Draw
 from tuner.samplers.observation import Observation, at_one_budget, extrapolated, with_stopped
-from tuner.samplers.optuna_sampler import METHODS, Draw, Method, OptunaStudy, tpe_of
+from tuner.samplers.optuna_sampler import OptunaStudy
 from tuner.samplers.priors import prior_draw, uniform
-from tuner.samplers.sobol import Sobol
-from tuner.space.combinations import combinations
+from tuner.samplers.registry import SAMPLERS
+from tuner.samplers.tpe import tpe_of
 from tuner.space.first_draws import first_draws
 from tuner.space.parameter import Value
 from tuner.space.rungs import rungs
@@ -25,7 +25,6 @@ from tuner.space.space import SearchSpace
 
 _SEEDS = 2**32  # number of seeds of NumPy's generator, which Optuna uses
 _RANDOM_SHARE = 1 / 3  # share of BOHB's suggestions that are random; ρ in the paper
-_MOST_POINTS = 1_000_000  # of sampler grid; the limit of `search.trials` is the same
 
 _Point = frozenset[tuple[str, Value]]
 
@@ -47,9 +46,12 @@ class Sampler:
         eta = space.search.reduction_factor
         self._rungs = [*rungs(report_tokens, eta, budget_tokens), budget_tokens]
         self._signs = [objective.sign for objective in space.objectives]
+        self._is_bohb = space.search.scheduler == "bohb"
+        self._min_trials = len(space.searched) + 2  # of the model of BOHB
+        self._kind = tpe_of(self._min_trials) if self._is_bohb else SAMPLERS[space.search.sampler]
         self._firsts = first_draws(space)
-        if space.search.sampler == "grid":
-            self._firsts += _grid(space, self._firsts)
+        if self._kind.points is not None:
+            self._firsts += self._kind.points(space, self._firsts)
         self._next_first = 0
         self._grid_points = space.grid
         self._grid_counts: Counter[_Point] = Counter()  # grid point → number of its suggestions
@@ -58,19 +60,13 @@ class Sampler:
         self._observations: dict[int, Observation] = {}
         # trials whose observations the study does not have yet, or has in an older version
         self._unseen: set[int] = set()
-        self._sobol = Sobol(space.searched, self._seed) if space.search.sampler == "qmc" else None
-        self._method = self._choose_method()
+        self._sequence = self._kind.sequence(space) if self._kind.sequence else None
         self._study = OptunaStudy(space, len(space.objectives))
-
-    def _choose_method(self) -> Method | None:
-        if self._space.search.scheduler == "bohb":
-            return tpe_of(len(self._space.searched) + 2)
-        return METHODS.get(self._space.search.sampler)
 
     @property
     def num_configurations(self) -> int | None:
         """Number of different configurations of sampler grid; None for other samplers."""
-        return len(self._firsts) if self._space.search.sampler == "grid" else None
+        return len(self._firsts) if self._kind.points is not None else None
 
     def suggest(self, number: int) -> Draw:
         """Return the complete draw of a new trial: label → value.
@@ -88,7 +84,7 @@ class Sampler:
 
         The state of the sampler is the same as after the `suggest` that returned this draw.
         """
-        if self._keeps_state and self._next_first_draw() is None:
+        if self._kind.keeps_state and self._next_first_draw() is None:
             self._ask(number)  # CMA-ES and NSGA-II change their state when they are asked
         self._keep(number, dict(draw))
 
@@ -104,10 +100,6 @@ class Sampler:
 
     # one suggestion --------------------------------------------------------------------------
 
-    @property
-    def _keeps_state(self) -> bool:
-        return self._method is not None and self._method.keeps_state
-
     def _next_first_draw(self) -> Draw | None:
         """Return the next point to try before the sampler is asked; None after the last."""
         while self._next_first < len(self._firsts):
@@ -120,17 +112,15 @@ class Sampler:
     def _ask(self, number: int) -> Draw:
         count = len(self._draws)
         fixed = prior_draw(self._space.searched, self._seed, number, count) | self._grid_point()
-        if self._sobol is not None:
-            return self._space.only_drawn(self._sobol.draw(number) | fixed)
-        if self._method is None:  # every point of the grid was suggested
+        if self._sequence is not None:
+            return self._space.only_drawn(self._sequence(number) | fixed)
+        if self._kind.points is not None:  # every one was suggested
             return min(self._firsts, key=lambda draw: self._draw_counts[_point(draw)])
-        method = self._method
-        if self._space.search.scheduler == "bohb":
-            is_random = uniform(self._seed, "bohb", number) < _RANDOM_SHARE
-            method = METHODS["random"] if is_random else method
+        is_random = self._is_bohb and uniform(self._seed, "bohb", number) < _RANDOM_SHARE
         self._update_study()
         seed = derive_key(self._seed, "suggest", number) % _SEEDS
-        return self._study.ask(number, method, seed, fixed)
+        kind = SAMPLERS["random"] if is_random else self._kind
+        return self._study.ask(number, kind, seed, fixed)
 
     def _grid_point(self) -> Draw:
         """Return the combination of the `grid` parameters that was drawn least often."""
@@ -141,7 +131,7 @@ class Sampler:
         self._draw_counts[_point(draw)] += 1
         for point in self._grid_points:
             self._grid_counts[_point(point)] += point.items() <= draw.items()
-        self._study.put(number, draw, keep=self._keeps_state)
+        self._study.put(number, draw, keep=self._kind.keeps_state)
 
     # observations -----------------------------------------------------------------------------
 
@@ -167,13 +157,14 @@ class Sampler:
         Called when a suggestion needs them, not in `observe`, because the feedback of one trial
         may depend on all others.
         """
-        if not self._unseen or self._method is None or not self._method.uses_observations:
+        if not self._unseen or not self._kind.uses_observations:
             return
         observations = self._observations
-        if self._space.search.scheduler == "bohb":
-            min_trials = len(self._space.searched) + 2
-            feedback = at_one_budget(observations, self._rungs, self._report_tokens, min_trials)
-        elif self._method.supports_stopped:  # then the feedback of a trial depends on no other one
+        if self._is_bohb:
+            feedback = at_one_budget(
+                observations, self._rungs, self._report_tokens, self._min_trials
+            )
+        elif self._kind.supports_stopped:  # then the feedback of a trial depends on no other one
             observations = {number: observations[number] for number in sorted(self._unseen)}
             feedback = with_stopped(observations)
         else:
@@ -184,22 +175,3 @@ class Sampler:
 
 def _point(draw: Mapping[str, Value]) -> _Point:
     return frozenset(draw.items())
-
-
-def _grid(space: SearchSpace, firsts: list[Draw]) -> list[Draw]:
-    """Return every combination that is not tried first, shuffled.
-
-    Shuffled, so that the first part of a grid covers more than one corner of it.
-    """
-    options = {p.label: p.distribution.possible_values() or [] for p in space.searched}
-    seen = {_point(draw) for draw in firsts}
-    points = [
-        point
-        for point in islice(combinations(space.parameter_set, options), _MOST_POINTS)
-        if _point(point) not in seen
-    ]
-
-    def place(point: Draw) -> int:
-        return derive_key(space.search.seed, "grid", repr(sorted(point.items())))
-
-    return sorted(points, key=place)

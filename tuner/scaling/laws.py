@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from tuner.errors import TunerError
-from tuner.formatting import listed
 from tuner.scaling.optima import FEWEST_SIZES, QUANTILES, Floats, Optima
 from tuner.scaling.saturating import Saturating, fit_saturating
+from tuner.texts.formatting import listed
 
 Kind = Literal["sizes", "isoflop", "levels", "joint"]
 
@@ -229,9 +229,11 @@ def _scattered(features: Floats, y: Floats, rng: np.random.Generator) -> tuple[F
     freedom = len(features) - features.shape[1]
     if freedom < 1:
         return y, 0.0
-    residual = y[0] - features @ (np.linalg.pinv(features) @ y[0])
-    explained = y[1:].var(axis=0).mean()
-    scatter = math.sqrt(max(0.0, float((residual**2).sum()) / freedom - explained))
+    across = np.eye(len(features)) - features @ np.linalg.pinv(features)
+    residual = across @ y[0]
+    noise = (y[1:] - y[1:].mean(axis=0)) @ across  # what all sizes have in common is no scatter
+    explained = (noise**2).sum(axis=1).mean()
+    scatter = math.sqrt(max(0.0, float((residual**2).sum() - explained) / freedom))
     added = rng.normal(0, scatter, y.shape) if scatter else np.zeros_like(y)
     added[0] = 0
     return y + added, scatter

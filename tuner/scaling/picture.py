@@ -1,141 +1,161 @@
-"""Picture of a scaling study: basins, optima, laws and the prediction."""
+"""Pictures of a scaling study: basins, optima, laws and the prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuner.errors import TunerError
-from tuner.report.palette import FINISHED, GRID, WINNER
-from tuner.scaling.laws import Law, ScalingLaws
-from tuner.scaling.optima import SizeOptimum
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from tuner.report.palette import FINISHED, INK, PALE, WINNER, shades
+from tuner.report.picture import Picture, Section, log_axis, new_figure, value_axis
+from tuner.report.write import write_pictures
+from tuner.scaling.laws import Law, LawValue, ScalingLaws
 
 _LABELS = {
-    "parameters": "weights", "flops": "FLOPs of a training", "tokens": "tokens",
+    "parameters": "weights", "flops": "FLOPs", "tokens": "tokens",
     "loss": "val_loss", "α_max": "α_max", "B": "B",
 }  # fmt: skip
 _POINTS = 60  # of a line
+_HEIGHT = 320
+_OCTAVES = 1.6  # of a parabola, to each side of its lowest point
 
 
 def draw_scaling(
-    found: ScalingLaws, path: Path, title: str, target: Mapping[str, float] | None = None
+    laws: ScalingLaws, path: Path, name: str, target: Mapping[str, float] | None = None
 ) -> None:
-    """Write a PNG: the basins of all sizes, then a panel for each law.
+    """Write a page: the basins of all sizes, then a picture for each law.
 
     Laws of two variables are drawn over the weights, at the tokens of each size.
 
     Raises:
         TunerError: if the file cannot be written.
     """
-    from matplotlib.figure import Figure  # takes half a second
-
-    name = next(n for n in found.optima.draws if n != "loss")
-    count = 1 + len(found.laws) + (found.kind == "isoflop")
-    figure = Figure(figsize=(3.6 * count, 3.4), layout="constrained")
-    panels = figure.subplots(1, count, squeeze=False)[0]
-    _basins(panels[0], found, name)
-    for ax, law in zip(panels[1:], found.laws, strict=False):
-        _law(ax, found, law, target)
-    if found.kind == "isoflop":
-        _best_size(panels[-1], found)
-    figure.suptitle(title, fontsize="medium")
-    try:
-        figure.savefig(path, format="png", dpi=150)
-    except OSError as error:
-        raise TunerError(f"-o {path}: cannot be written: {error.strerror}") from error
+    sections = [
+        Section(
+            "Optima", "Each point is a trial; a diamond is the optimum of a size, smoothed by a "
+            "quadratic in the logarithm. An optimum at the edge of the trials has none.",
+            [_basins(laws)],
+        ),
+        Section(
+            "Laws", "Intervals hold 90 % of the resamples; that of a prediction is of one trial.",
+            [_law(laws, law, target) for law in laws.laws],
+        ),
+    ]  # fmt: skip
+    if laws.kind == "isoflop":
+        sections.append(Section("Best size", "", [_best_size(laws)]))
+    write_pictures(path, "Scaling laws", name, "optima and laws, 90 % intervals", sections)
 
 
-def _basins(ax: Axes, found: ScalingLaws, name: str) -> None:
-    optima = found.optima.all
-    has_one = len(optima[0].values) == 1
-    for i, optimum in enumerate(optima):
-        colour = f"C{i}"
-        runs = sorted(optimum.size.runs, key=lambda r: r.rate)
-        xs = [r.rate if name == "α_max" else r.batch for r in runs]
-        label = f"{optimum.size.parameters:,}" + (" (edge)" if optimum.edges else "")
-        ax.plot(xs, [r.loss for r in runs], "o", color=colour, markersize=3, label=label)
-        if has_one:
-            u = np.linspace(-1.6, 1.6, _POINTS) + np.log2(optimum.values[name]) - (
-                optimum.centre[name]
+def _basins(laws: ScalingLaws) -> Picture:
+    figure, optima = new_figure(height=400), laws.optima.all
+    name = next(n for n in laws.optima.draws if n != "loss")
+    rates, losses = [], []
+    for optimum, colour in zip(optima, shades(len(optima)), strict=True):
+        runs = sorted(optimum.size.runs, key=lambda run: run.rate)
+        xs = [run.rate if name == "α_max" else run.batch for run in runs]
+        rates += xs
+        losses += [run.loss for run in runs]
+        label = f"{optimum.size.parameters:,} weights" + (" (edge)" if optimum.edges else "")
+        figure.add_scatter(
+            x=xs, y=[run.loss for run in runs], mode="markers", name=label,
+            marker={"color": colour, "size": 7},
+            hovertemplate=f"{label}: %{{y:.4f}} at %{{x:.3~g}}<extra></extra>",
+        )  # fmt: skip
+        if len(optimum.values) == 1:
+            line = optimum.values[name] * 2 ** np.linspace(-_OCTAVES, _OCTAVES, _POINTS)
+            figure.add_scatter(
+                x=line, y=optimum.curve(name, line), mode="lines",
+                line={"color": colour, "width": 1.6}, hoverinfo="skip",
             )  # fmt: skip
-            c = optimum.coefficients
-            line = 2 ** (u + optimum.centre[name])
-            ax.plot(line, c[0] + c[1] * u + c[2] * u**2, color=colour, linewidth=1)
         if not optimum.edges:
-            ax.plot(optimum.values[name], optimum.loss, "D", color=colour, markersize=6)
-    losses = [o.loss for o in optima]
-    room = max(losses) - min(losses)
-    ax.set_ylim(min(losses) - 0.15 * room, max(losses) + 0.5 * room)
-    ax.set_xscale("log")
-    _labels(ax, name, "val_loss", "optima (◇) of all sizes")
-    ax.legend(fontsize="x-small", title="weights", title_fontsize="x-small")
+            figure.add_scatter(
+                x=[optimum.values[name]], y=[optimum.loss], mode="markers",
+                marker={"color": colour, "size": 13, "symbol": "diamond", "line": {"color": INK}},
+                hovertemplate=f"optimum of {label}: %{{y:.4f}} at %{{x:.3~g}}<extra></extra>",
+            )  # fmt: skip
+    figure.update_xaxes(log_axis(rates, name, "~g"))
+    figure.update_yaxes(value_axis(losses, "val_loss"))
+    return Picture("optima", f"val_loss against {name}", "", figure)
 
 
-def _law(ax: Axes, found: ScalingLaws, law: Law, target: Mapping[str, float] | None) -> None:
-    name = law.variables[0]
-    used = found.optima.used
-    if found.kind == "levels":
-        xs = [b.flops for b in found.best_sizes]
-        ys = [] if law.quantity not in ("parameters", "loss") else [
-            (b.parameters if law.quantity == "parameters" else b.loss).value
-            for b in found.best_sizes
-        ]  # fmt: skip
-    else:
-        xs = [getattr(o.size, name) for o in used]
-        ys = [_value(o, law.quantity) for o in used]
-    ends = [*xs, *([target[name]] if target and name in target else [])]
+def _law(laws: ScalingLaws, law: Law, target: Mapping[str, float] | None) -> Picture:
+    figure, variable, quantity = new_figure(height=_HEIGHT), law.variables[0], law.quantity
+    xs, ys = _optima(laws, law)
+    ends = [*xs, *([target[variable]] if target and variable in target else [])]
+    line = np.geomspace(min(ends), max(ends), _POINTS).tolist()
+    values: list[LawValue] = []
     if len(law.variables) == 1:
-        line = np.geomspace(min(ends), max(ends), _POINTS)
-        values = [law.predict({name: float(x)}) for x in line]
-        ax.fill_between(line, [v.low for v in values], [v.high for v in values], color=FINISHED,
-                        alpha=0.15, linewidth=0)  # fmt: skip
-        ax.plot(line, [v.value for v in values], color=FINISHED, linewidth=1.2)
+        values = [law.predict({variable: x}) for x in line]
+        figure.add_scatter(
+            x=[*line, *line[::-1]], y=[*(v.high for v in values), *(v.low for v in values[::-1])],
+            fill="toself", mode="lines", fillcolor=PALE, line={"width": 0}, hoverinfo="skip",
+            name="90 % interval",
+        )  # fmt: skip
+        figure.add_scatter(
+            x=line, y=[v.value for v in values], mode="lines", name="law",
+            line={"color": FINISHED, "width": 2}, hoverinfo="skip",
+        )  # fmt: skip
     if ys:
-        ax.plot(xs, ys, "D", color=FINISHED, markersize=5)
+        figure.add_scatter(
+            x=xs, y=ys, mode="markers", name="optimum of a size",
+            marker={"color": FINISHED, "size": 10, "symbol": "diamond"},
+            hovertemplate="%{y:.4~g} at %{x:.3~s}<extra></extra>",
+        )  # fmt: skip
     if target and all(v in target for v in law.variables):
         at = law.predict(target)
-        ax.errorbar(
-            [target[name]], [at.value], yerr=[[at.value - at.low], [at.high - at.value]], fmt="*",
-            color=WINNER, markersize=11, capsize=3,
+        values.append(at)
+        figure.add_scatter(
+            x=[target[variable]], y=[at.value], mode="markers", name="prediction",
+            marker={"color": WINNER, "size": 15, "symbol": "star"},
+            error_y={
+                "array": [at.high - at.value], "arrayminus": [at.value - at.low],
+                "color": WINNER, "thickness": 2, "width": 5,
+            },
+            hovertemplate="predicted %{y:.4~g} at %{x:.3~s}<extra></extra>",
         )  # fmt: skip
-    ax.set_xscale("log")
-    if law.quantity != "loss":
-        ax.set_yscale("log")
-    e = ", ".join(f"{e.value:+.2f} ({e.low:+.2f} … {e.high:+.2f})" for e in law.exponents)
-    _labels(ax, name, law.quantity, f"exponent {e}")
+    shown = [*ys, *(end for v in values for end in (v.low, v.high))]
+    figure.update_xaxes(log_axis(ends, _LABELS[variable]))
+    if quantity == "loss":
+        figure.update_yaxes(value_axis(shown, "val_loss", (min(shown), max(shown))))
+    else:
+        form = "~s" if quantity == "parameters" else "~g"
+        figure.update_yaxes(log_axis(shown, _LABELS[quantity], form))
+    ways = [
+        f"{_LABELS[name]}^{e.value:+.2f} ({e.low:+.2f} … {e.high:+.2f})"
+        for name, e in zip(law.variables, law.exponents, strict=True)
+    ]
+    above = f", above {law.constant.value:.3f}" if law.constant else ""
+    caption = f"{_LABELS[quantity]} ∝ {' · '.join(ways)}{above}"
+    return Picture(f"law-{quantity}", _LABELS[quantity], caption, figure)
 
 
-def _best_size(ax: Axes, found: ScalingLaws) -> None:
-    (best,) = found.best_sizes
-    used = found.optima.used
-    ax.plot([o.size.parameters for o in used], [o.loss for o in used], "D", color=FINISHED,
-            markersize=5)  # fmt: skip
-    ax.axvspan(best.parameters.low, best.parameters.high, color=WINNER, alpha=0.15, linewidth=0)
-    ax.axvline(best.parameters.value, color=WINNER)
-    ax.set_xscale("log")
-    _labels(ax, "parameters", "loss", f"best size at {best.flops:.3g} FLOPs")
+def _optima(laws: ScalingLaws, law: Law) -> tuple[list[float], list[float]]:
+    """Return the variable and the quantity of a law at each optimum that it was fitted to."""
+    if laws.kind != "levels":
+        used = laws.optima.used
+        xs = [float(getattr(o.size, law.variables[0])) for o in used]
+        return xs, [o.loss if law.quantity == "loss" else o.values[law.quantity] for o in used]
+    xs = [best.flops for best in laws.best_sizes]
+    if law.quantity not in ("parameters", "loss"):
+        return xs, []
+    return xs, [getattr(best, law.quantity).value for best in laws.best_sizes]
 
 
-def _value(optimum: SizeOptimum, quantity: str) -> float:
-    return optimum.loss if quantity == "loss" else optimum.values[quantity]
-
-
-def _labels(ax: Axes, x: str, y: str, title: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    ax.set_xlabel(_LABELS[x] if x in _LABELS else x, fontsize="small")
-    ax.set_ylabel(_LABELS.get(y, y), fontsize="small")
-    ax.set_title(title, fontsize="small")
-    for axis in (ax.xaxis, ax.yaxis):
-        if axis.get_scale() == "log":
-            axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
-            axis.set_minor_formatter(NullFormatter())
-    ax.tick_params(labelsize="x-small")
-    ax.grid(color=GRID)
+def _best_size(laws: ScalingLaws) -> Picture:
+    (best,), used = laws.best_sizes, laws.optima.used
+    figure, n = new_figure(height=_HEIGHT), best.parameters
+    figure.add_vrect(x0=n.low, x1=n.high, fillcolor=PALE, line_width=0, layer="below")
+    figure.add_vline(x=n.value, line={"color": WINNER, "width": 2})
+    figure.add_scatter(
+        x=[o.size.parameters for o in used], y=[o.loss for o in used], mode="markers",
+        marker={"color": FINISHED, "size": 10, "symbol": "diamond"},
+        hovertemplate="%{y:.4f} with %{x:,} weights<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(log_axis([*(o.size.parameters for o in used), n.low, n.high], "weights"))
+    figure.update_yaxes(value_axis([o.loss for o in used], "val_loss"))
+    caption = (
+        f"The best size at {best.flops:.3g} FLOPs has {n.value:,.0f} weights "
+        f"({n.low:,.0f} … {n.high:,.0f})."
+    )
+    return Picture("best-size", "val_loss against weights", caption, figure)

@@ -12,12 +12,12 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from model.files import replacing
+from model.files import read_regular, replacing
 from tuner.errors import RecordError, TunerError
-from tuner.formatting import listed
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.scaling.laws import DESCRIPTIONS, ScalingLaws
 from tuner.scaling.runs import SizeRuns
+from tuner.texts.formatting import listed
 
 _NEAR = 1.1  # a trained model whose size differs by less is the target
 _FREE = re.compile(r"-(\d+)\.json")
@@ -31,6 +31,20 @@ class PredictedValue(BaseModel):
     value: float = Field(gt=0)
     low: float = Field(ge=0)
     high: float = Field(ge=0)
+
+    def holds(self, value: float, low: float, high: float) -> bool:
+        """Return whether a measured value agrees, by the interval of the difference.
+
+        Args:
+            value: what was measured.
+            low: lower end of its own 90 % interval; the value itself if it has none.
+            high: upper end.
+        """
+        if value >= self.value:
+            ends = (self.high / self.value, value / low)
+        else:
+            ends = (self.value / self.low if self.low else math.inf, high / value)
+        return abs(math.log(value / self.value)) <= math.hypot(*map(math.log, ends)) + 1e-12
 
 
 class Prediction(BaseModel):
@@ -176,7 +190,7 @@ def _said(prediction: Prediction) -> dict[str, object]:
 
 def _read(path: Path) -> Prediction:
     try:
-        return Prediction.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return Prediction.model_validate(json.loads(read_regular(path)))
     except (OSError, ValueError, ValidationError) as error:
         raise RecordError(
             f"{path} is no prediction of tuner scaling; restore it or remove it"

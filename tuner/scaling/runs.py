@@ -10,9 +10,9 @@ from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.trial import TrialSpec
 from tuner.conductor.trial import Trial
 from tuner.errors import TunerError
-from tuner.formatting import listed, shown
 from tuner.results.result import SearchResult
 from tuner.space.parameter import symbol
+from tuner.texts.formatting import listed, shown
 
 SIZES = ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")  # may differ
 RATE_ROWS = {"constant": "learning_rate", "noam": "noam_factor"}  # others: max_learning_rate

@@ -33,16 +33,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuner.schedulers.rungs import Ladder, RungResults
+from tuner.schedulers.kind import SchedulerKind
+from tuner.schedulers.rungs import Ladder, RungResults, promotions, share_of_rungs
 from tuner.schedulers.scheduler import Choice, Decision, New, Resume, Scheduler, SchedulerContext
 from tuner.space.parameter import Value
 from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
-
-
-def asha(context: SchedulerContext) -> Scheduler:
-    """Return the form that `search.asha` of the space names."""
-    return AshaPromote(context) if context.space.search.asha == "promote" else AshaStop(context)
 
 
 class _Asha:
@@ -51,7 +47,6 @@ class _Asha:
     def __init__(self, context: SchedulerContext) -> None:
         self._eta = context.space.search.reduction_factor
         self._never_stopped = context.never_stopped
-        self._leader_continues = context.leader_continues
         self._ladder = Ladder(rungs(context.report_tokens, self._eta, context.budget_tokens))
         self._open: set[int] = set()  # numbers of trials that may report again
 
@@ -74,8 +69,8 @@ class _Asha:
             self._ladder.climb(number, tokens, value)
 
     def _leads(self, number: int, rung: RungResults) -> bool:
-        """Return True if a trial is the leader of a rung, and leaders continue."""
-        return self._leader_continues and rung.best(self._never_stopped) == number
+        """Return True if a trial is the leader of a rung."""
+        return rung.best(self._never_stopped) == number
 
 
 class AshaStop(_Asha):
@@ -135,3 +130,34 @@ class AshaPromote(_Asha):
             return Decision.CONTINUE
         rung.pause(number)
         return Decision.PAUSE
+
+
+def _asha(context: SchedulerContext) -> Scheduler:
+    """Return the form that `search.asha` of the space names."""
+    return AshaPromote(context) if context.space.search.asha == "promote" else AshaStop(context)
+
+
+def _says(space: SearchSpace) -> str:
+    is_paused = space.search.asha == "promote"
+    others = "paused until they are among the best" if is_paused else "stopped"
+    return f"{promotions(space)}, the others are {others}"
+
+
+def _expected_share(space: SearchSpace, trials: int, report: int, budget: int) -> float:
+    """Return the expected tokens: a share 1/η of the trials continues at each rung.
+
+    The stopping form continues more trials, because it compares each trial with earlier ones only:
+    the n-th trial continues if it is one of the best ⌈n/η⌋, which has probability ⌈n/η⌋/n in random
+    order.
+    """
+    eta = space.search.reduction_factor
+
+    def continuing(count: float) -> float:
+        if space.search.asha == "promote":
+            return count / eta
+        return sum(-(-n // eta) / n for n in range(1, round(count) + 1))
+
+    return share_of_rungs(rungs(report, eta, budget), budget, trials, continuing)
+
+
+KIND = SchedulerKind(make=_asha, says=_says, expected_share=_expected_share)

@@ -1,4 +1,4 @@
-"""Schedulers `hyperband` and `bohb`: synchronous successive halving in brackets.
+"""Scheduler `hyperband`: synchronous successive halving in brackets.
 
 Source: Li et al. 2016, "Hyperband: a novel bandit-based approach to hyperparameter optimization"
 (arXiv:1603.06560), algorithm 1. With R reports to the full budget, s_max = ⌊log_η R⌋; bracket s
@@ -6,10 +6,7 @@ starts ⌈(s_max + 1)/(s + 1) · η^s⌉ trials, first compares them s rungs bel
 lets the best ⌊n/η⌋ of n continue at each rung. Brackets s_max, …, 0 repeat until there are no more
 trials.
 
-`bohb` (Falkner et al. 2018, arXiv:1807.01774) is this scheduler with a sampler that models the
-results at one number of tokens, the largest that enough trials have reached; `samplers` does that.
-
-Decided here, where the papers are silent:
+Decided here, where the paper is silent:
 
 * The rungs of all brackets are those of asha: one report, η reports, η² reports, …; the last one
   is the full budget. Where R is a power of η, these are the rungs of the paper.
@@ -31,6 +28,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tuner.schedulers.kind import SchedulerKind
+from tuner.schedulers.rungs import promotions, share_of_rungs
 from tuner.schedulers.scheduler import Choice, Decision, New, Resume, SchedulerContext
 from tuner.space.parameter import Value
 from tuner.space.rungs import rungs
@@ -50,13 +49,12 @@ class BracketPlan:
     rungs: tuple[int, ...]
 
 
-def plans(context: SchedulerContext) -> list[BracketPlan]:
+def plans(eta: int, report_tokens: int, budget_tokens: int) -> list[BracketPlan]:
     """Return the plans of the brackets s_max, …, 0."""
-    eta = context.space.search.reduction_factor
-    num_reports = -(-context.budget_tokens // context.report_tokens)  # R
+    num_reports = -(-budget_tokens // report_tokens)  # R
     s_max = len(rungs(1, eta, num_reports + 1)) - 1  # powers of η up to R, without η⁰
     # the full budget takes the place of the rung at η^s_max reports
-    halvings = tuple(rungs(context.report_tokens, eta, context.budget_tokens)[:s_max])
+    halvings = tuple(rungs(report_tokens, eta, budget_tokens)[:s_max])
     return [
         BracketPlan(-(-(s_max + 1) * eta**s // (s + 1)), halvings[s_max - s :])
         for s in range(s_max, -1, -1)
@@ -70,21 +68,12 @@ class Bracket:
         plan: size and rungs.
         eta: η, one in η trials continues at each rung.
         never_stopped: numbers of the trials that continue even if they lose.
-        leader_continues: True if one trial that may be stopped continues at each rung.
     """
 
-    def __init__(
-        self,
-        plan: BracketPlan,
-        eta: int,
-        never_stopped: frozenset[int],
-        *,
-        leader_continues: bool = True,
-    ) -> None:
+    def __init__(self, plan: BracketPlan, eta: int, never_stopped: frozenset[int]) -> None:
         self._plan = plan
         self._eta = eta
         self._never_stopped = never_stopped
-        self._leader_continues = leader_continues
         self._started = 0
         self._rung = 0  # index of the lowest undecided rung
         self._places = 0  # planned number of trials at this rung
@@ -184,7 +173,7 @@ class Bracket:
         ranking = sorted(self._rivals & results.keys(), key=lambda number: results[number])
         count = _share(places, self._eta)
         winners = ranking[:count]
-        if self._leader_continues and self._never_stopped.issuperset(winners):
+        if self._never_stopped.issuperset(winners):
             winners += [n for n in ranking[count:] if n not in self._never_stopped][:1]
         return winners
 
@@ -219,8 +208,7 @@ class Hyperband:
     def __init__(self, context: SchedulerContext) -> None:
         self._eta = context.space.search.reduction_factor
         self._never_stopped = context.never_stopped
-        self._leader_continues = context.leader_continues
-        self._plans = plans(context)
+        self._plans = plans(self._eta, context.report_tokens, context.budget_tokens)
         self._begun = 0  # number of brackets begun
         self._brackets: list[Bracket] = []  # brackets that are not over
         self._bracket_of: dict[int, Bracket] = {}  # trials that have not ended
@@ -249,11 +237,7 @@ class Hyperband:
         if not self._brackets or not self._brackets[-1].is_open:
             plan = self._plans[self._begun % len(self._plans)]
             self._begun += 1
-            self._brackets.append(
-                Bracket(
-                    plan, self._eta, self._never_stopped, leader_continues=self._leader_continues
-                )
-            )
+            self._brackets.append(Bracket(plan, self._eta, self._never_stopped))
         bracket = self._bracket_of[number] = self._brackets[-1]
         bracket.add(number)
 
@@ -277,3 +261,27 @@ class Hyperband:
 
     def _remove_finished_brackets(self) -> None:
         self._brackets = [bracket for bracket in self._brackets if not bracket.is_over]
+
+
+def _expected_share(space: SearchSpace, trials: int, report: int, budget: int) -> float:
+    """Return the expected tokens: brackets repeat until no trials are left."""
+    eta = space.search.reduction_factor
+    brackets = plans(eta, report, budget)
+
+    def bracket(plan: BracketPlan, size: int) -> float:
+        return share_of_rungs(plan.rungs, budget, size, lambda count: max(1, count // eta))
+
+    rounds, rest = divmod(trials, sum(plan.size for plan in brackets))
+    spent = rounds * sum(bracket(plan, plan.size) for plan in brackets)
+    for plan in brackets:
+        last = min(rest, plan.size)
+        spent += bracket(plan, last) if last else 0
+        rest -= last
+    return spent
+
+
+KIND = SchedulerKind(
+    make=Hyperband,
+    says=lambda space: f"{promotions(space)}, in brackets that start at different rungs",
+    expected_share=_expected_share,
+)

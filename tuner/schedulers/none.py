@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tuner.schedulers.kind import SchedulerKind
 from tuner.schedulers.scheduler import Choice, Decision, New, SchedulerContext
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
@@ -35,3 +36,10 @@ class FullBudget:
 
     def end(self, number: int, tokens: int, value: float | None) -> None:
         """Ignore the end: there is no state."""
+
+
+KIND = SchedulerKind(
+    make=FullBudget,
+    says=lambda space: f"each trial trains to its end{space.budget.shorter_text}",
+    compares=False,
+)

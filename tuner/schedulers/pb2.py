@@ -36,7 +36,8 @@ from typing_extensions import override
 
 from tuner.schedulers.explore import Change, Draw, explored, first_allowed, generator, sample
 from tuner.schedulers.gaussian_process import Floats, fit
-from tuner.schedulers.population import Member, Population
+from tuner.schedulers.kind import SchedulerKind
+from tuner.schedulers.population import Member, Population, exchanges, mistakes
 from tuner.space.parameter import Choice, Parameter, Range, Value
 
 _NEWEST = 200  # number of stretches that the process is fitted to
@@ -163,3 +164,11 @@ def _near(random: np.random.Generator, distance: float) -> Change:
         return sample(parameter, random) if random.random() < _CHOICE_CHANGES else value
 
     return change
+
+
+KIND = SchedulerKind(
+    make=PB2,
+    says=lambda space: f"{exchanges(space)} by a model of the improvements",
+    is_population=True,
+    mistakes=mistakes,
+)

@@ -16,7 +16,8 @@ import numpy as np
 from typing_extensions import override
 
 from tuner.schedulers.explore import Change, explored, first_allowed, generator, perturbed, sample
-from tuner.schedulers.population import Member, Population
+from tuner.schedulers.kind import SchedulerKind
+from tuner.schedulers.population import Member, Population, exchanges, mistakes
 from tuner.space.parameter import Parameter, Value
 
 _FACTOR = 1.2
@@ -46,3 +47,6 @@ def _perturbing(random: np.random.Generator) -> Change:
         return perturbed(parameter, value, _FACTOR, random)
 
     return change
+
+
+KIND = SchedulerKind(make=PBT, says=exchanges, is_population=True, mistakes=mistakes)

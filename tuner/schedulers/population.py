@@ -32,7 +32,7 @@ Decided here, where the paper is silent:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -40,10 +40,10 @@ from model.spec.trial import LONGEST_CHAIN
 from tuner.schedulers.explore import generator
 from tuner.schedulers.rungs import RungResults
 from tuner.schedulers.scheduler import Branch, Choice, Decision, New, Resume, SchedulerContext
-from tuner.space.parameter import Value
+from tuner.space.parameter import Value, symbols
 from tuner.space.space import SearchSpace
 
-_QUARTER = 4  # one in 4 members loses, and one in 4 is copied
+_QUARTER = 4  # one in 4 members loses, and one in 4 is copied; fewer members have no quarter
 
 
 class State(Enum):
@@ -283,3 +283,28 @@ class Population(ABC):
         self._copies += 1
         member.state = State.GONE
         return Branch(parent.number, draw, member.number)
+
+
+def exchanges(space: SearchSpace) -> str:
+    """Return `every 2 reports the worst trials copy the best ones and change α_max and λ`."""
+    reports = space.search.perturb_reports
+    every = f"every {reports} reports" if reports > 1 else "at every report"
+    return f"{every} the worst trials copy the best ones and change {symbols(space.explored)}"
+
+
+def mistakes(space: SearchSpace, name: str) -> Iterator[tuple[str, str]]:
+    """Yield what a population lacks: enough members, exchange points, or changeable parameters."""
+    search, reports = space.search, space.budget.reports
+    if search.trials < _QUARTER:
+        message = f"search.trials, the size of the population, must be at least {_QUARTER}"
+        yield "trials", f"{message} with {name}, got {search.trials}"
+    if search.perturb_reports >= reports:
+        message = f"search.perturb_reports must be below budget.reports, {reports}, otherwise"
+        yield (
+            "perturb_reports",
+            f"{message} {name} never copies a trial, got {search.perturb_reports}",
+        )
+    if not space.explored:
+        message = f"search.scheduler: {name} has no parameter that it can change during training"
+        fix = "search a hyperparameter such as α_max or λ, not only B, sizes or optimizers"
+        yield "scheduler", f"{message}; {fix}"

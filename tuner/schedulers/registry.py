@@ -1,24 +1,14 @@
-"""Registry of the schedulers."""
+"""Registry of the schedulers: the module with the name of each has its `KIND`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
+from typing import get_args
 
-from tuner.schedulers.asha import asha
-from tuner.schedulers.hyperband import Hyperband
-from tuner.schedulers.median import MedianStopping
-from tuner.schedulers.none import FullBudget
-from tuner.schedulers.pb2 import PB2
-from tuner.schedulers.pbt import PBT
-from tuner.schedulers.scheduler import Scheduler, SchedulerContext
+from tuner.schedulers.kind import SchedulerKind
 from tuner.space.settings import SchedulerName
 
-SCHEDULERS: Mapping[SchedulerName, Callable[[SchedulerContext], Scheduler]] = {
-    "asha": asha,
-    "hyperband": Hyperband,
-    "bohb": Hyperband,
-    "median": MedianStopping,
-    "pbt": PBT,
-    "pb2": PB2,
-    "none": FullBudget,
+SCHEDULERS: Mapping[SchedulerName, SchedulerKind] = {
+    name: import_module(f"tuner.schedulers.{name}").KIND for name in get_args(SchedulerName)
 }

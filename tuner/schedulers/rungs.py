@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Container
+from collections.abc import Callable, Container, Sequence
+
+from tuner.space.rungs import rungs
+from tuner.space.space import SearchSpace
+from tuner.texts.formatting import listed
 
 # A result: value, number of earlier results on the rung, number of the trial. The order of results
 # is the ranking: the smaller value first, of equal values the earlier report.
@@ -124,3 +128,28 @@ def _take(result: _Result, results: list[_Result]) -> None:
     index = bisect_left(results, result)
     if index < len(results) and results[index] == result:
         del results[index]
+
+
+def promotions(space: SearchSpace) -> str:
+    """Return `one in 3 trials is promoted at each rung (after 1 and 3 of 9 reports)`."""
+    eta, reports = space.search.reduction_factor, space.budget.reports
+    levels = listed(rungs(1, eta, reports), "and")
+    return f"one in {eta} trials is promoted at each rung (after {levels} of {reports} reports)"
+
+
+def share_of_rungs(
+    levels: Sequence[int], budget: int, trials: float, continuing: Callable[[float], float]
+) -> float:
+    """Return the training tokens of some trials, in units of the complete budget.
+
+    Args:
+        levels: training tokens of each rung, rising.
+        budget: training tokens of a complete trial.
+        trials: number of trials that start.
+        continuing: function from the number of trials at a rung to the number that continue.
+    """
+    spent, before = 0.0, 0
+    for rung in levels:
+        spent += trials * (rung - before) / budget
+        before, trials = rung, continuing(trials)
+    return spent + trials * (budget - before) / budget

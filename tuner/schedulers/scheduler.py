@@ -54,15 +54,6 @@ class Branch:
 Choice = New | Resume | Branch
 
 
-RULES = 2
-"""Version of the decisions. A search keeps the version that it began with, because its journal is
-repeated by these decisions.
-
-    1  the defaults may be the only trial that trains to the end
-    2  one drawn trial at least trains to the end, unless all diverge, fail or are cut by a limit
-"""
-
-
 @dataclass(frozen=True)
 class SchedulerContext:
     """Facts of a search that its scheduler depends on.
@@ -76,7 +67,6 @@ class SchedulerContext:
             comparison.
         train_size: tokens of the training text, or number of its pairs (`DataFacts.train_size`).
             Rules between hyperparameters depend on the size where N_epoch is searched.
-        rules: version of the decisions, see `RULES`.
     """
 
     space: SearchSpace
@@ -84,12 +74,6 @@ class SchedulerContext:
     budget_tokens: int
     never_stopped: frozenset[int] = frozenset({0})
     train_size: int = 10**9
-    rules: int = RULES
-
-    @property
-    def leader_continues(self) -> bool:
-        """True if the best drawn trial at a rung continues, however few trials are at the rung."""
-        return self.rules >= 2
 
 
 class Scheduler(Protocol):

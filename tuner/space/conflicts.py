@@ -6,13 +6,13 @@ from pydantic import ValidationError
 
 from model.spec.hyperparameters import find_symbol
 from tuner.errors import TunerError
-from tuner.formatting import broken_rule, shown
-from tuner.formatting import listed as in_words
 from tuner.space.combinations import corners
 from tuner.space.cool_down import check_branches
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import symbol
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import broken_rule, shown
+from tuner.texts.formatting import listed as in_words
 
 # A message gives the values of these parameters.
 _SHOWN = ("batch_size", "context_length", "total_steps", "epochs")

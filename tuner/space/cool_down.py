@@ -8,10 +8,10 @@ from model.spec.cool_down import differing_rows, last_shared_report
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.symbol import FractionOf
 from model.spec.trial import TrialSpec
-from tuner.formatting import shown
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Value, symbol
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import shown
 
 _COOL_DOWN = SYMBOL_TABLE["cooldown_steps"]
 _ABOUT = 1.001  # budgets are rounded too

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.spec.hyperparameters import find_symbol
-from tuner.formatting import as_typed, counted, did_you_mean, listed, shown
 from tuner.space.parameter import MAY_BE_OFF, Parameter, Range, Value, symbol
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import as_typed, counted, did_you_mean, listed, shown
 
 
 class PointError(ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,7 @@ from typing_extensions import override
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
-from tuner.formatting import shown
+from tuner.texts.formatting import listed, shown
 
 Value = bool | float | int | str
 
@@ -296,6 +296,11 @@ class Parameter(Frozen):
 def symbol(name: str) -> str:
     """Return the name of a parameter in tables and messages: `α_max`, `d_model`."""
     return SYMBOL_TABLE[name].symbol if name in SYMBOL_TABLE else name
+
+
+def symbols(parameters: Iterable[Parameter]) -> str:
+    """Return `α_max, γ and λ`."""
+    return listed((symbol(p.name) for p in parameters), "and")
 
 
 def default_value(name: str) -> Value | None:

@@ -11,9 +11,9 @@ from model.corpus.corpus import Corpus
 from model.sources.registry import source_bytes, text_files
 from model.sources.streams import has_nul
 from model.spec.data import DataConfig
-from tuner.formatting import listed
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import listed
 
 _MOST_TOKENS = 10**13  # about what the largest language models have been trained on
 _BYTES_PER_ID = 50  # with fewer bytes of text for each token id, most ids are hardly ever seen

@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from model.spec.architecture import Architecture
 from model.spec.target import SIZES_OF_TARGET, BatchRule, Target, TokensRule
-from tuner.formatting import broken_rule, counted, in_flops, in_seconds, listed, shown
 from tuner.space.parameter import Frozen, Value
+from tuner.texts.formatting import broken_rule, counted, in_flops, in_seconds, listed, shown
 
 _SHARES = ("width", "depth", "tokens", "batch")
 _D_FF = 32  # d_ff is a multiple of it
@@ -39,9 +39,8 @@ class Budget(Frozen):
     """
 
     tokens: int | None = Field(default=None, ge=1)
-    # these two are left out of journals, as `engine.compile`
-    shorter: tuple[int, ...] = Field(default=(), exclude_if=lambda value: not value)
-    flops: int | None = Field(default=None, ge=1, le=10**26, exclude_if=lambda value: value is None)
+    shorter: tuple[int, ...] = ()
+    flops: int | None = Field(default=None, ge=1, le=10**26)
     reports: int = Field(default=10, ge=1, le=10_000)
     validation_tokens: int = Field(default=8_192, ge=1)
 
@@ -235,12 +234,9 @@ class EngineConfig(Frozen):
     micro_batch: int | None = Field(default=None, ge=1)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "tf32", "bfloat16", "mixed_bfloat16"] = "auto"
-    # the default is left out of journals, so that those of earlier versions keep their bytes
-    compile: Literal["auto", "on", "off"] = Field(
-        default="auto", exclude_if=lambda value: value == "auto"
-    )
+    compile: Literal["auto", "on", "off"] = "auto"
     timeout_seconds: float = Field(default=60.0, gt=0)
-    storage: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    storage: str | None = None
 
     @field_validator("storage")
     @classmethod
@@ -308,8 +304,7 @@ class SearchConfig(Frozen):
     reduction_factor: int = Field(default=3, ge=2, le=100)
     perturb_reports: int = Field(default=2, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**32)
-    # left out of journals, as `engine.compile`
-    defaults: DefaultsMode = Field(default="full", exclude_if=lambda value: value == "full")
+    defaults: DefaultsMode = "full"
     try_first: tuple[Mapping[str, Value], ...] = ()
     order: Literal["auto", "tokens", "arrival"] = "auto"
     max_tokens: int | None = Field(default=None, ge=1)

@@ -19,7 +19,6 @@ from model.spec.derive import derive
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.symbol import FractionOf
 from model.spec.trial import KEPT_SYMBOLS, LARGEST_MICRO_BATCH, TrialSpec
-from tuner.formatting import listed as in_words
 from tuner.space.combinations import combinations, corners, count, listed
 from tuner.space.data_facts import DataFacts
 from tuner.space.defaults import FirstTrial
@@ -42,6 +41,7 @@ from tuner.space.settings import (
     SearchConfig,
     target_text,
 )
+from tuner.texts.formatting import listed as in_words
 
 
 class SearchSpace(Frozen):
@@ -57,8 +57,7 @@ class SearchSpace(Frozen):
     model: Mapping[str, Parameter] = Field(default_factory=dict)
     hyperparameters: Mapping[str, Parameter] = Field(default_factory=dict)
     budget: Budget = Budget()
-    # left out of other journals, so that those of earlier versions keep their bytes
-    proxy: Proxy | None = Field(default=None, exclude_if=lambda proxy: proxy is None)
+    proxy: Proxy | None = None
     engine: EngineConfig = EngineConfig()
     search: SearchConfig = SearchConfig()
     confirm: Confirm = Confirm()
@@ -74,6 +73,11 @@ class SearchSpace(Frozen):
     def num_finalists(self) -> int:
         """Number of configurations to confirm; 0 for several objectives, which have no winner."""
         return 0 if self.further_objectives else self.confirm.top
+
+    @property
+    def num_confirmations(self) -> int:
+        """Number of trials of the confirmation; 0 for several objectives."""
+        return min(self.num_finalists, self.search.trials) * self.confirm.seeds
 
     # parameters ----------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from pydantic.fields import FieldInfo
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import find_symbol
 from model.spec.symbol import Symbol
-from tuner.formatting import as_typed, broken_rule, did_you_mean, listed, shown, unknown
 from tuner.space.parameter import (
     MAY_BE_OFF,
     SIZES,
@@ -28,19 +27,22 @@ from tuner.space.parameter import (
     Parameter,
     Range,
 )
-from tuner.space_file.other_tools import unknown_keys as unknown_of_others
 from tuner.space_file.prior import PriorError, read_prior
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
+from tuner.texts.formatting import as_typed, broken_rule, did_you_mean, listed, shown, unknown
 
 KINDS = ("value", "uniform", "log", "int", "int_log", "choice", "grid")
 _OPTIONS = ("fraction_of", "when", "prior")
+# Keys of ranges in other tools, and how a range is written here.
+_FOREIGN = set("loguniform log_uniform randint categorical values distribution min max low".split())
+_HERE = "write {log: [low, high]}, {uniform: [low, high]}, {int: [low, high]} or {choice: [a, b]}"
 # Other hyperparameters are derived from these.
 _NO_FRACTIONS = ("batch_size", "total_steps", "epochs")
 _BUDGETS = ("total_steps", "epochs")  # cannot have a `when`
 _LARGEST_WHOLE = 2**53
 _SMALLEST = 1.2e-38  # of float32, in which the trainer computes; below are zeros
 
-Rule = Callable[[object], str]  # returns the mistake of a value; empty if the value is valid
+ValueRule = Callable[[object], str]  # returns the mistake of a value; empty if the value is valid
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ class EntryReader:
         if not isinstance(data, dict):
             return _Entry(key, place, "value", data, place, {})
         unknown_keys = [k for k in data if k not in (*KINDS, *_OPTIONS)]
-        advice = unknown_of_others(key, unknown_keys, data) if unknown_keys else ""
+        names = f"key{'s' if len(unknown_keys) > 1 else ''} {listed(unknown_keys, 'and')}"
+        advice = f"{key}: unknown {names}; {_HERE}" if _FOREIGN & set(unknown_keys) else ""
         for kind in unknown_keys[:1] if advice else unknown_keys:
             message = advice or unknown("distribution", kind, (*KINDS, *_OPTIONS))
             self._note((*place, kind), message, at_key=True)
@@ -200,7 +203,7 @@ class EntryReader:
         options = {k: data[k] for k in _OPTIONS if k in data}
         return _Entry(key, place, kinds[0], data[kinds[0]], (*place, kinds[0]), options)
 
-    def _parameter(self, entry: _Entry, name: str, rule: Rule, kind: type) -> Parameter | None:
+    def _parameter(self, entry: _Entry, name: str, rule: ValueRule, kind: type) -> Parameter | None:
         """Check the values of an entry and read its options; return None if any part is wrong."""
         self._is_wrong = False
         distribution = self._distribution(entry, rule, kind)
@@ -224,7 +227,7 @@ class EntryReader:
             prior=prior,
         )
 
-    def _distribution(self, entry: _Entry, rule: Rule, kind: type) -> AnyDistribution | None:
+    def _distribution(self, entry: _Entry, rule: ValueRule, kind: type) -> AnyDistribution | None:
         place, message = _shape_mistake(entry) or _range_mistake(entry, kind) or ((), "")
         if message:
             self._note(place, f"{entry.key}: {message}")
@@ -369,7 +372,7 @@ def _listable(entry: _Entry, kind: Any) -> str:
     return kind if is_listed or entry.key not in SIZES else "choice"
 
 
-def _hyperparameter_rule(key: str, symbol: Symbol) -> Rule:
+def _hyperparameter_rule(key: str, symbol: Symbol) -> ValueRule:
     kind = (
         "one of" if symbol.choices else "a whole number in" if symbol.kind is int else "a number in"
     )
@@ -383,7 +386,7 @@ def _hyperparameter_rule(key: str, symbol: Symbol) -> Rule:
     return rule
 
 
-def _share_rule(key: str) -> Rule:
+def _share_rule(key: str) -> ValueRule:
     def rule(value: object) -> str:
         if _is_number(value) and value >= 0:
             return ""
@@ -392,7 +395,7 @@ def _share_rule(key: str) -> Rule:
     return rule
 
 
-def _size_rule(key: str, field: FieldInfo) -> Rule:
+def _size_rule(key: str, field: FieldInfo) -> ValueRule:
     kind: Any = field.annotation
     limited: Any = Annotated[kind, *field.metadata] if field.metadata else kind
     adapter: TypeAdapter[Any] = TypeAdapter(limited)

@@ -21,7 +21,6 @@ from model.errors import CorpusError
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.hyperparameters import find_symbol
 from tuner.errors import SpaceError
-from tuner.formatting import broken_rule, shown, unknown
 from tuner.space.objective import Objective
 from tuner.space.parameter import SIZES, Parameter
 from tuner.space.settings import (
@@ -34,13 +33,11 @@ from tuner.space.settings import (
     ascend,
 )
 from tuner.space.space import SearchSpace
-from tuner.space_file.check_cool_downs import CoolDownChecks
-from tuner.space_file.check_proxy import ProxyChecks
-from tuner.space_file.check_search import SearchChecks
-from tuner.space_file.check_space import SpaceChecks
 from tuner.space_file.entries import EntryReader
 from tuner.space_file.overrides import Override, annotated
+from tuner.space_file.rules import check
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
+from tuner.texts.formatting import broken_rule, shown, unknown
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "data": DataConfig,
@@ -93,10 +90,7 @@ def read_space(
     entries = EntryReader(file)
     space = _read(file, entries)
     if space is not None:
-        ProxyChecks(space, file, entries.places).run()
-        SpaceChecks(space, file, entries.places).run()
-        SearchChecks(space, file, entries.places).run()
-        CoolDownChecks(space, file).run()
+        check(space, file, entries.places)
     if space is None or file.mistakes:
         raise SpaceError(file.name, file.mistakes)
     return space, annotated(file.text, overrides)
@@ -212,6 +206,8 @@ def _section(file: YamlFile, place: Place, kind: type[BaseModel], data: Any) -> 
         keys = ", ".join(_keys_of(kind))
         off = "off, or " if section == "confirm" else ""
         message = f"{section} must be {off}a mapping with the keys {keys}, got {shown(data)}"
+        if section == "data" and isinstance(data, str):
+            message = f"data must be a mapping such as {{files: {shown(data)}}}, got {shown(data)}"
         file.note(place, message)
         return None
     if section == "tokenizer" and "file" in data and len(data) > 1:

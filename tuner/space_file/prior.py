@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tuner.formatting import did_you_mean, listed, shown, unknown
 from tuner.space.parameter import (
     MAY_BE_OFF,
     AnyDistribution,
@@ -15,6 +14,7 @@ from tuner.space.parameter import (
     Value,
 )
 from tuner.space_file.yaml_file import Place, whole_if_equal
+from tuner.texts.formatting import did_you_mean, listed, shown, unknown
 
 CONFIDENCES: Mapping[str, float] = {"low": 0.25, "medium": 0.5, "high": 0.75}
 _KEYS = ("centre", "confidence")

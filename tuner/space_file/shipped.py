@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuner.formatting import did_you_mean
+from tuner.texts.formatting import did_you_mean
 
 _PACKAGE = Path(__file__).parents[1]
 # In an installed package; in the repository, which has them on top.

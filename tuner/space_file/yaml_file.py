@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from tuner.errors import Mistake, SpaceError
-from tuner.formatting import shown
 from tuner.space_file.shipped import find_space, meaning_of
+from tuner.texts.formatting import shown
 
 Place = tuple[str | int, ...]  # keys and list indices on the way to a value
 

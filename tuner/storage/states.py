@@ -28,6 +28,7 @@ from tuner.storage.storage import Storage
 
 CHECKPOINTS = "checkpoints"
 STARTS = "starts"
+TOKENIZER_FILE = "tokenizer.json"  # its name follows the fingerprint, beside the weights
 _SUFFIX = ".safetensors"
 _NAME = re.compile(r"[0-9]{9,}\.safetensors")  # of a state
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 15.0

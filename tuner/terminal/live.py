@@ -17,8 +17,8 @@ from model.progress import OnProgress
 from tuner.conductor.board import Board
 from tuner.conductor.trial import Trial
 from tuner.driver.view import SilentView
-from tuner.formatting import clock, metric_text
 from tuner.terminal.progress import show_progress
+from tuner.texts.formatting import clock, metric_text
 
 _MOST_ROWS = 12
 _BARS = " ▏▎▍▌▋▊▉█"

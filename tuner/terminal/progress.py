@@ -14,7 +14,7 @@ from rich.text import Text
 from typing_extensions import override
 
 from model.progress import OnProgress, Progress
-from tuner.formatting import clock
+from tuner.texts.formatting import clock
 
 _SECONDS_BETWEEN_LINES = 10.0
 

@@ -12,12 +12,12 @@ from rich.text import Text
 
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.trial import Trial
-from tuner.formatting import counted, metric_text, number
 from tuner.results.pareto import pareto_front
 from tuner.results.sentences import MOST_TRIALS, summary_texts
 from tuner.space.objective import Metric, Mode
 from tuner.space.parameter import symbol
 from tuner.terminal.tables import table
+from tuner.texts.formatting import counted, metric_text, number
 
 if TYPE_CHECKING:
     from tuner.results.result import SearchResult

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tuner.control_characters import in_one_line, visible
+from tuner.texts.control_characters import in_one_line, visible
 
 
 def table(
@@ -23,14 +23,14 @@ def table(
     Args:
         title: title above the table, or None; it may be wider than the table.
         columns: heads of the columns.
-        rows: cells, converted by str().
+        rows: cells, converted by str(); None is an empty cell.
         width: width of the terminal: if the table is wider, its last columns are hidden and a
             line names them. None lets long cells wrap instead.
         hidden_first: columns that are hidden before the last ones, in this order; the first column
             is never hidden.
     """
     columns = list(map(in_one_line, columns))
-    cells = [[in_one_line(str(value)) for value in row] for row in rows]
+    cells = [["" if value is None else in_one_line(str(value)) for value in row] for row in rows]
     widths = [max(map(len, column)) + 2 for column in zip(columns, *cells, strict=True)]
     kept = list(range(len(columns)))
     waiting = [*map(columns.index, map(in_one_line, hidden_first)), *reversed(kept[1:])]

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tuner.control_characters import visible
+from tuner.texts.control_characters import visible
 from tuner.trained.generate import Piece
 
 _LEAST_COLUMNS = 44  # of a panel beside others

@@ -1,4 +1,4 @@
-"""MLflow: a search is a parent run, a trial a child run; one thread writes them.
+"""MLflow: a search is a parent run, a trial a child run; a projection of the journal.
 
-Main names: `Tracker` writes a search, `RunSettings` says where; `Record` reads a store.
+Main names: `MlflowProjection` writes a search, `Runs` its runs; `Record` reads a store.
 """

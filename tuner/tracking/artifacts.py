@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 
 from model.checkpoints.warm_start import read_start, start_path, write_start
 from model.errors import CheckpointError
@@ -15,10 +13,12 @@ from model.spec.trial import InitFrom
 from model.tokenizer import formats as tokenizer_files
 from model.tokenizer.load import load_tokenizer
 from tuner.errors import RecordError, StoreError
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.home.private_folder import lasting_folder
+from tuner.storage.states import TOKENIZER_FILE
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
-from tuner.tracking.tags import START_FOLDER, TOKENIZER_FILE, Tag
+from tuner.tracking.tags import START_FOLDER, Tag
 
 
 def recorded_tokenizer(
@@ -56,9 +56,7 @@ def _copied(text: str, name: str, home: Home) -> Path:
     try:
         (copy,) = tokenizer_files.write(home.starts, {name: text})
     except OSError:
-        folder = Path(mkdtemp(prefix="tuner-home-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        (copy,) = tokenizer_files.write(folder, {name: text})
+        (copy,) = tokenizer_files.write(lasting_folder(), {name: text})
     return copy
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from model.sources.hub import hub_name
 from model.spec.data import DataConfig
-from tuner.control_characters import in_one_line
 from tuner.space.data_facts import DataFacts
+from tuner.texts.control_characters import in_one_line
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuner.formatting import clock, metric_text
+from tuner.texts.formatting import clock, metric_text
 from tuner.tracking.tags import Tag
 
 

@@ -21,8 +21,8 @@ from model.engine.report import METRICS, SOME_METRICS, Report, Status
 from model.sources.fingerprint import FileDigest
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
-from tuner.formatting import short_run
-from tuner.names import check_name, check_run_name
+from tuner.home.names import check_name, check_run_name
+from tuner.texts.formatting import short_run
 from tuner.tracking.metrics import as_reported
 from tuner.tracking.records import (
     SearchRecord,
@@ -31,7 +31,7 @@ from tuner.tracking.records import (
     search_record,
     trial_record,
 )
-from tuner.tracking.run_ids import NotReadable, read_run_ids
+from tuner.tracking.run_ids import NotReadable, read_names, read_run_ids
 from tuner.tracking.store import if_found, open_client, reading_errors
 from tuner.tracking.tags import DATA_FILE, SPEC_FILE, Tag
 
@@ -378,3 +378,15 @@ def _damaged_reports(trial: TrialRecord, metric: str) -> RecordError:
         f"the reports of trial {trial.number} of {trial.search} are damaged: {metric} is missing "
         f"or no number; 'tuner sync {trial.search}' completes the record from the journal"
     )
+
+
+def recorded_names(uri: str) -> set[str]:
+    """Return the names of the searches of a store; none if a local store does not exist yet.
+
+    Raises:
+        StoreError: if the store cannot be used.
+    """
+    try:
+        return read_names(uri)
+    except NotReadable:
+        return {search.name for search in Record(uri).searches()}

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.conductor.outcome import DIVERGED, Outcome
 from tuner.errors import RecordError
-from tuner.formatting import short_run, shown
 from tuner.space.objective import sign_of
+from tuner.texts.formatting import short_run, shown
 from tuner.tracking.metrics import SYSTEM
-from tuner.tracking.tags import BEFORE, ENVIRONMENT, Tag
+from tuner.tracking.tags import ENVIRONMENT, Tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -172,7 +172,7 @@ def trial_record(run: Run) -> TrialRecord:
         status=tags.get(Tag.STATUS, "running"),
         parameters=_texts(run.data.params),
         metrics=_metrics(run),
-        environment={name: tags.get(name, BEFORE.get(name, "unknown")) for name in ENVIRONMENT},
+        environment={name: tags.get(name, "unknown") for name in ENVIRONMENT},
         artifact_uri=str(run.info.artifact_uri),
         spec_hash=tags.get(Tag.SPEC_HASH, ""),
         parent=_number(run, tags, Tag.PARENT_TRIAL),

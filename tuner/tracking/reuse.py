@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from model.engine.report import Report
 from tuner.errors import RecordError, StoreError
 from tuner.tracking.record import Record
-from tuner.tracking.tags import BEFORE, ENVIRONMENT
+from tuner.tracking.tags import ENVIRONMENT
 
 _REST = 10.0  # times as long as a request that failed: a search must not wait for a store
 _FRESH_SECONDS = 10.0  # before the store is asked again whether it has other searches
@@ -32,7 +32,7 @@ class FinishedTrials:
         self._record, self._search = record, search
         self._experiments: list[str] = []  # to look into; none if no other search is in them
         self._asks_anew_at = -math.inf
-        self._environment = {name: environment.get(name, BEFORE.get(name)) for name in ENVIRONMENT}
+        self._environment = {name: environment.get(name) for name in ENVIRONMENT}
         self._rests_until = -math.inf
 
     def __call__(self, spec_hash: str) -> Sequence[Report]:

@@ -1,7 +1,7 @@
-"""Reads which run of a search is which trial from the SQLite file of a local store.
+"""Reads names of searches, and runs of trials, from the SQLite file of a local store.
 
-MLflow has no function that reads some columns of a run. Of the tables this uses what a search by
-MLflow would use: `runs` that are active, and their `tags`.
+MLflow has no function that reads some columns of a run, and takes seconds to load. Of the tables
+this uses what a search by MLflow would use: `runs` that are active, and their `tags`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from tuner.tracking.tags import Tag
 
@@ -20,6 +21,11 @@ SELECT number.value, runs.run_uuid FROM runs
 JOIN tags AS parent ON parent.run_uuid = runs.run_uuid AND parent.key = ? AND parent.value = ?
 JOIN tags AS number ON number.run_uuid = runs.run_uuid AND number.key = ?
 WHERE runs.lifecycle_stage = 'active' ORDER BY runs.start_time DESC
+"""
+_NAMES = """
+SELECT DISTINCT name.value FROM runs
+JOIN tags AS name ON name.run_uuid = runs.run_uuid AND name.key = ?
+WHERE runs.lifecycle_stage = 'active'
 """
 
 
@@ -37,15 +43,33 @@ def read_run_ids(uri: str, parent_run: str) -> dict[int, str]:
     Raises:
         NotReadable: if the store cannot be read so.
     """
+    rows = _rows(uri, _QUERY, (Tag.PARENT, parent_run, Tag.TRIAL))
+    try:
+        if not all(str(run).isalnum() for _, run in rows):  # an id becomes a part of commands
+            raise NotReadable
+        return {int(number): str(run) for number, run in rows}
+    except (ValueError, TypeError) as error:
+        raise NotReadable from error
+
+
+def read_names(uri: str) -> set[str]:
+    """Return the names of the searches of a store; none if its file does not exist yet.
+
+    Raises:
+        NotReadable: if the store cannot be read so.
+    """
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
+        return set()
+    return {str(name) for (name,) in _rows(uri, _NAMES, (Tag.SEARCH,))}
+
+
+def _rows(uri: str, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
     path = Path(uri.removeprefix(_SQLITE))
     if not uri.startswith(_SQLITE) or not path.is_file():
         raise NotReadable
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
             database.execute(f"PRAGMA busy_timeout = {round(1000 * _TIMEOUT_SECONDS)}")
-            rows = database.execute(_QUERY, (Tag.PARENT, parent_run, Tag.TRIAL)).fetchall()
-        if not all(str(run).isalnum() for _, run in rows):  # an id becomes a part of commands
-            raise NotReadable
-        return {int(number): str(run) for number, run in rows}
-    except (sqlite3.Error, ValueError, TypeError) as error:
+            return database.execute(query, values).fetchall()
+    except sqlite3.Error as error:
         raise NotReadable from error

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from model.engine.report import Report
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
-from tuner.artifact_locations import is_inside
 from tuner.errors import StoreError
-from tuner.home import Home
+from tuner.home.artifact_locations import is_inside
+from tuner.home.home import Home
 from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
@@ -28,7 +28,7 @@ from tuner.tracking.tags import CHECKPOINT_FILE, SPEC_FILE, Tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Run
+    from mlflow.entities import DatasetInput, FileInfo, Run
 
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
 _MOST_METRICS = 1000  # in one call of MLflow
@@ -104,7 +104,6 @@ class RunSettings:
         resume: continue the runs of this search that the store has, and create the missing ones.
         inputs: training and validation data (`datasets.dataset_inputs`) of parent and trials.
         may_write: returns False once another driver records the search; then nothing is sent.
-        note_unsynced: takes the number of events that the store lacks, whenever it changes.
     """
 
     uri: str
@@ -115,7 +114,6 @@ class RunSettings:
     resume: bool = False
     inputs: Sequence[DatasetInput] = ()
     may_write: Callable[[], bool] = lambda: True
-    note_unsynced: Callable[[int], None] = lambda events: None
 
 
 class _FencedClient:
@@ -213,6 +211,10 @@ class Runs:
         self._client.log_artifact(self.run_id, str(path), folder)
         for name, value in tags.items():
             self._client.set_tag(self.run_id, name, value)
+
+    def artifacts(self) -> list[FileInfo]:
+        """Return the files of the parent run."""
+        return list(self._client.list_artifacts(self.run_id))
 
     def attach_text(self, text: str, name: str) -> None:
         """Attach a text to the parent run as a file."""

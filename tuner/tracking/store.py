@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 from tuner.errors import StoreError
-from tuner.secrets import masked
+from tuner.texts.secrets import masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +26,7 @@ _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # By default MLflow tries eight times: four minutes for a dead server, sixteen for one that
     # hangs. It also makes a run twice if the first answer is lost. So MLflow must not retry: the
-    # tracker retries, and looks for the run first.
+    # follower retries, and the projection looks for the run first.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }

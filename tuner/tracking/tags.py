@@ -2,16 +2,13 @@
 
 SPEC_FILE = "spec.json"
 SPACE_FILE = "search_space.yaml"
-TOKENIZER_FILE = "tokenizer.json"
 CHECKPOINT_FILE = "state/checkpoint.safetensors"  # of a trial whose weights are kept
 START_FOLDER = "start"  # tensors from which warm-started trials start
 DATA_FILE = "data.json"  # files of the data, with their digests
 REPORT_FILE = "report.html"
-JOURNAL_FILE = "journal.jsonl"  # every decision and report of a search
 ENVIRONMENT = (  # tags
     "device", "dtype", "width", "compiled", "trainer", "torch", "numpy", "python",
 )  # fmt: skip
-BEFORE = {"compiled": "no"}  # entries of environments that were recorded before the entry existed
 
 
 class Tag:
@@ -34,7 +31,6 @@ class Tag:
     METRIC = "tuner.metric"
     DEFAULTS = "tuner.defaults"  # raced or off; searches that train them to the end have no tag
     INIT_FROM = "tuner.init_from"
-    REPORT = "tuner.report"  # status of the search that the attached report shows
     TRIALS_DONE = "trials_done"  # 5 of 24
     BEST_SO_FAR = "best"  # val_loss 4.1234 in trial 7
     TIME_LEFT = "time_left"  # minutes:seconds

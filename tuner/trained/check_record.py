@@ -13,7 +13,7 @@ from model.engine.report import METRICS, SOME_METRICS
 from model.spec.trial import TrialSpec
 from tuner.conductor.outcome import OutcomeKind
 from tuner.errors import RecordError
-from tuner.formatting import short_hash
+from tuner.texts.formatting import short_hash
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.runs import parameters_of
 
@@ -48,7 +48,7 @@ def _contradictions(trial: TrialRecord, spec: TrialSpec, reports: Reports) -> It
             f"{short_hash(trial.spec_hash)}…"
         )
     for name, value in parameters_of(spec).items():
-        text = trial.parameters.get(name, value)  # an earlier version recorded fewer
+        text = trial.parameters.get(name)
         if text != value:
             yield f"{name} is {value} in its specification, and {text} among its parameters"
     yield from _wrong_end(trial, spec, reports)

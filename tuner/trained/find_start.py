@@ -25,15 +25,15 @@ from model.spec.data import TokenizerConfig
 from model.spec.trial import InitFrom
 from model.tokenizer.load import load_tokenizer
 from tuner.errors import RecordError, StoreError, TunerError
-from tuner.formatting import listed, short_hash, short_run, shown
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.settings import InitFromConfig
 from tuner.space.space import SearchSpace
 from tuner.space_file.shipped import shipped_spaces
+from tuner.storage.states import TOKENIZER_FILE
+from tuner.texts.formatting import listed, short_hash, short_run, shown
 from tuner.tracking.artifacts import recorded_problem, recorded_tokenizer
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
-from tuner.tracking.tags import TOKENIZER_FILE
 from tuner.trained.kept_checkpoint import kept_checkpoint
 
 if TYPE_CHECKING:

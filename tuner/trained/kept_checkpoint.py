@@ -7,13 +7,12 @@ from pathlib import Path
 from model.checkpoints.header import recorded_digest
 from model.errors import CheckpointError
 from tuner.errors import RecordError
-from tuner.formatting import short_hash, short_run
-from tuner.home import Home
-from tuner.journal.journaled_search import JournaledSearch
+from tuner.home.home import Home
+from tuner.texts.formatting import short_hash, short_run
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import CHECKPOINT_FILE
-from tuner.trained.recorded_journal import recorded_events
+from tuner.trained.recorded_journal import recorded_search
 
 
 def kept_checkpoint(record: Record, trial: TrialRecord, home: Home, folder: str) -> Path | None:
@@ -50,10 +49,9 @@ def kept_checkpoint(record: Record, trial: TrialRecord, home: Home, folder: str)
 
 
 def _check_digest(record: Record, trial: TrialRecord, home: Home, path: Path) -> None:
-    """Compare a checkpoint with the journal; earlier versions wrote no digest there."""
-    events = recorded_events(record, record.search(trial.search), home)
-    search = JournaledSearch.of(events)
-    journaled = search.trials.get(trial.number) if search else None
+    """Compare a checkpoint with the journal."""
+    search = recorded_search(record, record.search(trial.search), home)
+    journaled = search.trials.get(trial.number)
     expected = journaled.weights if journaled else None
     if expected is None:
         return

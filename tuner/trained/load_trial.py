@@ -19,8 +19,8 @@ from model.spec.trial import TrialSpec
 from model.tokenizer.load import load_tokenizer
 from model.tokenizer.tokenizer import Tokenizer
 from tuner.errors import RecordError
-from tuner.formatting import short_run
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.texts.formatting import short_run
 from tuner.tracking.artifacts import recorded_tokenizer
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord

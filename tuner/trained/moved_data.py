@@ -12,7 +12,7 @@ from pathlib import Path
 from model.errors import CorpusError
 from model.sources.fingerprint import Fingerprint, fingerprint
 from model.spec.data import DataConfig
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.space import SearchSpace
 
 

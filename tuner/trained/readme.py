@@ -12,8 +12,8 @@ from model.spec.data import DataConfig
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
 from tuner.conductor.confirmation import Confirmed
-from tuner.markdown import cell, code, prose
 from tuner.results.result import SearchResult
+from tuner.texts.markdown import cell, code, prose
 from tuner.trained.load_trial import TrainedTrial
 
 

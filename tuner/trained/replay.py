@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached, prepare
@@ -18,8 +17,9 @@ from model.sources.fingerprint import difference
 from model.spec.data import TokenizerConfig
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
-from tuner.formatting import short_hash
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.home.private_folder import private_folder
+from tuner.texts.formatting import short_hash
 from tuner.tracking.artifacts import bring_start, recorded_tokenizer
 from tuner.tracking.metrics import as_stored
 from tuner.tracking.record import Record
@@ -152,11 +152,11 @@ def replay(
     check_record(trial, spec, recorded)
     if spec.init_from is not None:
         bring_start(record, record.search(trial.search), spec.init_from, home)
-    with TemporaryDirectory(prefix="tuner-replay-") as folder:
+    with private_folder() as folder:
         if prepared:
             corpus = _prepared_corpus(record, trial, spec, home)
         else:
-            corpus = _recorded_corpus(record, trial, spec, home, Path(folder), on_progress)
+            corpus = _recorded_corpus(record, trial, spec, home, folder, on_progress)
         reports, present = _retrain(
             spec, len(recorded), trial.environment, corpus, home.starts, on_report, states
         )
@@ -324,9 +324,6 @@ def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) 
     differences = []
     for step in sorted(recorded.keys() | replayed.keys()):
         old_values, new_values = recorded.get(step, {}), replayed.get(step, {})
-        if old_values and "train_objective" in new_values.keys() - old_values.keys():
-            # earlier versions recorded the differentiated loss as train_loss, and not the plain one
-            new_values["train_loss"] = new_values.pop("train_objective")
         for metric in (*METRICS, *SOME_METRICS):
             old = old_values.get(metric, math.nan)
             new = as_stored(new_values.get(metric, math.nan))

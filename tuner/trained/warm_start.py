@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tuner.home import Home
+    from tuner.home.home import Home
     from tuner.space.space import SearchSpace
     from tuner.trained.find_start import WarmStart
 

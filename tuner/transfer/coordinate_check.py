@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from model.spec.schedules import ScheduleContext, learning_rate
 from model.spec.trial import TrialSpec
+from tuner.home.private_folder import private_folder
 from tuner.transfer.family import Axis, FamilyMember
 
 if TYPE_CHECKING:  # loads torch
@@ -160,8 +160,8 @@ def _measure(specs: Sequence[TrialSpec], corpus: Corpus, device: str, num_steps:
     tokens = validation[: _SEQUENCES * length].astype(np.int64)
     ids = torch.from_numpy(tokens[: len(tokens) // length * length]).view(1, -1, length)
     found: dict[int, dict[str, float]] = {}
-    with TemporaryDirectory(prefix="tuner-check-") as folder:
-        engine = Engine(*corpus.splits, slots=1, device=device, checkpoint_dir=Path(folder))
+    with private_folder() as folder:
+        engine = Engine(*corpus.splits, slots=1, device=device, checkpoint_dir=folder)
         for report in engine.run(specs):
             if report.checkpoint is None:  # diverged
                 found[int(report.trial_id)] = dict.fromkeys(QUANTITIES, _HUGE)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from model.files import replacing
+from model.files import read_regular, replacing
 from tuner.space.parameter import Constant, Parameter, Value
 from tuner.space.settings import Confirm, SearchConfig
 from tuner.space.space import SearchSpace
@@ -64,7 +64,7 @@ def write_factor(folder: Path, factor: float) -> None:
 def read_factor(folder: Path) -> float | None:
     """Return the factor that the last verification found; None if there was none."""
     try:
-        factor = float(json.loads((folder / _FACTOR).read_text(encoding="utf-8"))["factor"])
+        factor = float(json.loads(read_regular(folder / _FACTOR))["factor"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return factor if math.isfinite(factor) and factor > 0 else None

@@ -1,7 +1,7 @@
-"""Does the best learning rate stay? Parabolas of sweeps, their minima, and a verdict.
+"""Does the best learning rate stay? Bowls of sweeps, their lowest points, and a verdict.
 
-A parabola in log2 α with an offset for each seed is fitted to the losses of a size; its minimum is
-the best rate. Uncertainty: draws of the coefficients from their t distribution (least squares).
+A bowl in log2 α with a level for each seed is fitted to the losses of each size; its lowest point
+is the best rate. All sizes have the shape of the bowl and the noise in common.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from tuner.results.bowls import Bowl, Floats, Ints, fit_bowls, height, near
+from tuner.texts.formatting import counted
 from tuner.transfer.sweep import Kind, Sweep
 
-Floats = npt.NDArray[np.floating]
-Word = Literal["verified", "moves", "not transferable"]
+Word = Literal["verified", "moves", "not shown to move", "not transferable"]
 
 TOLERATED = 0.5  # octaves by which a verified optimum may move
 _LOSS = 0.005  # share of the loss that may be given up
-_MOST = 2.5  # octaves: half of the interval of a move that says nothing any more
-_NEAR = 2.0  # octaves around the lowest loss: farther away, loss is no parabola
-_DRAWS, _QUANTILES = 4000, (0.05, 0.5, 0.95)
-_SURE = 0.9  # share of the draws that have a minimum
+_DRAWS, _QUANTILES = 4000, (0.05, 0.95)
+_SURE = 0.7  # share of the draws whose lowest point lies between the rates that were tried
+_FEWEST = 4  # rates of a sweep
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Estimate:
     @classmethod
     def of(cls, value: float, draws: Floats) -> Estimate:
         """Return a value with the quantiles of draws of it."""
-        low, _, high = np.quantile(draws, _QUANTILES)
+        low, high = np.quantile(draws, _QUANTILES)
         return cls(value, min(value, float(low)), max(value, float(high)))
 
     def text(self, digits: int = 2, sign: str = "+") -> str:
@@ -49,21 +48,23 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Optimum:
-    """Minimum of a sweep.
+    """Lowest point of a sweep.
 
     Attributes:
         octaves: log2 of the factor on the winner's rate at which the loss is lowest.
         loss: loss there, mean over the seeds.
-        curvature: loss that an octave away from the minimum costs.
+        cost: loss of an octave off the lowest point, the mean of both sides.
         draws: draws of `octaves`, (R,).
-        curvature_draws: draws of `curvature`, (R,).
+        cost_draws: draws of `cost`, (R,).
+        shapes: shapes of the bowl, of all draws, (R,).
     """
 
     octaves: float
     loss: float
-    curvature: float
+    cost: float
     draws: Floats
-    curvature_draws: Floats
+    cost_draws: Floats
+    shapes: Ints
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,11 @@ class TransferVerdict:
     """The answer.
 
     Attributes:
-        word: verified, moves or not transferable.
-        reason: why it is not transferable, or empty.
+        word: verified, moves, not shown to move, or not transferable.
+        reason: why it is not transferable, what would show whether it moves, or empty.
         move: move of the scaled kind.
         control: move of the standard kind.
-        factor: factor on the winner's learning rates at the target; 1 if verified.
+        factor: factor on the winner's learning rates at the target; 1 unless it moves.
     """
 
     word: Word
@@ -122,74 +123,77 @@ class TransferVerdict:
         )
         if self.word == "verified":
             return f"Verified: {moved}."
+        if self.word == "not shown to move":
+            return f"Not shown to move: {moved}; {self.reason}."
         return (
             f"Moves: {moved}; corrected exponent of the size {exponent.text()}: multiply the "
             f"learning rates by {self.factor:.3g} at the target."
         )
 
 
-def optimum(sweep: Sweep, seed: int = 0) -> Optimum | None:
-    """Return the minimum of a sweep; None if its losses do not show one.
+def optima_of(sweeps: Sequence[Sweep], seed: int = 0) -> tuple[Optimum | None, ...]:
+    """Return the lowest point of each sweep; None where the losses do not show one.
 
     Args:
-        sweep: losses by rate; rates at which a trial diverged are left out.
+        sweeps: losses by rate, of one kind; rates at which a trial diverged are left out.
         seed: seed of the draws.
     """
-    rates = {x: losses for x, losses in sweep.losses.items() if all(map(math.isfinite, losses))}
-    if len(rates) < 4:
+    bowls = [_bowl(sweep) for sweep in sweeps]
+    known = [bowl for bowl in bowls if bowl is not None]
+    if not known:
+        return tuple(None for _ in sweeps)
+    fits = fit_bowls(known, _DRAWS, seed)
+    found: list[Optimum | None] = []
+    number = 0
+    for sweep, bowl in zip(sweeps, bowls, strict=True):
+        if bowl is None:
+            found.append(None)
+            continue
+        octaves, costs = fits.places[number][:, 0], fits.costs[:, number]
+        level = float(fits.others[number][0].mean())
+        number += 1
+        is_inside = (octaves > min(sweep.losses)) & (octaves < max(sweep.losses))
+        found.append(
+            Optimum(float(octaves[0]), level, float(costs[0]), octaves[1:], costs[1:],
+                    fits.shapes[1:])
+            if is_inside[1:].mean() >= _SURE else None
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _bowl(sweep: Sweep) -> Bowl | None:
+    """Return the losses near the lowest one; None if they are too few."""
+    finite = {x: losses for x, losses in sweep.losses.items() if all(map(math.isfinite, losses))}
+    if len(finite) < _FEWEST:
         return None
-    means = {x: sum(losses) / len(losses) for x, losses in rates.items()}
-    best = min(means, key=lambda x: means[x])
-    if best in (min(sweep.losses), max(sweep.losses)):
-        return None  # it lies outside
-    near = sorted((x for x in rates if abs(x - best) <= _NEAR), key=lambda x: abs(x - best))
-    if len(near) < 4:
-        near = sorted(rates, key=lambda x: abs(x - best))[:4]
-    seeds = len(rates[best])
-    x = np.repeat(np.array(near), seeds) - best
-    y = np.array([loss for rate in near for loss in rates[rate]])
-    offsets = np.tile(np.eye(seeds), (len(near), 1))  # a level for each seed
-    design = np.column_stack([x, x * x, offsets])
-    coefficients, *_ = np.linalg.lstsq(design, y, rcond=None)
-    freedom = len(y) - design.shape[1]
-    residual = y - design @ coefficients
-    variance = float(residual @ residual) / freedom if freedom > 0 else 0.0
-    covariance = variance * np.linalg.inv(design.T @ design)
-    rng = np.random.default_rng(seed)
-    normal = rng.multivariate_normal(np.zeros(len(coefficients)), covariance, size=_DRAWS)
-    scale = np.sqrt(freedom / rng.chisquare(freedom, size=(_DRAWS, 1))) if freedom > 0 else 1.0
-    drawn = coefficients + normal * scale
-    has_minimum = drawn[:, 1] > 0
-    slope, curvature = coefficients[:2]
-    if curvature <= 0 or has_minimum.mean() < _SURE:
-        return None
-    kept = drawn[has_minimum]
-    octaves = best - slope / (2 * curvature)
-    level = float(coefficients[2:].mean() - slope**2 / (4 * curvature))
-    return Optimum(
-        float(octaves), level, float(curvature), best - kept[:, 0] / (2 * kept[:, 1]), kept[:, 1]
-    )
+    rates = np.array(list(finite))
+    is_near = near(rates[:, None], np.array([np.mean(losses) for losses in finite.values()]))
+    if is_near.sum() < _FEWEST:  # the bowl is steep
+        best = min(finite, key=lambda x: np.mean(finite[x]))
+        is_near = np.argsort(np.argsort(np.abs(rates - best), kind="stable")) < _FEWEST
+    x = rates[is_near]
+    losses = np.array([finite[rate] for rate in x])  # (rates, seeds)
+    levels = np.tile(np.eye(losses.shape[1]), (len(x), 1))
+    return Bowl(np.repeat(x, losses.shape[1]), losses.ravel(), levels)
 
 
 def move_of(sweeps: Sequence[Sweep]) -> Move:
     """Return how the optimum moves over the sweeps of one kind, smallest size first."""
-    optima = tuple(optimum(sweep, seed) for seed, sweep in enumerate(sweeps))
-    kind = sweeps[0].kind
-    if any(each is None for each in optima):
-        return Move(kind, optima)
+    optima, kind = optima_of(sweeps), sweeps[0].kind
     known = [each for each in optima if each is not None]
-    count = min(len(each.draws) for each in known)
-    drawn = np.stack([each.draws[:count] for each in known])  # (sizes, R)
+    if len(known) < len(optima):
+        return Move(kind, optima)
+    drawn = np.stack([each.draws for each in known])  # (sizes, R)
     values = np.array([each.octaves for each in known])
     sizes = np.array([sweep.size.octaves for sweep in sweeps])
     line = np.linalg.pinv(np.column_stack([np.ones_like(sizes), sizes]))[1]
     shift, shifts = values[-1] - values[0], drawn[-1] - drawn[0]
     last = known[-1]
-    cost = last.curvature * shift**2 / last.loss
-    costs = last.curvature_draws[:count] * shifts**2 / last.loss
+    costs = last.cost_draws * height(-shifts, last.shapes) / last.loss
+    cost = last.cost * float(height(np.array(-shift), last.shapes).mean()) / last.loss
     return Move(
         kind, optima, Estimate.of(float(shift), shifts),
-        Estimate.of(float(line @ values), line @ drawn), Estimate.of(float(cost), costs),
+        Estimate.of(float(line @ values), line @ drawn), Estimate.of(cost, costs),
     )  # fmt: skip
 
 
@@ -219,31 +223,41 @@ def judge(sweeps: Sequence[Sweep], doublings: float) -> TransferVerdict:
     assert octaves is not None
     assert given_up is not None
     assert exponent is not None
-    half = (octaves.high - octaves.low) / 2
-    if half > _MOST:
-        reason = (
-            f"the best rates are known to ±{half:.1f} octaves only; train longer, or with more "
-            f"--seeds"
-        )
-        return verdict("not transferable", reason)
-    is_still = abs(octaves.value) <= TOLERATED or octaves.low <= 0 <= octaves.high
-    if is_still and given_up.value <= _LOSS:
+    is_shown = not octaves.low <= 0 <= octaves.high
+    is_still = -TOLERATED <= octaves.low and octaves.high <= TOLERATED
+    # what a move costs here is less than what it costs at the target: known ones are continued
+    if is_still or (not is_shown and given_up.high <= _LOSS):
         return verdict("verified")
+    if not is_shown:
+        seeds = max(len(losses) for losses in scaled[0].losses.values())
+        more = counted(_more_seeds(octaves, seeds), "more seed")
+        return verdict("not shown to move", f"about {more} would show whether it does")
     if not _is_line(scaled, move):
         reason = "the best rates of the sizes do not lie on a line, so that none can be continued"
         return verdict("not transferable", reason)
     return verdict("moves", factor=float(2 ** (exponent.value * doublings)))
 
 
+def _more_seeds(octaves: Estimate, seeds: int) -> int:
+    """Return how many seeds make an interval so narrow that it is within ±½ octave, or without 0.
+
+    The move stays where it is; the interval shrinks with the root of the number of seeds.
+    """
+    half, move = (octaves.high - octaves.low) / 2, abs(octaves.value)
+    enough = max(TOLERATED - move, move)
+    return max(1, math.ceil(seeds * ((half / enough) ** 2 - 1)))
+
+
 def _is_line(sweeps: Sequence[Sweep], move: Move) -> bool:
-    """Return whether the optimum of each middle size lies near the line through the ends."""
+    """Return whether each middle optimum may lie within half an octave of the line of the ends."""
     known = [each for each in move.optima if each is not None]
     first, last = known[0], known[-1]
-    span = sweeps[-1].size.octaves
     for sweep, each in zip(sweeps[1:-1], known[1:-1], strict=True):
-        share = sweep.size.octaves / span
-        expected = first.octaves + share * (last.octaves - first.octaves)
-        spread = float(np.quantile(np.abs(each.draws - each.octaves), 0.9))
-        if abs(each.octaves - expected) > max(TOLERATED, spread):
+        share = sweep.size.octaves / sweeps[-1].size.octaves
+        off = Estimate.of(
+            each.octaves - (1 - share) * first.octaves - share * last.octaves,
+            each.draws - (1 - share) * first.draws - share * last.draws,
+        )
+        if off.low > TOLERATED or off.high < -TOLERATED:
             return False
     return True

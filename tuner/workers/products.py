@@ -18,9 +18,9 @@ from typing import Any
 from model.device.processor import instruction_sets, multiplies_bfloat16, processor_name
 from model.engine.measurements import add_measurement, key_of, read_measurements
 from model.spec.trial import TrialSpec
-from tuner.space.compilation import expected_seconds
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
+from tuner.workers.compilation import expected_seconds
 from tuner.workers.devices import has_nvidia_gpu, num_cores
 
 MIXED = "mixed_bfloat16"

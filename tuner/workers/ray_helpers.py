@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 from typing_extensions import override
 
-from tuner.workers.ray_folder import remove
+from tuner.home.private_folder import remove
 
 _SCRIPTS = ("dashboard.py", "log_monitor.py", "monitor.py")
 _PERIOD_SECONDS = 0.05

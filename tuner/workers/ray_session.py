@@ -7,11 +7,14 @@ import gc
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -53,6 +56,8 @@ _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 _TOKENS = ("RAY_AUTH_TOKEN", _TOKEN_PATH)
 
 
+_STARTS = 2  # attempts to start a local Ray
+_LAST_LINES, _LONGEST_REASON = 2, 400  # of Ray's log, in an error
 _AUTO = "auto"  # address of a cluster that has a node on this machine
 _CONNECT_SECONDS = 5.0
 
@@ -236,19 +241,67 @@ class _RayThread(threading.Thread):
                 gc.enable()
 
     def _start(self, folder: Path) -> None:
-        """Start a local Ray."""
+        """Start a local Ray; try once more, because a busy machine may be too slow for the first.
+
+        Raises:
+            TunerError: if Ray does not start, or runs in this process already.
+        """
         import ray
 
-        with without_helpers(folder):
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=self._object_store_bytes,
-                resources={SLOT: _MOST_SLOTS},
-                _temp_dir=str(folder / "ray"),
-            )
+        if ray.is_initialized():  # the program's own, which is not ours to shut down
+            raise TunerError("this program runs Ray already; call ray.shutdown() before the search")
+        for attempt in range(1, _STARTS + 1):
+            begun = time.monotonic()
+            try:
+                with without_helpers(folder):
+                    ray.init(
+                        address="local",
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        object_store_memory=self._object_store_bytes,
+                        resources={SLOT: _MOST_SLOTS},
+                        _temp_dir=str(folder / "ray"),
+                    )
+                return
+            except Exception as error:
+                ray.shutdown()
+                if attempt == _STARTS or self.ended.is_set():
+                    seconds = time.monotonic() - begun
+                    raise not_started(folder / "ray", seconds, error) from error
+
+
+def not_started(folder: Path, seconds: float, error: Exception) -> TunerError:
+    """Return the error that a local Ray did not start, and keep its logs.
+
+    Args:
+        folder: folder of Ray's sessions, which is removed afterwards.
+        seconds: time of the last attempt.
+        error: what Ray says.
+    """
+    logs = sorted(folder.glob("session_2*/logs"))
+    text = f"Ray did not start within {seconds:.0f} s, nor at another try"
+    lines = [line for log in logs[-1:] for line in _last_lines(log)] or str(error).splitlines()[:1]
+    said = " ".join(" ".join(lines).split())[-_LONGEST_REASON:]
+    hint = "the machine may be too busy: repeat the command later"
+    if logs:
+        with contextlib.suppress(OSError):
+            kept = Path(tempfile.mkdtemp(prefix="tuner-ray-logs-"))
+            shutil.copytree(logs[-1], kept, dirs_exist_ok=True)
+            hint += f"; Ray's logs are in {kept}"
+    return TunerError(f"{text}: {said}; {hint}")
+
+
+def _last_lines(logs: Path) -> list[str]:
+    """Return the last lines of the logs that say why Ray's processes ended."""
+    lines: list[str] = []
+    for name in ("raylet.err", "gcs_server.err", "raylet.out", "gcs_server.out"):
+        with contextlib.suppress(OSError):
+            text = (logs / name).read_text(encoding="utf-8", errors="replace")
+            lines += [line for line in text.splitlines() if line.strip()][-_LAST_LINES:]
+        if lines:
+            break
+    return lines
 
 
 def _join(address: str) -> None:

@@ -6,6 +6,7 @@ K = trials of a process, B = sequences, N = updates. Imports no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
@@ -31,6 +32,18 @@ class Size:
     most: int
     check: int = 8
     checked: int = 2
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Numbers and a text about the model, for results."""
+        a = self.architecture
+        return {
+            "parameters": a.num_parameters,
+            "flops_per_token": a.flops_per_token,
+            "model": f"d_model {a.d_model}, {a.n_layers} layers, vocabulary {a.vocab_size:,}, "
+            f"{self.batch} × {a.context_length} tokens an update",
+            "updates_checked": self.check,
+        }
 
 
 def _model(vocab_size: int, d_model: int, n_layers: int, n_heads: int, length: int) -> Architecture:

@@ -6,41 +6,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parts.measuring import goal, ratios, spread
+from parts.measuring import goal, ratios, save_figure, spread
 
 STACK, COMPILED = "ours", "ours, compiled"
 # times as fast as processes that share the device
 LEAST_RATIO = {
     "cpu": {"0.4M": 1.3, "1M": 1.15, "10M": 1.05, "50M": 1.05},
-    "cuda": {"1M": 10.0, "10M": 4.0, "50M": 1.05},
+    "cuda": {"1M": 10.0, "10M": 4.0, "50M": 1.05},  # for gpu.py
 }
 LEAST_RATIO_LOW = 2.0  # of ours in bfloat16 on a CPU, beside processes in float32
 LEAST_UTILISATION = 0.4  # of the peak in bfloat16, of the largest model
-OURS, SHARING = "#d1495b", "#1f6f8b"
-PEERS = {
-    "eager": "#6b7280",
-    "compiled": "#3a7d44",
-    "compiled, graphs": "#6aa84f",
-    "vmap": "#b07d2b",
-}
+OURS = "#d1495b"
+PEERS = {"eager": "#6b7280", "compiled": "#1f6f8b", "vmap": "#b07d2b"}
 
 
-def result_of(
-    results: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any], notes: Sequence[str]
-) -> dict[str, Any]:
+def result_of(results: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the result in the format of `parts.measuring`.
 
     Args:
         results: size → measurements of `fusion.measure`.
-        about: device, versions and dtype of the measurement.
-        notes: further notes.
+        about: `measuring.about` with the dtype.
     """
     return {
         "bench": "fusion",
         "about": dict(about),
         "tables": [table for size in results.items() for table in tables_of(*size)],
-        "goals": [each for size in results.items() for each in _goals(*size, about)],
-        "notes": [*_explained(about["dtype"]), *notes]
+        "goals": [each for size in results.items() for each in _goals(*size)],
+        "notes": _explained(about["dtype"])
         + [note for size in results.items() for note in _notes(*size)],
         "numbers": dict(results),
     }
@@ -106,11 +98,11 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _goals(name: str, size: Mapping[str, Any], about: Mapping[str, Any]) -> list[Any]:
-    rates, kind = size["rates"], about["kind"]
+def _goals(name: str, size: Mapping[str, Any]) -> list[Any]:
+    rates = size["rates"]
     sharing, ours = _sharing(rates), rates[ours_of(rates)]
     goals = []
-    least = LEAST_RATIO[kind].get(name)
+    least = LEAST_RATIO["cpu"].get(name)
     if sharing and least:
         what = f"{name}: {ours_of(rates)}, times as fast as {sharing}"
         goals.append(goal(what, ratios(ours, rates[sharing]).median, least=least))
@@ -124,12 +116,9 @@ def _goals(name: str, size: Mapping[str, Any], about: Mapping[str, Any]) -> list
             (s for s in rates if s.startswith("compiled, ") and _is_low(s) == (own == low_ours)),
             None,
         )
-        if own and peer and kind == "cpu":
+        if own and peer:
             what = f"{name}: {own}, times as fast as {peer}"
             goals.append(goal(what, ratios(rates[own], rates[peer]).median, least=1.0))
-    if kind == "cuda" and name == "50M" and about["dtype"] == "bfloat16":
-        used = ratios([size["flops_per_token"] * rate for rate in ours], rates["peak"])
-        goals.append(goal("50M: share of the bf16 peak", used.median, least=LEAST_UTILISATION))
     return goals
 
 
@@ -159,87 +148,38 @@ def _notes(name: str, size: Mapping[str, Any]) -> list[str]:
 
 def plot(result: Mapping[str, Any], path: Path) -> None:
     """Tokens/s over K for each size, with a line for each peer."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    sizes, kind = result["numbers"], result["about"]["kind"]
-    figure, axes = plt.subplots(
-        len(sizes), 1, figsize=(7.5, 3.1 * len(sizes) + 0.6), squeeze=False, layout="constrained"
-    )
+    sizes = result["numbers"]
+    figure = Figure(figsize=(9, 3.1 * len(sizes) + 0.6))
+    axes = figure.subplots(len(sizes), 1, squeeze=False)
     for axis, size in zip(axes.flat, sizes.values(), strict=True):
         _panel(axis, size)
         axis.set_title(_millions(size["parameters"]), fontsize=10)
         axis.set_ylabel("tokens/s of all trials", fontsize=8)
     axes.flat[-1].set_xlabel("K, trials in one process of ours", fontsize=8)
-    where = f"{result['about']['device']}, {result['about']['dtype']}"
-    cores = f", {result['about']['cores']} cores" if kind == "cpu" else ""
-    figure.suptitle(f"{where}{cores}: medians, with the least and the most", fontsize=10)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    where = f"{result['about']['device']}, {result['about']['dtype']}, {result['about']['cores']}"
+    figure.suptitle(f"{where} cores: medians, with the least and the most", fontsize=10)
+    save_figure(figure, path, 130)
 
 
 def _panel(axis: Any, size: Mapping[str, Any]) -> None:
     """One size."""
-    from matplotlib.ticker import LogLocator
-
     widths = [int(k) for k in size["by_width"]]
     spreads = [spread(own) for own in size["by_width"].values()]
     low, high = [s.low for s in spreads], [s.high for s in spreads]
     axis.fill_between(widths, low, high, color=OURS, alpha=0.2, linewidth=0)
-    axis.plot(widths, [s.median for s in spreads], "o-", color=OURS)
-    lines = [(spreads[-1].median, "ours, one process", OURS)]
-    for name, own in size["rates"].items():
-        if name in {"peak", STACK}:
-            continue
-        is_ours, height = name.startswith(STACK), spread(own).median
-        colour = OURS if is_ours else PEERS.get(name, SHARING)
-        axis.axhline(height, color=colour, linestyle="--" if is_ours else "-", linewidth=1.2)
-        lines.append((height, name, colour))
+    axis.plot(widths, [s.median for s in spreads], "o-", color=OURS, label="ours, one process")
+    sides = {name: spread(own).median for name, own in size["rates"].items()}
+    for name, height in sorted(sides.items(), key=lambda side: -side[1]):
+        if name not in {"peak", STACK}:
+            colour = OURS if name.startswith(STACK) else PEERS[name.partition(",")[0]]
+            style = ":" if _is_low(name) else "--" if "processes" in name else "-."
+            axis.axhline(height, color=colour, linestyle=style, label=name)
     axis.set_xscale("log", base=2)
     axis.set_xticks(widths, [str(k) for k in widths])
-    heights = [*low, *high, *(height for height, _, _ in lines)]
-    is_wide = max(heights) > 10 * min(heights)
-    if is_wide:
-        axis.set_yscale("log", subs=[])
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_ylim(0.8 * min(heights) if is_wide else 0, (1.3 if is_wide else 1.1) * max(heights))
+    axis.set_ylim(bottom=0)
     axis.minorticks_off()
-    _label(axis, lines)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axis.tick_params(labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _label(axis: Any, lines: list[tuple[float, str, str]]) -> None:
-    """Names at the right end of the lines, moved apart where they would touch."""
-    axis.figure.canvas.draw()  # now it knows where everything is
-    places = axis.transAxes.inverted().transform(
-        axis.transData.transform([(1, height) for height, _, _ in lines])
-    )[:, 1]
-    apart, count = 0.06, len(lines)
-    order = sorted(range(count), key=lambda i: places[i])
-    below = -apart
-    for rank, i in enumerate(order):
-        highest = 1.0 - apart * (count - 1 - rank)  # leaves room for those above
-        below = min(max(places[i], below + apart), max(highest, below + apart))
-        axis.annotate(
-            lines[i][1],
-            (1, places[i]),
-            (1.06, below),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            color=lines[i][2],
-            fontsize=8,
-            va="center",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": lines[i][2],
-                "linewidth": 0.7,
-                "relpos": (0, 0.5),
-                "shrinkA": 1,
-                "shrinkB": 0,
-            },
-        )
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -69,17 +69,6 @@ def measurements(where: Where) -> dict[str, Measurement]:
     return found
 
 
-def _described(size: Size) -> Numbers:
-    a = size.architecture
-    return {
-        "parameters": a.num_parameters,
-        "flops_per_token": a.flops_per_token,
-        "model": f"d_model {a.d_model}, {a.n_layers} layers, vocabulary {a.vocab_size:,}, "
-        f"{size.batch} × {a.context_length} tokens an update",
-        "updates_checked": size.check,
-    }
-
-
 def by_width(name: str, where: Where) -> Numbers:
     """Measure the stack at K = 1, 2, 4 … until more trials gain nothing."""
     from fusion import widths
@@ -88,7 +77,7 @@ def by_width(name: str, where: Where) -> Numbers:
     rates, ended = widths(bench_of(where, rounds=1), size, STACK, losses)
     if not rates:
         raise RuntimeError(f"the stack cannot train even one trial: {ended}")
-    return {**_described(size), "by_width": {str(k): each for k, each in rates.items()}} | {
+    return {**size.described, "by_width": {str(k): each for k, each in rates.items()}} | {
         "ended": ended,
         "largest_difference": losses.largest,
     }
@@ -121,7 +110,7 @@ def beside(name: str, kind: str, where: Where) -> Numbers:
     jobs["peak"] = [bench.job(size, "peak")]
     rates, failed = rates_of(bench, jobs, losses)
     return {
-        **_described(size),
+        **size.described,
         "best": k,
         "trials": {side: sum(job.trials for job in each) for side, each in jobs.items()},
         "rates": rates,

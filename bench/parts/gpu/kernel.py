@@ -25,7 +25,7 @@ from model.spec.hyperparameters import Hyperparameters
 from model.stack.matrices import Matrices
 from parts import synthetic
 from parts.fusion.jobs import SEQUENCES, SIZES, TINY
-from parts.gpu.measurement import Measurement, Numbers, Verdicts, Where
+from parts.gpu.measurement import Measurement, Numbers, Verdicts, Where, of_kind
 
 STEP = 7  # number of the update, in Adam's corrections
 RATE = 1e-3  # learning rate
@@ -232,10 +232,6 @@ def timed(size: str, dtype: str, where: Where) -> Numbers:
 # the result --------------------------------------------------------------------------------------
 
 
-def _timed_ones(numbers: Mapping[str, Numbers]) -> dict[str, Numbers]:
-    return {name: each for name, each in numbers.items() if name.startswith("time, ")}
-
-
 def _share(each: Numbers, bandwidth: float) -> float:
     return float(each["bytes"] / each["kernel"] / bandwidth)
 
@@ -261,12 +257,12 @@ def tables(numbers: Mapping[str, Numbers]) -> list[dict[str, Any]]:
             ),
         ]
         found.append({"title": "Against float64", "columns": ["", "kernel"], "rows": rows})
-    timings = _timed_ones(numbers)
+    timings = of_kind(numbers, "time")
     if timings:
         bandwidth = numbers.get("copy", {}).get("bytes_per_second")
         rows = [
             [
-                name.removeprefix("time, "),
+                name,
                 each["slots"],
                 each["bytes"] / 2**20,
                 *(

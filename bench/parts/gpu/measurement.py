@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from parts.measuring import goal
 
@@ -61,6 +61,12 @@ class Measurement(NamedTuple):
     seconds: float
 
 
+def of_kind(numbers: Mapping[str, Numbers], kind: str) -> dict[str, Numbers]:
+    """Return the measurements that are called `kind, …`, by the rest of their names."""
+    prefix = f"{kind}, "
+    return {n.removeprefix(prefix): each for n, each in numbers.items() if n.startswith(prefix)}
+
+
 @dataclass
 class Verdicts:
     """Goals of a part: those that were measured, and those that were not.
@@ -89,26 +95,10 @@ class Verdicts:
             self.goals.append(goal(what, reached, least=least, most=most))
 
 
-class Part(Protocol):
-    """Module of a part, such as `parts.gpu.law`."""
+def part_of(name: str) -> Any:
+    """Import the module of a part, such as `parts.gpu.law`.
 
-    def measurements(self, where: Where) -> dict[str, Measurement]:
-        """Return the measurements by name, the most important ones first."""
-        ...
-
-    def tables(self, numbers: Mapping[str, Numbers]) -> list[dict[str, Any]]:
-        """Return tables of the measurements that were made, by name."""
-        ...
-
-    def verdicts(self, numbers: Mapping[str, Numbers]) -> Verdicts:
-        """Return a verdict for each goal."""
-        ...
-
-    def notes(self, numbers: Mapping[str, Numbers]) -> list[str]:
-        """Return notes on the measurements that were made."""
-        ...
-
-
-def part_of(name: str) -> Part:
-    """Import the module of a part."""
-    return import_module(f"parts.gpu.{name}")  # type: ignore[return-value]
+    It has `measurements(where)`, all of them by name, the most important ones first; and of those
+    that were made, by name, `tables(numbers)`, `verdicts(numbers)` and `notes(numbers)`.
+    """
+    return import_module(f"parts.gpu.{name}")

@@ -30,7 +30,7 @@ from model.spec.trial import TrialSpec
 from parts import synthetic
 from parts.fusion.jobs import SEQUENCES, SIZES, TINY, Size
 from parts.fusion.sides import text
-from parts.gpu.measurement import Measurement, Numbers, Verdicts, Where
+from parts.gpu.measurement import Measurement, Numbers, Verdicts, Where, of_kind
 from parts.gpu.trials import engine_of
 from parts.measuring import by_turns, spread
 
@@ -328,15 +328,10 @@ def slots(name: str, where: Where) -> Numbers:
 # the result --------------------------------------------------------------------------------------
 
 
-def _of_kind(numbers: Mapping[str, Numbers], kind: str) -> dict[str, Numbers]:
-    prefix = f"{kind}, "
-    return {n.removeprefix(prefix): each for n, each in numbers.items() if n.startswith(prefix)}
-
-
 def tables(numbers: Mapping[str, Numbers]) -> list[dict[str, Any]]:
     """Return the tables of this part."""
     found = []
-    for name, each in _of_kind(numbers, "ticks").items():
+    for name, each in of_kind(numbers, "ticks").items():
         rows = [[kernel, f"{100 * share:.1f} %"] for kernel, share in each["largest"]]
         rows += [
             ["gaps between kernels", f"{100 * each['launch_gaps']:.2f} %"],
@@ -345,7 +340,7 @@ def tables(numbers: Mapping[str, Numbers]) -> list[dict[str, Any]]:
         ]
         title = f"{name}, K = {each['slots']}: the time of {each['kernels']:,} kernels"
         found.append({"title": title, "columns": ["", "of the time"], "rows": rows})
-    refilled = _of_kind(numbers, "refills")
+    refilled = of_kind(numbers, "refills")
     if refilled:
         rows = [
             [name, each["slots"], each["trials"], each["rate_of_endless"], each["rate"],
@@ -354,7 +349,7 @@ def tables(numbers: Mapping[str, Numbers]) -> list[dict[str, Any]]:
         ]  # fmt: skip
         columns = ["model", "K", "trials", "tokens/s without an end", "tokens/s", "idle slots"]
         found.append({"title": "Short trials with three reports", "columns": columns, "rows": rows})
-    reported = _of_kind(numbers, "reports")
+    reported = of_kind(numbers, "reports")
     if reported:
         rows = [
             [name, each["slots"], each["bytes"] / 1e6, each["milliseconds_of_an_update"],
@@ -367,7 +362,7 @@ def tables(numbers: Mapping[str, Numbers]) -> list[dict[str, Any]]:
         ]  # fmt: skip
         title = "What a report of one trial costs all slots"
         found.append({"title": title, "columns": columns, "rows": rows})
-    for name, each in _of_kind(numbers, "slots").items():
+    for name, each in of_kind(numbers, "slots").items():
         rows = [
             [int(width), [*spread(rates)], "chosen" if int(width) == each["chosen"] else ""]
             for width, rates in each["rates"].items()
@@ -380,17 +375,17 @@ def tables(numbers: Mapping[str, Numbers]) -> list[dict[str, Any]]:
 def verdicts(numbers: Mapping[str, Numbers]) -> Verdicts:
     """Return the verdicts of this part."""
     found = Verdicts()
-    profiled = _of_kind(numbers, "ticks")
+    profiled = of_kind(numbers, "ticks")
     for name in PROFILED:
         each = profiled.get(name)
         gaps = each["launch_gaps"] if each else None
         host = each["host_gaps"] if each else None
         found.add(f"{name}: gaps between kernels, share of the time", gaps, most=MOST_GAPS)
         found.add(f"{name}: waits for the host, share of the time", host, most=MOST_GAPS)
-    refilled = [*_of_kind(numbers, "refills").values()]
+    refilled = [*of_kind(numbers, "refills").values()]
     idle = max((each["idle"] for each in refilled), default=None)
     found.add("share of slot-time that is idle while trials wait", idle, most=MOST_IDLE)
-    calibrated = _of_kind(numbers, "slots")
+    calibrated = of_kind(numbers, "slots")
     for name in CALIBRATED:
         each = calibrated.get(name)
         what = f"{name}: speed with the calibrated slots, of the best"
@@ -403,6 +398,6 @@ def notes(numbers: Mapping[str, Numbers]) -> list[str]:
     return [
         f"{name}: refills, validation and checkpoints of trials of {low} to {high} updates cost "
         f"{100 * (1 - each['rate'] / each['rate_of_endless']):.1f} % of the speed."
-        for name, each in _of_kind(numbers, "refills").items()
+        for name, each in of_kind(numbers, "refills").items()
         for low, high in [each["updates"]]
     ]

@@ -37,8 +37,8 @@ _SOURCES: Mapping[str, tuple[str, ...]] = {
     "profile": ("bench/parts/fusion", "bench/parts/gpu/trials.py"),
     "search": (
         "bench/makespan.py",
-        "bench/refill.py",
         "bench/parts/makespan",
+        "bench/parts/nvidia_smi.py",
         "bench/parts/watched_search.py",
         "search_spaces/lm_gpu.yaml",
         "tuner",
@@ -119,8 +119,3 @@ class Record:
             out.flush()
             os.fsync(out.fileno())
         self._is_torn = False
-
-
-def log_of(folder: Path, part: str) -> Path:
-    """Return the file with the messages of a part's processes."""
-    return folder / f"gpu.{part}.log"

@@ -1,4 +1,4 @@
-"""Part `search` of gpu.py: whole searches, by bench/makespan.py, bench/refill.py and tuner itself.
+"""Part `search` of gpu.py: whole searches, by bench/makespan.py and tuner itself.
 
 lm_gpu.yaml is shrunk to a model of 1M parameters and trials of some seconds, so that a search of
 each side ends within minutes. Then lm_gpu.yaml's model trains at its real size, in two short
@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from parts.gpu.measurement import Measurement, Numbers, Verdicts, Where
+from parts.gpu.measurement import Measurement, Numbers, Verdicts, Where, of_kind
 from parts.measuring import BENCH, ROOT, completed, last_message, module_command
+from parts.nvidia_smi import GpuSamples
 
 SPACE = ROOT / "search_spaces" / "lm_gpu.yaml"
 # entry → its values in the shrunk space, and in that of a rehearsal
@@ -94,36 +93,34 @@ def _run(
     return done.stdout
 
 
-def _bench(name: str, where: Where, *options: str) -> Any:
-    """Run another bench on the shrunk space; return its result."""
+def _makespan(side: str, where: Where, *options: str) -> Numbers:
+    """Run bench/makespan.py on the shrunk space; return the numbers of a side."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "result.json")
-        command = [sys.executable, str(BENCH / name), "--device", where.device.partition(":")[0]]
-        command += ["--space", str(_space(Path(folder), where)), "--out", str(out), *options]
+        command = [sys.executable, str(BENCH / "makespan.py"), "--sides", side, *options]
+        command += ["--device", where.device.partition(":")[0]]
+        command += ["--space", str(_space(Path(folder), where)), "--out", str(out)]
         _run(command, where)
-        return json.loads(out.read_text(encoding="utf-8"))
+        (run,) = json.loads(out.read_text(encoding="utf-8"))["numbers"][side]
+        return dict(run)
 
 
 def beside(side: str, where: Where) -> Numbers:
     """Run the whole search of one side, from start to end."""
-    trials = 2 if where.quick else TRIALS
-    result = _bench("makespan.py", where, "--trials", str(trials), "--sides", side)
-    (run,) = result["numbers"][side]
+    run = _makespan(side, where, "--trials", str(2 if where.quick else TRIALS))
     names = ("wall", "tokens", "first_training", "training", "best", "trials", "complete")
     return {name: run[name] for name in names}
 
 
 def idle_slots(k: int, where: Where) -> Numbers:
     """Count the idle slots of a search."""
-    result = _bench("refill.py", where, "--trials", "64", "--slots", str(k))
-    ((run,),) = result["numbers"].values()
-    names = ("idle", "engine_idle", "training", "refills", "ms_per_refill", "wall_seconds")
-    return {name: run[name] for name in names}
+    run = _makespan("ours", where, "--trials", "64", "--slots", str(k))
+    return {**run["slots"], "wall_seconds": run["wall"]}
 
 
 def real_size(where: Where) -> Numbers:
     """Train two short trials of lm_gpu.yaml's model by `tuner search`; replay the better one."""
-    with tempfile.TemporaryDirectory() as folder, _Memory(where) as memory:
+    with tempfile.TemporaryDirectory() as folder, GpuSamples(enabled=where.on_gpu) as gpu:
         home, watched = Path(folder, "home"), Path(folder, "watch.json")
         space = _space(Path(folder), where) if where.quick else SPACE
         tokens = 10_000 if where.quick else REAL_TOKENS
@@ -138,7 +135,7 @@ def real_size(where: Where) -> Numbers:
         output = _run(command, where, environment)
         seconds = time.monotonic() - began
         watch = json.loads(watched.read_text())
-        peak = memory.peak
+        peak = gpu.peak
         replay, environment = module_command("tuner", "replay", "--json", "--home", str(home))
         began = time.monotonic()
         replayed = _run(replay, where, environment, statuses=(0, 1))  # 1: it differs
@@ -154,44 +151,13 @@ def real_size(where: Where) -> Numbers:
         }
 
 
-class _Memory(threading.Thread):
-    """Largest memory of the GPU in use while a block runs, from nvidia-smi; 0 without a GPU."""
-
-    def __init__(self, where: Where) -> None:
-        super().__init__(daemon=True)
-        self.peak = 0
-        self._is_on, self._done = where.on_gpu, threading.Event()
-
-    def run(self) -> None:
-        """Read the memory every second."""
-        command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-        while not self._done.wait(1.0):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            words = done.stdout.split()
-            if done.returncode == 0 and words and words[0].isdigit():
-                self.peak = max(self.peak, int(words[0]) * 2**20)
-
-    def __enter__(self) -> _Memory:
-        if self._is_on:
-            self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-
-
 # the result --------------------------------------------------------------------------------------
-
-
-def _of_kind(numbers: Mapping[str, Numbers], kind: str) -> dict[str, Numbers]:
-    prefix = f"{kind}, "
-    return {n.removeprefix(prefix): each for n, each in numbers.items() if n.startswith(prefix)}
 
 
 def tables(numbers: Mapping[str, Numbers]) -> list[dict[str, Any]]:
     """Return the tables of this part."""
     found = []
-    searches = _of_kind(numbers, "beside")
+    searches = of_kind(numbers, "beside")
     if searches:
         rows = [
             [SIDES[side], each["wall"], each["first_training"], each["tokens"],
@@ -204,7 +170,7 @@ def tables(numbers: Mapping[str, Numbers]) -> list[dict[str, Any]]:
         ]  # fmt: skip
         title = f"{TRIALS} trials of lm_gpu.yaml, shrunk to 1M parameters"
         found.append({"title": title, "columns": columns, "rows": rows})
-    idle = _of_kind(numbers, "idle slots")
+    idle = of_kind(numbers, "idle slots")
     if idle:
         rows = [
             [int(k), each["idle"], each["training"], int(each["refills"]), each["ms_per_refill"]]
@@ -229,13 +195,13 @@ def tables(numbers: Mapping[str, Numbers]) -> list[dict[str, Any]]:
 def verdicts(numbers: Mapping[str, Numbers]) -> Verdicts:
     """Return the verdicts of this part."""
     found = Verdicts()
-    searches = _of_kind(numbers, "beside")
+    searches = of_kind(numbers, "beside")
     ours = searches.get("ours")
     for side, least in LEAST_FASTER.items():
         other = searches.get(side)
         faster = other["wall"] / ours["wall"] if ours and other else None
         found.add(f"a search, times as fast as {SIDES[side]}", faster, least=least)
-    idle = [each["idle"] for each in _of_kind(numbers, "idle slots").values()]
+    idle = [each["idle"] for each in of_kind(numbers, "idle slots").values()]
     found.add("share of slot-time that is idle", max(idle, default=None), most=MOST_IDLE)
     real = numbers.get("real size")
     differs = int(real["replay"] != "bit-exact") if real else None
@@ -245,7 +211,7 @@ def verdicts(numbers: Mapping[str, Numbers]) -> Verdicts:
 
 def notes(numbers: Mapping[str, Numbers]) -> list[str]:
     """Return notes on this part."""
-    searches = _of_kind(numbers, "beside")
+    searches = of_kind(numbers, "beside")
     if not searches:
         return []
     return [

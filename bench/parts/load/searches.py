@@ -8,47 +8,27 @@ from pathlib import Path
 from model.engine.report import Report, Status
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import (
     Reported,
     SearchBegun,
     SessionBegun,
     SessionEnded,
     TrialBegun,
-    TrialEnded,
+    TrialResumed,
 )
 from tuner.journal.journal import Journal
 from tuner.space.data_facts import DataFacts
-from tuner.space.space import SearchSpace
-from tuner.space_file.load import load_space
+from tuner.space_file.load import read_space
+from tuner.space_file.overrides import Override
 
-SPACE = """\
-name: load
-hyperparameters:
-  α_max: {log: [1e-4, 1e-1]}
-  T_warmup: {fraction_of: T_total, uniform: [0, 0.2]}
-  λ: {log: [1e-3, 1]}
-  β2: {choice: [0.95, 0.98, 0.99, 0.999]}
-  B: {choice: [8, 16]}
-model: {d_model: 16, n_layers: 1, n_heads: 2, context_length: 32, d_ff: 32}
-budget: {tokens: 27_000, reports: 9}
-confirm: {top: 2, seeds: 2}
-search: {trials: TRIALS, sampler: random, scheduler: asha, seed: SEED}
-"""
+SPACE = Path(__file__).with_name("space.yaml")
 FACTS = DataFacts(2_048, 3_500_000, 180_000, "d" * 64, "t" * 64)
 ENVIRONMENT = {
     "device": "cpu: x", "dtype": "float32", "width": "any", "compiled": "no",
     "trainer": "2", "torch": "2", "numpy": "2", "python": "3",
 }  # fmt: skip
 SLOTS = 8
-
-
-def space_of(folder: Path, trials: int, seed: int) -> tuple[SearchSpace, str]:
-    """Return a space and its text; its file is written to a folder."""
-    text = SPACE.replace("TRIALS", str(trials)).replace("SEED", str(seed))
-    path = folder / f"load-{trials}-{seed}.yaml"
-    path.write_text(text, encoding="utf-8")
-    return load_space(path), text
 
 
 def reported(trial: Trial, step: int) -> Report:
@@ -62,8 +42,8 @@ def reported(trial: Trial, step: int) -> Report:
     return Report(str(trial.number), status, step, tokens, loss, loss, 1.0, 0.01)
 
 
-def write_search(home: Home, name: str, trials: int, seed: int) -> int:
-    """Write the journal of a search, as its driver would; return the number of its reports.
+def write_search(home: Home, name: str, trials: int, seed: int) -> None:
+    """Write the journal of a search, as its driver would.
 
     Args:
         home: home of the search.
@@ -73,11 +53,12 @@ def write_search(home: Home, name: str, trials: int, seed: int) -> int:
     """
     folder = home.search(name)
     folder.mkdir(parents=True)
-    space, text = space_of(home.root, trials, seed)
+    values = (f"search.trials={trials}", f"search.seed={seed}")
+    space, text = read_space(SPACE, [Override.parse(value) for value in values])
     conductor = Conductor(space, FACTS, SLOTS)
     journal = Journal.open(folder)
-    known = reports = 0
-    ended: set[int] = set()
+    known = 0
+    paused: set[int] = set()
     with journal.together():
         journal.append(SearchBegun(space, text, FACTS))
         journal.append(SessionBegun(ENVIRONMENT, SLOTS, in_order=True, epoch=journal.epoch))
@@ -92,20 +73,17 @@ def write_search(home: Home, name: str, trials: int, seed: int) -> int:
                 break
             trial = board.trials[expected[0]]
             report = reported(trial, expected[1])
-            trial.times.append(journal.append(Reported(trial.number, report)))
-            conductor.report(trial.number, report)
-            reports += 1
-            if trial.outcome is not None:
-                journal.append(TrialEnded(trial.number, trial.outcome))
-                ended.add(trial.number)
-            conductor.fill()
+            decision = conductor.report(trial.number, report)
+            journal.append(Reported(trial.number, report, decision, trial.outcome))
+            if trial.is_paused:
+                paused.add(trial.number)
+            for job in conductor.fill():
+                if job.number in paused:
+                    paused.remove(job.number)
+                    journal.append(TrialResumed(job.number))
         conductor.close()
-        for trial in board.trials.values():
-            if trial.number not in ended and trial.outcome is not None:
-                journal.append(TrialEnded(trial.number, trial.outcome))
         best = board.best
         assert best is not None
         summary = {"trials": float(trials), "best_val_loss": board.value(best)}
-        journal.append(SessionEnded("finished", summary, best.number, 0.0, [best.number]))
+        journal.append(SessionEnded("finished", summary, best.number, 0.0, (best.number,)))
     journal.close()
-    return reports

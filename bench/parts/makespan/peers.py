@@ -1,4 +1,4 @@
-"""The search of makespan.py by Ray Tune and by Optuna, with a process for each trial.
+"""The search of makespan.py by Ray Tune and by Optuna, beside ours.
 
     python -m parts.makespan.peers SIDE SETUP.json       one search, for bench/makespan.py
 
@@ -7,10 +7,8 @@ disk. The sides follow the documentation of their tools:
 
     ray           Ray Tune: a function that calls `tune.report`, ASHAScheduler, OptunaSearch with
                   TPE; one processor for each trial, and on a GPU a fraction of it
-    ray-reuse     Ray Tune with `reuse_actors`, so that a process trains one trial after the other
-    optuna        Optuna: a study in shared storage, TPE and SuccessiveHalvingPruner, a pool of
-                  processes that end with their trial
-    optuna-pool   Optuna with processes that train one trial after the other
+    optuna-pool   Optuna: a study in shared storage, TPE and SuccessiveHalvingPruner, a pool of
+                  processes that train one trial after the other
     optuna-plain  as optuna-pool, with a training loop of torch's own parts (plain.py)
 
 Prints one JSON object as the last line of standard output.
@@ -133,7 +131,7 @@ def sampler(seed: int) -> Any:
 # Ray Tune ---------------------------------------------------------------------------------------
 
 
-def by_ray(setup: Setup, *, reuse: bool) -> dict[str, Any]:
+def by_ray(setup: Setup) -> dict[str, Any]:
     """Search with Ray Tune."""
     import logging
 
@@ -165,7 +163,7 @@ def by_ray(setup: Setup, *, reuse: bool) -> dict[str, Any]:
             mode="min",
             num_samples=setup.trials,
             max_concurrent_trials=setup.concurrent,
-            reuse_actors=reuse,
+            reuse_actors=False,
             search_alg=OptunaSearch(
                 distributions(space),
                 metric="val_loss",
@@ -237,7 +235,7 @@ def _one_trial(job: tuple[Setup, int]) -> None:
         study.tell(trial, losses[-1])
 
 
-def by_optuna(setup: Setup, *, fresh: bool) -> dict[str, Any]:
+def by_optuna(setup: Setup) -> dict[str, Any]:
     """Search with Optuna."""
     import warnings
 
@@ -249,7 +247,7 @@ def by_optuna(setup: Setup, *, fresh: bool) -> dict[str, Any]:
     study.enqueue_trial(defaults(space))
     context = multiprocessing.get_context("spawn")  # what torch asks for
     jobs = [(setup, number) for number in range(setup.trials)]
-    with context.Pool(setup.concurrent, maxtasksperchild=1 if fresh else None) as pool:
+    with context.Pool(setup.concurrent) as pool:
         for _ in pool.imap_unordered(_one_trial, jobs):
             pass
     rows = []
@@ -278,11 +276,9 @@ def summary(space: Any, rows: list[tuple[Values, list[float], int]]) -> dict[str
 
 
 SIDES: Mapping[str, Callable[[Setup], dict[str, Any]]] = {
-    "ray": lambda setup: by_ray(setup, reuse=False),
-    "ray-reuse": lambda setup: by_ray(setup, reuse=True),
-    "optuna": lambda setup: by_optuna(setup, fresh=True),
-    "optuna-pool": lambda setup: by_optuna(setup, fresh=False),
-    "optuna-plain": lambda setup: by_optuna(replace(setup, plain=True), fresh=False),
+    "ray": by_ray,
+    "optuna-pool": by_optuna,
+    "optuna-plain": lambda setup: by_optuna(replace(setup, plain=True)),
 }
 
 

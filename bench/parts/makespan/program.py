@@ -45,31 +45,28 @@ class Program:
         measurements: dict[str, Any] = json.loads(out.splitlines()[-1])
         return measurements
 
-    def spent(self, began: float, measurements: Mapping[str, Any], cores: int) -> dict[str, Any]:
+    def spent(self, began: float, first_training: float) -> dict[str, Any]:
         """Return the processor time of the last program by kind of process.
 
         Args:
             began: Unix time of its start.
-            measurements: its wall time, and its first training after so many seconds.
-            cores: cores of the machine.
+            first_training: seconds until its training.
 
         Returns:
-            processes, with their number, seconds until the training and seconds in all; and beside,
-            the share of the cores' time that is not time of the workers. Nothing if the times are
-            not measured.
+            processes, with their number, seconds until the training and seconds in all; nothing if
+            the times are not measured.
         """
         times = self._times
         if times is None:
             return {}
-        until, counts = times.until(began + measurements["first_training"]), times.counts()
-        processes = {}
-        for kind, seconds in times.until().items():
-            name = self._actors if kind == "client" else kind
-            processes[name] = {
+        until, counts = times.until(began + first_training), times.counts()
+        processes = {
+            self._actors if kind == "client" else kind: {
                 "number": counts[kind], "until": until.get(kind, 0.0), "seconds": seconds,
-            }  # fmt: skip
-        worked = processes.get("worker", {}).get("seconds", 0.0)
-        return {"processes": processes, "beside": 1 - worked / (cores * measurements["wall"])}
+            }
+            for kind, seconds in times.until().items()
+        }  # fmt: skip
+        return {"processes": processes}
 
 
 def tables(

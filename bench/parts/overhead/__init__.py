@@ -1,1 +1,1 @@
-"""Parts of overhead.py: the search space, and workers that sleep instead of training."""
+"""Parts of overhead.py: workers that sleep instead of training."""

@@ -22,12 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model.engine.report import Report, Status
-from parts.search_quality.remaining_drop import AshaByDrop
 from parts.search_quality.table import Floats, Table
 from tuner.conductor.conductor import Conductor
 from tuner.samplers.observation import Observation
 from tuner.samplers.sampler import Sampler
-from tuner.schedulers.scheduler import SchedulerContext
 from tuner.space.parameter import Choice, Constant, Parameter, Prior, Value
 from tuner.space.settings import Confirm
 from tuner.space.space import SearchSpace
@@ -187,14 +185,8 @@ class TableSampler:
 class _TableConductor(Conductor):
     """Conductor whose sampler suggests configurations of a table."""
 
-    def __init__(
-        self, space: SearchSpace, slots: int, table: Table, weights: Floats, *, by_drop: bool
-    ) -> None:
+    def __init__(self, space: SearchSpace, slots: int, table: Table, weights: Floats) -> None:
         super().__init__(space, table.facts, slots)
-        if by_drop:
-            never_stopped = frozenset({0} if space.search.defaults == "full" else ())
-            context = SchedulerContext(space, *self._lengths, never_stopped)
-            self._scheduler = AshaByDrop(context)
         is_grid = space.search.sampler == "grid"
         sampler = Sampler(grid_space(space) if is_grid else space, *self._lengths)
         self.table_sampler = TableSampler(sampler, table, weights, learns=not is_grid)
@@ -260,13 +252,13 @@ class Lab:
             settings: entries of `search:`, without seed and max_tokens; `prior`, the confidence in
                 Step Law's α_max and B, or FILE for the priors of the space (default: no priors);
                 `slots`, if not those of the lab; `trials`, None for the number in the space
-                (default: all configurations); `by_drop`, to promote by predicted losses.
+                (default: all configurations).
             seed: seed of the search.
         """
         others = dict(settings)
-        slots, by_drop = others.pop("slots", self.slots), others.pop("by_drop", False)
+        slots = others.pop("slots", self.slots)
         space = self._space({**others, "seed": seed, "max_tokens": self.most_tokens})
-        conductor = _TableConductor(space, slots, self.table, self.weights, by_drop=by_drop)
+        conductor = _TableConductor(space, slots, self.table, self.weights)
         trace = Trace()
         conductor.fill()
         while conductor.expected is not None:

@@ -15,7 +15,6 @@ from model.spec.data import DataConfig
 
 END = "<|endoftext|>"  # between documents
 DOCSTRINGS_OF = ("numpy", "ray", "mlflow", "optuna", "pydantic")  # dependencies of tuner
-DOCUMENT_CHARACTERS = 20_000  # length of a document of a prose file without separators
 QUICK_CHARACTERS = 300_000
 
 
@@ -39,23 +38,6 @@ def prose(is_quick: bool) -> tuple[str, list[str]]:
     texts = _paragraphs([*manual, *map(_docstrings, sources)])
     what = "sentences of Python's manual and of the docstrings of its standard library and of "
     return what + ", ".join(DOCSTRINGS_OF), list(texts)
-
-
-def prose_of(path: Path, is_quick: bool) -> tuple[str, list[str]]:
-    """Return the documents of a text file, split at separators; long ones are split at lines."""
-
-    def cut() -> Iterator[str]:
-        for document in path.read_text("utf-8").split(END):
-            part = ""
-            for line in document.splitlines(keepends=True):
-                part += line
-                if len(part) >= DOCUMENT_CHARACTERS:
-                    yield part
-                    part = ""
-            if part:
-                yield part
-
-    return path.name, _some(cut(), is_quick)
 
 
 def _some(texts: Iterable[str], is_quick: bool) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from parts.measuring import goal, save_figure
 from parts.tokenizer.sides import Job
 
 
@@ -48,100 +49,93 @@ def pick(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
     return min(found, key=lambda row: row["seconds"], default={})
 
 
+PASSES = ("first pass", "second pass")
+# part, package, workers, output, pass, least multiple of the speed of its faster way
+GOALS = [
+    ("train", "tokenizers", 1, "", "", 1.5),
+    ("train", "tokenizers", 2, "", "", 1.0),
+    *(("encode", "tokenizers", n, "lists", each, 4.0) for n in (1, 2) for each in PASSES),
+    *(("encode", "tiktoken", n, "lists", each, 0.8) for n in (1, 2) for each in PASSES),
+    *(("encode", "tiktoken", n, "arrays", each, 0.8) for n in (1, 2) for each in PASSES),
+]
+
+
+def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """Return the result in the format of `parts.measuring`.
+
+    Args:
+        numbers: rows of `summary`, corpora, and sizes of the vocabularies by part.
+        about: `measuring.about`.
+    """
+    columns = ["", "MB/s", "seconds", "ours is, times as fast"]
+    tables = [
+        {"title": title, "columns": columns, "rows": [*map(cells, rows)]}
+        for title, rows in panels(numbers)
+    ]
+    corpora = [
+        f"{name}: {each['what']}; {each['bytes'] / 1e6:.2f} MB, {each['documents']:,} documents."
+        for name, each in numbers["corpora"].items()
+    ]
+    return {
+        "bench": "tokenizer",
+        "about": about,
+        "tables": tables,
+        "goals": [] if about["rehearsal"] else goals(numbers["rows"]),
+        "notes": corpora,
+        "numbers": numbers,
+    }
+
+
 def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the goals: least multiples of the speed of each package's faster way."""
-    passes = ("first pass", "second pass")
-    wanted = [
-        ("train", "tokenizers", 1, "", "", 1.5),
-        ("train", "tokenizers", 2, "", "", 1.0),
-        *(("encode", "tokenizers", n, "lists", each, 4.0) for n in (1, 2) for each in passes),
-        *(("encode", "tiktoken", n, "lists", each, 0.8) for n in (1, 2) for each in passes),
-        *(("encode", "tiktoken", n, "arrays", each, 0.8) for n in (1, 2) for each in passes),
-    ]
     found = []
     for corpus in dict.fromkeys(row["corpus"] for row in rows):
-        for part, package, workers, output, name, least in wanted:
+        for part, package, workers, output, name, least in GOALS:
             key = {"part": part, "corpus": corpus, "workers": workers, "output": output}
-            key["pass"] = name
             theirs = [row for row in rows if row["side"].split()[0] == package]
-            if best := pick(theirs, **key):
-                reached = best["speed_of_ours"]
-                found.append(
-                    {"name": best["name"], **key, "least": least, "reached": reached}
-                    | {"met": reached >= least}
-                )
+            if best := pick(theirs, **key, **{"pass": name}):
+                what = f"{part}, {corpus}: times as fast as {label(best)}"
+                found.append(goal(what, best["speed_of_ours"], least=least))
     return found
 
 
-HEADINGS = ("MB/s", "seconds", "min – max", "ours is")
+def label(row: dict[str, Any]) -> str:
+    """Return the name of a row."""
+    return f"{row['name']} {row['pass']}".strip()
 
 
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
+def cells(row: dict[str, Any]) -> list[Any]:
     """Return the cells of a row."""
-    return (
-        f"{row['megabytes_per_second']:.2f}",
-        f"{row['seconds']:.3f}",
-        f"{row['seconds_min']:.3f} – {row['seconds_max']:.3f}",
-        f"{row['speed_of_ours']:.2f}×",
-    )
+    seconds = [row["seconds"], row["seconds_min"], row["seconds_max"]]
+    return [label(row), row["megabytes_per_second"], seconds, row["speed_of_ours"]]
 
 
-def print_tables(report: dict[str, Any], is_markdown: bool) -> None:
-    """Print a table per part and corpus, and the goals."""
-    for title, rows in tables(report):
-        print(f"\n{'### ' if is_markdown else ''}{title}\n")
-        labels = [f"{row['name']} {row['pass']}".strip() for row in rows]
-        if is_markdown:
-            print(f"| | {' | '.join(HEADINGS)} |\n|---|{'---:|' * len(HEADINGS)}")
-            for label, row in zip(labels, rows, strict=True):
-                print(f"| {label} | {' | '.join(cells(row))} |")
-        else:
-            layout = "{:42}{:>9}{:>10}{:>18}{:>10}"
-            print(layout.format("", *HEADINGS))
-            for label, row in zip(labels, rows, strict=True):
-                print(layout.format(label, *cells(row)))
-    print(f"\n{'### ' if is_markdown else ''}Goals: ours is at least so many times as fast\n")
-    for goal in report["goals"]:
-        what = f"{goal['part']}, {goal['corpus']}, {goal['name']} {goal['pass']}".strip()
-        verdict = "met" if goal["met"] else "missed"
-        start = "- " if is_markdown else ""
-        print(f"{start}{what}: {goal['least']} wanted, {goal['reached']:.3f} reached, {verdict}")
-
-
-def tables(report: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def panels(numbers: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield the rows by part and corpus, with a title."""
     for part in ("train", "encode"):
-        for corpus, about in report["corpora"].items():
-            rows = [row for row in report["rows"] if (row["part"], row["corpus"]) == (part, corpus)]
-            size = f"{about['bytes'] / 1e6:.1f} MB, vocabulary {report['vocab'][part]:,}"
+        for corpus, about in numbers["corpora"].items():
+            rows = [r for r in numbers["rows"] if (r["part"], r["corpus"]) == (part, corpus)]
+            size = f"{about['bytes'] / 1e6:.1f} MB, vocabulary {numbers['vocab'][part]:,}"
             yield f"{part}: {corpus}, {size}", rows
 
 
-def plot(report: dict[str, Any], path: Path) -> None:
+def plot(result: Mapping[str, Any], path: Path) -> None:
     """Draw bars of MB/s with their spread, ours in colour."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    panels = list(tables(report))
-    heights = [max(len(rows) for title, rows in panels if title.startswith(p)) for p in "te"]
-    figure, axes = plt.subplots(
-        2,
-        len(report["corpora"]),
-        figsize=(7.5 * len(report["corpora"]), 0.25 * sum(heights) + 2.5),
-        height_ratios=heights,
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, (title, rows) in zip(axes.flat, panels, strict=True):
+    found = list(panels(result["numbers"]))
+    columns = len(found) // 2
+    heights = [max(len(rows) for title, rows in found if title.startswith(p)) for p in "te"]
+    figure = Figure(figsize=(7.5 * columns, 0.25 * sum(heights) + 2.5))
+    axes = figure.subplots(2, columns, height_ratios=heights, squeeze=False)
+    for axis, (title, rows) in zip(axes.flat, found, strict=True):
         speeds = np.array([row["megabytes_per_second"] for row in rows])
         slowest, fastest = (
             speeds * [row["seconds"] / row[f"seconds_{end}"] for row in rows]
             for end in ("max", "min")
         )
         axis.barh(
-            [f"{row['name']} {row['pass']}".strip() for row in rows],
+            [*map(label, rows)],
             speeds,
             xerr=[speeds - slowest, fastest - speeds],
             color=["#d1495b" if row["side"] == "ours" else "#8d99ae" for row in rows],
@@ -152,5 +146,4 @@ def plot(report: dict[str, Any], path: Path) -> None:
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("MB/s (median, min – max)", fontsize=8)
         axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, 130)

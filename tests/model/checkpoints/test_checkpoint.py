@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -79,20 +79,13 @@ def test_write_refuses_values_without_json(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-per_example = settings(
-    deadline=None,
-    max_examples=300,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-
-
 def refuses(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(CheckpointError):
         checkpoint.read(path)
 
 
-@per_example
+@settings(max_examples=300)
 @given(place=st.floats(0, 1, exclude_max=True), xor=st.integers(1, 255))
 def test_read_finds_every_changed_byte(
     tmp_path: Path, whole: bytes, place: float, xor: int
@@ -112,7 +105,7 @@ def test_read_finds_every_flipped_bit(tmp_path: Path, whole: bytes) -> None:
         refuses(tmp_path / "x", bytes(data))
 
 
-@per_example
+@settings(max_examples=300)
 @given(share=st.floats(0, 1, exclude_max=True))
 @example(share=0.0)
 def test_read_finds_every_cut(tmp_path: Path, whole: bytes, share: float) -> None:

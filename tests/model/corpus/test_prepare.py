@@ -109,7 +109,7 @@ def test_prepare_takes_special_tokens_inside_documents_for_text(tmp_path: Path) 
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=4, max_size=25),
     shard=st.integers(1, 100),

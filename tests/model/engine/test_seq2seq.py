@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.checkpoints import checkpoint
@@ -178,9 +178,7 @@ def test_slot_does_not_matter(
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8)
 @given(mix=paired_mixes(), data=st.lists(trials(), min_size=2, max_size=6))
 def test_mix_ignores_its_neighbours(
     tmp_path: Path, pairs: PairsOf, make_spec: MakeSpec, mix: dict[str, Any], data: list[Any]

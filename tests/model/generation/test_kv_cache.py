@@ -93,7 +93,7 @@ def test_cache_equals_recompute_with_an_encoder(choice: str) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(mix=st.one_of(mixes(), paired_mixes()))
 def test_cache_equals_recompute_of_any_mix(mix: dict[str, Any]) -> None:
     assert_equals_recompute(Architecture(vocab_size=263, **mix))
@@ -121,7 +121,7 @@ def test_slot_ignores_its_neighbours(choice: str) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(mix=st.one_of(mixes(), paired_mixes()))
 def test_slot_ignores_its_neighbours_in_any_mix(mix: dict[str, Any]) -> None:
     assert_ignores_neighbours(Architecture(vocab_size=263, **mix))

@@ -60,7 +60,7 @@ def test_proxy_equals_a_plain_model_with_factors(choice: str) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(mix=paired_mixes())
 def test_mix_equals_a_plain_model(mix: dict[str, Any]) -> None:
     assert_equals_reference(Architecture(vocab_size=263, **mix))

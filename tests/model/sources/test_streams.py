@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import CorpusError
@@ -92,9 +92,7 @@ def test_blocks_names_a_file_that_fails_while_it_is_read(
             list(blocks(tmp_path / name))
 
 
-@settings(
-    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200)
 @given(
     data=st.lists(st.sampled_from([b"a", b"\xe2\x82\xac", b"\xf0\x9f", b"\xff", b"\xe2", b"\n"])),
     size=st.integers(1, 9),

@@ -20,7 +20,6 @@ from tests.model.architectures import mixes
 SMALL: dict[str, Any] = {"vocab_size": 300, "context_length": 8, "d_model": 16, "n_heads": 2}
 
 
-@settings(deadline=None)
 @given(d_model=st.integers(1, 65_536))
 def test_default_d_ff_is_the_nearest_multiple_of_64(d_model: int) -> None:
     d_ff = default_d_ff(d_model)
@@ -120,7 +119,7 @@ def written_out(a: Architecture) -> int:
     return tables + a.n_layers * block + (gains if a.norm_placement == "pre" else 0)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(mix=mixes())
 def test_num_parameters_equals_the_module(mix: dict[str, Any]) -> None:
     a = Architecture(vocab_size=263, **mix)
@@ -130,7 +129,7 @@ def test_num_parameters_equals_the_module(mix: dict[str, Any]) -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(mix=mixes())
 def test_parameter_shapes_are_in_order(mix: dict[str, Any]) -> None:
     """Matrices, embeddings, gains and biases: weight decay touches a prefix."""
@@ -154,7 +153,7 @@ def test_plain_and_gated_feed_forward_layers_are_equally_large(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(mix=mixes())
 def test_flops_per_token_equals_torch_counter(mix: dict[str, Any]) -> None:
     """Torch counts a forward and a backward pass; attention is counted without its causal half."""

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -225,7 +225,6 @@ def test_derive_follows_fractions_of_fractions() -> None:
     assert (h.cycle_steps, h.warmup_steps, h.beta1) == (500, 50, 0.45)
 
 
-@settings(deadline=None)
 @given(share=st.floats(0, 1), total=st.integers(1, 10**6))
 def test_derive_rounds_fractions_of_counts(share: float, total: int) -> None:
     h = complete(total_steps=total, warmup_steps=FractionOf("total_steps", share))
@@ -249,7 +248,6 @@ def test_derive_requires_exactly_one_budget(budgets: dict[str, int]) -> None:
         derive(values, train_sequences=9, context_length=8, budget_tokens=tokens)
 
 
-@settings(deadline=None)
 @given(total=st.integers(1, 10**6), batch=st.integers(1, 10**4), sequences=st.integers(1, 10**6))
 def test_derive_counts_epochs(total: int, batch: int, sequences: int) -> None:
     """N_epoch = ⌈T_total·B/|Data|⌉, in exact arithmetic."""
@@ -257,7 +255,6 @@ def test_derive_counts_epochs(total: int, batch: int, sequences: int) -> None:
     assert h.epochs == math.ceil(Fraction(total * batch, sequences))
 
 
-@settings(deadline=None)
 @given(
     tokens=st.integers(1, 10**10),
     batch=st.integers(1, 512),
@@ -276,7 +273,6 @@ def test_derive_spends_a_token_budget(
     assert h.epochs == math.ceil(Fraction(h.total_steps * batch, sequences))
 
 
-@settings(deadline=None)
 @given(epochs=st.integers(1, 50), batch=st.integers(1, 64), sequences=st.integers(64, 10**6))
 def test_derive_spends_epochs(epochs: int, batch: int, sequences: int) -> None:
     """As many whole updates as fit; the row then says the epochs that were asked for."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.spec.derive import derive
@@ -250,7 +250,6 @@ def test_wsd_equals_the_formula(warmup: int, cooldown: int, shape: str) -> None:
 # plateau -----------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(
     losses=st.lists(st.sampled_from([1.0, 0.99995, 0.9998, 0.9, 0.8, 1.2]), max_size=30),
     patience=st.integers(0, 4),
@@ -288,7 +287,6 @@ def test_every_schedule_is_in_the_symbol_table() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@settings(deadline=None)
 @given(total=st.integers(1, 60), data=st.data(), floor=st.sampled_from([0.0, FLOOR, PEAK]))
 def test_schedule_is_finite_not_negative_and_at_most_the_peak(
     schedule: str, total: int, data: st.DataObject, floor: float

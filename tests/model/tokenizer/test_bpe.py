@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.progress import Progress
@@ -19,10 +19,6 @@ from model.tokenizer.bpe import Merges, PretokenCounts, Vocab, merge_pretokens, 
 from model.tokenizer.pretokenizer import PATTERNS
 
 EOT = "<|endoftext|>"
-
-per_example = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
-)
 
 
 def split_at_special(text: str, special_tokens: list[str]) -> list[str]:
@@ -82,7 +78,7 @@ def train_on(
     return train_bpe(path, vocab_size, special_tokens, **options)
 
 
-@per_example
+@settings(max_examples=60)
 @given(
     text=st.text(alphabet="ab é'ls\n1", max_size=120),
     extra=st.integers(0, 40),
@@ -199,7 +195,7 @@ def test_train_bpe_of_one_long_pretoken_is_not_quadratic(tmp_path: Path) -> None
     assert len(vocab) > 260
 
 
-@per_example
+@settings(max_examples=60)
 @given(
     pieces=st.lists(
         st.dictionaries(st.text(st.sampled_from("ab é\ud800"), min_size=1), st.integers(1, 5)),
@@ -253,7 +249,7 @@ def test_train_bpe_keeps_carriage_returns(tmp_path: Path) -> None:
     assert merges == naive_bpe("a\r\n\r\nb", 257, [])[1] == [(b"\r", b"\n")]
 
 
-@per_example
+@settings(max_examples=60)
 @given(
     parts=st.lists(
         st.sampled_from(["aa", "a", "b", "ab", "abc", "bc", "<a>", "<a>b", " ", "\n", "é"]),

@@ -70,7 +70,7 @@ def one_by_one(text: str) -> list[int]:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(texts=st.lists(TEXTS, max_size=5), bits=st.sampled_from([1, 3, 20]))
 def test_table_equals_one_by_one(texts: list[str], bits: int) -> None:
     """With few places most pre-tokens find theirs taken."""

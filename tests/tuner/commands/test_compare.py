@@ -6,10 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from tests.conftest import MakeSpec
 from tuner.commands.compare import print_comparison
+from tuner.summaries.comparison import TrialComparison
+from tuner.terminal.console import PlainConsole
 from tuner.tracking.records import SearchRecord, TrialRecord
 
 SEARCH = SearchRecord("s" * 32, "1", "lm-1", "finished", 0.0, None, {}, {})
@@ -41,14 +42,14 @@ def test_comparison_says_which_losses_cannot_be_compared(
         spec=lambda trial: specs[f"lm-1/{trial.number}"],
         reports=lambda trial: reports,
     )
-    console = Console(width=200)
+    console, comparison = PlainConsole(width=200), TrialComparison.read(record, list(specs))
     with console.capture() as captured:
-        value = print_comparison(console, record, list(specs))
+        print_comparison(console, comparison)
     lines = captured.get().splitlines()
     assert [line for line in lines if "cannot be compared" in line] == (
         [sentence] if sentence else []
     )
-    assert value["comparable"] is (sentence is None)
+    assert comparison.as_json["comparable"] is (sentence is None)
     (tokens,) = (
         line.split() for line in lines if line.startswith("tokens  ") and "lm-1" not in line
     )

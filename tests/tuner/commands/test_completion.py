@@ -60,6 +60,22 @@ def test_completion_finishes_commands_options_and_names(
     assert done.stdout == "lm-1\n"
 
 
+def test_completion_runs_nothing_that_a_folder_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "completion.bash").write_text(capsys.readouterr().out)
+    for name in ("$(touch RUN)", "`touch RUN`", "a; touch RUN", "~", "-x", "lm-1", "größe_2.1"):
+        (tmp_path / "runs" / "searches" / name).mkdir(parents=True)
+    done = subprocess.run(
+        ["bash", "-c", _COMPLETE, "bash", "tuner status ", "tuner show --search "], cwd=tmp_path,
+        text=True, capture_output=True, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+    assert not (tmp_path / "RUN").exists()
+    for line in done.stdout.splitlines():
+        assert set(line.split()) == {"lm-1", "größe_2.1"}
+
+
 @pytest.mark.slow
 def test_completion_does_not_slow_other_commands() -> None:
     code = "import sys, tuner.cli; sys.exit('shtab' in sys.modules)"

@@ -78,7 +78,7 @@ def test_prediction_is_compared_with_what_was_trained_after_it(
 ) -> None:
     names = ["s-0", "s-1", "s-2"]
     n = searches.add("large-1", 128, noise=0)  # an interval of 90 % may miss noise
-    picture = tmp_path / "p.png"
+    picture = tmp_path / "p.html"
     predict = ["scaling", *names, "--parameters", str(n), "-o", str(picture), "--json"]
     assert main(predict) == 0
     said = told(capsys)
@@ -104,7 +104,7 @@ def test_prediction_is_compared_with_what_was_trained_after_it(
         (["--tokens", "1M"], "--tokens says how long"),
         (["--compare", "s-2", "--parameters", "1M"], "reads the prediction that was written"),
         (["--compare", "s-2"], "no prediction from s-0, s-1 and s-2"),
-        (["-o", "missing/p.png"], "there is no folder missing"),
+        (["-o", "missing/p.html"], "there is no folder missing"),
         (["--of", "B"], "B has one value in these trials"),
         (["--flops", "1P"], "give --parameters and --tokens"),
     ],

@@ -15,16 +15,15 @@ from tests.tuner.results.finished_search import result_in
 from tests.tuner.simulated_search import FACTS
 from tuner.cli import main
 from tuner.errors import Interrupted, Replaced
-from tuner.home import Home
 from tuner.journal.edit import changes, edited
 from tuner.journal.events import SearchBegun
-from tuner.journal.journal import Journal
-from tuner.journal.journaled_search import begun_search
+from tuner.journal.journal import Journal, read_search
 from tuner.results.result import SearchResult
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
-from tuner.storage.mirror import mirroring
+from tuner.storage.mirror import JournalMirror
+from tuner.storage.storage import Storage
 
 LM = str(Path(__file__).parents[3] / "search_spaces" / "lm.yaml")
 DEAD = "the tracking store http://x does not take all of the search made-up-1: it does not answer"
@@ -109,20 +108,20 @@ def test_search_of_a_lost_home_goes_on_from_storage(
     url = f"file://{tmp_path}/bucket"
     space, text = read_space(LM, [Override.parse(f"engine.storage={url}")])
     journal = Journal.open(tmp_path / "lost" / "searches" / "it")
-    home = Home(tmp_path / "lost", "")
-    with mirroring(url, journal, home, FACTS, lambda holder: None, print):
-        journal.append(SearchBegun(space, text, FACTS))
+    journal.append(SearchBegun(space, text, FACTS))
+    mirror = JournalMirror.claim(Storage(f"{url}/it"), journal, lambda holder: None)
+    mirror.send()
+    mirror.close()
     journal.close()
     went_on: list[str] = []
 
     def go_on(name: str, **options: Any) -> SearchResult:
-        recorded = begun_search(options["home"].search(name))
+        recorded = read_search(options["home"].search(name))
         assert recorded is not None
         assert recorded.space == (options["edit"] or (lambda space: space))(recorded.space)
         went_on.append(name)
         return result
 
-    monkeypatch.setattr(module, "go_on", go_on)
     monkeypatch.setattr(module, "resume", go_on)
     arguments = [each.replace("URL", url) for each in command]
     assert main(["search", "--home", str(tmp_path / "new"), "--quiet", *arguments]) == 0
@@ -169,7 +168,7 @@ def test_same_command_goes_on(
         return result
 
     def resume(name: str, edit: Any, **options: Any) -> SearchResult:
-        recorded = begun_search(tmp_path / "searches" / name)
+        recorded = read_search(tmp_path / "searches" / name)
         assert recorded is not None
         spaces.append(edit(recorded.space))
         return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +13,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from tests.conftest import MakeSpec
 from tuner.cli import main
 from tuner.commands import show
-from tuner.commands.show import current, print_search, print_searches
+from tuner.commands.output import as_json
+from tuner.commands.show import print_groups, print_search, print_searches, print_trial
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.journal import Journal
-from tuner.terminal.groups import print_groups
+from tuner.summaries.groups import ParameterGroups
+from tuner.summaries.search_table import SearchTable
+from tuner.summaries.searches import RecordedSearches, current
+from tuner.summaries.trial import TrialSummary
+from tuner.terminal.console import PlainConsole
 from tuner.tracking.records import SearchRecord, TrialRecord
 from tuner.tracking.tags import Tag
 
@@ -36,10 +42,10 @@ def compare(
     spelling: str, *trials: TrialRecord, search: SearchRecord = SEARCH
 ) -> tuple[dict[str, Any], str]:
     """Return the object of --json and the printed text."""
-    console = Console(width=200)
+    groups, console = ParameterGroups.of(trials, search, spelling), PlainConsole(width=200)
     with console.capture() as captured:
-        result = print_groups(console, trials, search, spelling)
-    return result, captured.get()
+        print_groups(console, groups, search.status)
+    return as_json(groups), captured.get()
 
 
 def test_search_of_a_killed_driver_is_interrupted(tmp_path: Path) -> None:
@@ -47,13 +53,14 @@ def test_search_of_a_killed_driver_is_interrupted(tmp_path: Path) -> None:
     home, running = Home.of(tmp_path), replace(SEARCH, status="running")
     assert current(running, home) == running  # another home may run it
     journal = Journal.open(home.search("lm-1"))
-    record: Any = SimpleNamespace(searches=lambda: [running], uri="")
-    console = Console(width=200)
-    assert print_searches(console, record, home)["searches"][0]["status"] == "running"
+    record: Any = SimpleNamespace(searches=lambda: [running])
+    console = PlainConsole(width=200)
+    assert RecordedSearches.of(record, home).searches[0].status == "running"
     journal.close()
+    listed = RecordedSearches.of(record, home)
     with console.capture() as captured:
-        listed = print_searches(console, record, home)
-    assert listed["searches"][0]["status"] == "interrupted"
+        print_searches(console, listed, "")
+    assert listed.as_json["searches"][0]["status"] == "interrupted"
     assert "'tuner search --resume lm-1' goes on" in captured.get()
     assert current(SEARCH, home) == SEARCH
 
@@ -138,21 +145,21 @@ def test_groups_without_trials_are_an_error() -> None:
 
 def test_search_ranks_diverged_trials_last() -> None:
     """Comparisons with NaN are false, so that sorting left diverged trials in place."""
-    console = Console(width=200)
+    console = PlainConsole(width=200)
+    table = SearchTable.of(
+        SEARCH,
+        [
+            trial(1, "diverged", math.nan),
+            trial(2, "stopped at report 2", 6.0),
+            trial(3, "diverged", math.nan),
+            trial(4, "stopped at report 1", 5.0),
+            trial(5, "finished", 7.0),
+            trial(6, "running", None),
+        ],
+    )
     with console.capture() as captured:
-        value = print_search(
-            console,
-            [
-                trial(1, "diverged", math.nan),
-                trial(2, "stopped at report 2", 6.0),
-                trial(3, "diverged", math.nan),
-                trial(4, "stopped at report 1", 5.0),
-                trial(5, "finished", 7.0),
-                trial(6, "running", None),
-            ],
-            SEARCH,
-        )
-    assert [t["trial"] for t in value["trials"]] == [5, 2, 4, 1, 3, 6]  # by progress
+        print_search(console, table)
+    assert [t["trial"] for t in table.as_json["trials"]] == [5, 2, 4, 1, 3, 6]  # by progress
     assert "∞" in captured.get()
     assert "nan" not in captured.get()
 
@@ -163,9 +170,9 @@ def heads(width: int, trials: list[TrialRecord], names: list[str] | None) -> lis
 
 
 def printed(width: int, trials: list[TrialRecord], names: list[str] | None = None) -> list[str]:
-    console = Console(width=width)
+    console = PlainConsole(width=width)
     with console.capture() as captured:
-        print_search(console, trials, SEARCH, names)
+        print_search(console, SearchTable.of(SEARCH, trials, names))
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
@@ -196,16 +203,16 @@ def test_search_without_trials_keeps_its_run_id_whole(width: int) -> None:
 def test_list_drops_columns_instead_of_letters(width: int) -> None:
     metrics = {"trials": 4.0, "best_val_loss": 3.9, "defaults_val_loss": 5.1, "tokens_spent": 2e6}
     search = SearchRecord("s" * 32, "1", "small-1", "interrupted", 0.0, None, metrics, {})
-    record: Any = SimpleNamespace(searches=lambda: [search], uri="")
-    console = Console(width=width)
+    record: Any = SimpleNamespace(searches=lambda: [search])
+    console, listed = PlainConsole(width=width), RecordedSearches.of(record, Home(Path("/no"), ""))
     with console.capture() as captured:
-        value = print_searches(console, record, Home(Path("/nowhere"), ""))
+        print_searches(console, listed, "")
     text = captured.get()
     assert "…" not in text
     assert "small-1" in text
     assert "3.9000" in text
     assert ("seconds" in text.splitlines()[0]) == (width == 200)
-    assert value["searches"][0]["trials"] == 4
+    assert listed.as_json["searches"][0]["trials"] == 4
 
 
 def test_show_prints_csv(
@@ -222,3 +229,30 @@ def test_show_prints_csv(
     ]  # fmt: skip
     assert rows[1]["val_loss"] == ""
     assert main(["show", "--csv", "--json", "--home", str(tmp_path)]) == 2
+
+
+def test_show_run_prints_searched_parameters_without_float_noise(make_spec: MakeSpec) -> None:
+    """It once printed 50 parameters, and 0.0021000000000000003."""
+    parameters = {
+        "grad_clip": "1.0", "optimizer": "adamw", "momentum": "0.9", "schedule": "cosine",
+        "max_learning_rate": "0.0021000000000000003",
+    }  # fmt: skip
+    summary = TrialSummary(
+        trial(1, "finished", 4.0, **parameters),
+        make_spec(),
+        ("max_learning_rate", "momentum"),
+        {12: {"val_loss": 4.0}},
+        None,
+    )
+    printed = {}
+    for everything in (False, True):
+        console = PlainConsole(width=200)
+        with console.capture() as captured:
+            print_trial(console, summary, everything=everything)
+        printed[everything] = captured.get()
+        assert re.search(r"^α_max +0\.0021 *$", printed[everything], re.MULTILINE)
+    assert "and 4 other parameters; --all shows them" in printed[False]
+    for name in ("τ", "γ", "optimizer"):  # γ has no effect in adamw
+        assert not re.search(rf"^{name} ", printed[False], re.MULTILINE)
+        assert re.search(rf"^{name} ", printed[True], re.MULTILINE)
+    assert "other parameters" not in printed[True]

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from model.tokenizer.tokenizer import Tokenizer
 from tuner.cli import main
-from tuner.commands.tokenizer import coloured
+from tuner.terminal.tokens import coloured
 
 EOT = "<|endoftext|>"
 README = Path(__file__).parents[3] / "README.md"
@@ -175,7 +175,7 @@ def test_data_prepare_and_info_describe_corpus(
     where = ["--space", str(space), "--home", str(tmp_path / "home")]
     assert main(["data", "info", *where]) == 2
     error = capsys.readouterr().err
-    assert f"run 'tuner data prepare --space {space}'" in error
+    assert f"run 'tuner data prepare --space {space} --home " in error
     assert not (tmp_path / "home").exists()
     assert main(["data", "prepare", *where, "--json"]) == 0
     prepared = json.loads(capsys.readouterr().out)

@@ -13,13 +13,13 @@ import pytest
 
 from model.engine.report import Status
 from tests.conftest import MakeSpec
-from tests.tuner.tracking.recorded import ENVIRONMENT, Open, report
-from tuner.commands import ui
-from tuner.commands.ui import comparison_page, has_browser, serve, trials_page
+from tests.tuner.tracking.recorded import Begin, report
+from tuner.commands.ui import has_browser
 from tuner.errors import RecordError, StoreError
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.publish import mlflow_pages as ui
+from tuner.publish.mlflow_pages import comparison_page, serve, trials_page
 from tuner.tracking.record import Record
-from tuner.tracking.runs import trial_tags
 from tuner.tracking.tags import Tag
 
 
@@ -29,20 +29,16 @@ def home(tmp_path: Path, store: str) -> Home:
 
 
 @pytest.fixture
-def runs(open_tracker: Open, make_spec: MakeSpec) -> list[str]:
+def runs(begin_search: Begin, make_spec: MakeSpec) -> list[str]:
     """Runs of four trials: good, bad, diverged, and one that confirms the first."""
-    tracker = open_tracker()
+    search = begin_search()
     losses = (2.0, 3.0, math.nan, 1.0)
     for number, loss in enumerate(losses):
-        links = trial_tags(confirms=0 if number == 3 else None)
-        tracker.start_trial(number, make_spec(seed=number), ENVIRONMENT, tags=links)
+        search.begin(number, make_spec(seed=number), confirms=0 if number == 3 else None)
         status = Status.DIVERGED if math.isnan(loss) else Status.FINISHED
-        tracker.log_report(number, report(4, loss, status))
-        tracker.end_trial(number, str(status))
-    tracker.flush()
-    run_ids = [str(tracker.run_of(number)) for number in range(4)]
-    tracker.finish("finished", {}, run_ids[0])
-    return run_ids
+        search.report(number, report(4, loss, status), outcome=str(status))
+    search.finish(best=0)
+    return [search.run_of(number) for number in range(4)]
 
 
 def query(page: str) -> dict[str, str]:

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from tuner.cli import main
-from tuner.commands import validate
-from tuner.commands.validate import search_lines
 from tuner.errors import TunerError
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
+from tuner.validation import explanation, sentences
+from tuner.validation.sentences import search_lines
 
 FACTS = DataFacts(300, 100_000, 10_000, "data", "tokenizer")
 SPACE = """\
@@ -106,7 +109,7 @@ def test_search_lines_name_device_and_dtype(
     tmp_path: Path, engine: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_mixed = "mixed" in sentence
-    monkeypatch.setattr(validate, "multiplies_bfloat16", lambda: is_mixed)
+    monkeypatch.setattr(sentences, "multiplies_bfloat16", lambda: is_mixed)
     file = tmp_path / "lm.yaml"
     file.write_text(SPACE + f"engine: {engine}", encoding="utf-8")
     lines = search_lines(load_space(file), FACTS)
@@ -176,3 +179,80 @@ def test_search_of_copies_says_so_and_trains_one(
     error = capsys.readouterr().err
     assert error.startswith("tuner search: note: nothing is searched, so all 24 trials would be")
     assert [space.search.trials for space in spaces] == [1]
+
+
+SIZES = "\nbudget: {tokens: 1_000}\nmodel: {context_length: 8}\ntokenizer: {vocab_size: 300}\n"
+
+
+def validated(folder: Path, data: str, more: str = SIZES) -> list[str]:
+    """Return the arguments that validate a space on some data."""
+    (folder / "space.yaml").write_text(f"data: {data}{more}", encoding="utf-8")
+    return ["validate", "--space", str(folder / "space.yaml"), "--home", str(folder / "home")]
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("field", "a.jsonl"), ("column", "a.parquet"), ("column", "a.csv")]
+)
+def test_validate_refuses_a_wrong_field_of_unread_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, name: str
+) -> None:
+    """It once called such spaces valid, and `data prepare` refused them."""
+    texts = [f"some text of row {number} " * 20 for number in range(50)]
+    rows = [json.dumps({"content": text}) for text in texts]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    (tmp_path / "a.csv").write_text("\n".join(["content", *texts]))
+    parquet.write_table(pyarrow.table({"content": texts}), tmp_path / "a.parquet")
+    assert main(validated(tmp_path, f"{{files: {name}}}")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"'text', only 'content'; set data.{option}" in error
+    assert main([*validated(tmp_path, f"{{files: {name}, {option}: content}}"), "--json"]) == 0
+    output = capsys.readouterr()
+    assert "numbers of sequences are estimated from its" in " ".join(output.err.split())
+    (stack,) = json.loads(output.out)["stacks"].values()
+    num_sequences = sum(map(len, texts)) / 3.1 / 8
+    assert num_sequences / 2 < stack["train_sequences"] < num_sequences * 2
+    assert not (tmp_path / "home").exists()
+
+
+def test_validate_says_that_a_size_is_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compressed data counted as a gigabyte, and so as less than one epoch."""
+    with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
+        file.write("one|two|three")
+    data = '{files: a.txt.gz, separator: "|"}'
+    assert main([*validated(tmp_path, data), "--json"]) == 0
+    output = capsys.readouterr()
+    text = " ".join(output.err.split())
+    assert "its size is unknown before it is read" in text
+    assert "bytes of text" not in text
+    (stack,) = json.loads(output.out)["stacks"].values()
+    assert (stack["train_sequences"], stack["epochs"]) == (None, None)
+    assert "unknown" in text.partition("epochs")[2].partition("Data:")[0]
+    passes = SIZES.replace("budget: {tokens: 1_000}", "hyperparameters: {N_epoch: 2}")
+    assert main(validated(tmp_path, data, passes)) == 0
+    assert "numbers assume 1,000,000,000 bytes of text" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", ["validate", "search"])
+def test_weights_beyond_the_memory_are_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """Training once ended after 82 s with an error of an allocator, called a compilation."""
+
+    def search(space: SearchSpace, **_: Any) -> None:
+        raise TunerError("stopped by the test")
+
+    monkeypatch.setattr("tuner.driver.search.search", search)
+    monkeypatch.setattr(explanation, "machine_memory", lambda: 10**9)
+    (tmp_path / "a.txt").write_text("some words " * 9999)
+    for width, is_said in ((65536, True), (64, False)):
+        more = SIZES.replace("model: {", f"engine: {{device: cpu}}\nmodel: {{d_model: {width}, ")
+        main([command, *validated(tmp_path, "{files: a.txt}", more)[1:]])
+        captured = capsys.readouterr()
+        text = " ".join((captured.out + captured.err).split())
+        assert ("and this machine has 1 GB of memory; search a smaller model" in text) == is_said

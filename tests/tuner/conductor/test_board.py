@@ -7,7 +7,6 @@ import pytest
 from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
 from tests.tuner.workers.scripted_workers import Clock
-from tuner.conductor import board as board_module
 from tuner.conductor.board import Board
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
@@ -85,10 +84,11 @@ def test_board_counts_tokens_and_time(board: Board) -> None:
     assert left > 0
 
 
-def test_rate_is_that_of_the_last_seconds(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_is_that_of_the_last_seconds(board: Board) -> None:
     """Reports may come together, or seldom; those of earlier sessions do not count."""
     clock = Clock()
-    monkeypatch.setattr(board_module.time, "monotonic", clock)
+    board.clock = clock
+    board.begin_session()
     board.record_report(0, report(4, 3.0))
     board.begin_session()
     assert board.tokens_per_second == 0

@@ -109,11 +109,7 @@ def test_conductor_races_the_defaults(tmp_path: Path, scheduler: str) -> None:
     assert all(trial.outcome for trial in raced.trials.values())
 
 
-def test_recorded_space_names_the_defaults_only_if_they_are_not_trained_to_the_end(
-    tmp_path: Path,
-) -> None:
-    """Journals of earlier versions have no such entry, and go on with `full`."""
-    assert '"defaults"' not in space_of(tmp_path, "trials: 9").model_dump_json()
+def test_recorded_space_says_how_far_the_defaults_train(tmp_path: Path) -> None:
     raced = space_of(tmp_path, "defaults: raced").model_dump_json()
     assert '"defaults":"raced"' in raced
     assert SearchSpace.model_validate_json(raced).search.defaults == "raced"

@@ -7,137 +7,35 @@ import math
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from model.engine.report import Report, Status
+from model.engine.report import Status
 from tests.tuner.conductor.test_cool_downs import SEARCH, TEXT
+from tests.tuner.driver.driven_search import Recorder, ScriptedWatchdog, Setting, decisions
 from tests.tuner.simulated_search import FACTS, space_of, trained
 from tests.tuner.workers.scripted_workers import Clock
 from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.conductor.conductor import Conductor
-from tuner.conductor.trial import Trial
+from tuner.conductor.outcome import INTERRUPTED
 from tuner.driver import driver as driver_module
-from tuner.driver.driver import Driver, SearchHalted
-from tuner.driver.observer import OutboxObserver, SearchObserver, TrackerObserver, ViewObserver
-from tuner.driver.view import SilentView
+from tuner.driver.driver import SearchHalted
 from tuner.errors import Replaced
-from tuner.journal.epoch import Epoch, StopRequest, newest, request_stop
-from tuner.journal.events import SearchBegun, SessionBegun
-from tuner.journal.journal import Journal, read_journal
-from tuner.journal.journaled_search import JournaledSearch
+from tuner.journal import journal as journal_module
+from tuner.journal.events import NodeLost, SearchStalled, SessionEnded
+from tuner.journal.follower import Projection
+from tuner.journal.journal import read_journal
 from tuner.journal.repeat import repeat, restored_decisions
-from tuner.notify.outbox import OutboxTail
-from tuner.tracking.metrics import SystemMetrics
+from tuner.lease.folder import FolderLeases, newest
+from tuner.lease.holder import Holder
+from tuner.lease.stop_request import StopRequest, request_stop
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch
-from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
-
-
-class Recorder:
-    """Records its calls, with and without `remote`."""
-
-    problem = None  # as of a tracker
-
-    def __init__(self, calls: list[tuple[Any, ...]], name: str = "") -> None:
-        self._calls, self._name = calls, name
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "remote":
-            return lambda *arguments: self._calls.append((self._name, *arguments))
-        return Recorder(self._calls, name)
-
-    def __call__(self, *arguments: Any) -> None:
-        self._calls.append((self._name, *arguments))
-
-
-class TextView(SilentView):
-    """A view that keeps its messages."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def phase(self, message: str) -> None:
-        self.texts.append(message)
-
-    def event(self, trial: Trial, message: str) -> None:
-        self.texts.append(f"{trial.number}: {message}")
-
-    def workers(self, up: int, number: int) -> None:
-        self.texts.append(f"{up} of {number}")
-
-
-class Setting:
-    """A driver with its journal, and with workers, tracker and view that record their calls."""
-
-    def __init__(
-        self,
-        folder: Path,
-        conductor: Conductor,
-        *,
-        in_order: bool = True,
-        observers: Sequence[SearchObserver] = (),
-        num_workers: int = 1,
-    ) -> None:
-        self.journal = Journal.open(folder / "lm-1")
-        self.worker_calls: list[tuple[Any, ...]] = []
-        self.tracker_calls: list[tuple[Any, ...]] = []
-        self.view = TextView()
-        self.interrupt: Callable[[], None] = lambda: None
-        if not self.journal.events:
-            self.journal.append(SearchBegun(conductor.space, "", FACTS))
-        self.journal.append(SessionBegun({}, 2, in_order))
-        tracker: Any = Recorder(self.tracker_calls)
-        self.driver = Driver(
-            conductor,
-            self.journal,
-            [Recorder(self.worker_calls) for _ in range(num_workers)],
-            [
-                TrackerObserver(tracker, {"torch": "2.13.0"}),
-                ViewObserver(self.view, conductor.board.metric),
-                *observers,
-            ],
-            in_order=in_order,
-            check_interrupt=lambda: self.interrupt(),
-            watchdog=Watchdog([]),
-        )
-
-    def calls(self, name: str) -> list[tuple[Any, ...]]:
-        return [call[1:] for call in self.worker_calls if call[0] == name]
-
-    def running(self) -> dict[int, Assignment]:
-        """The assignments that were started and not stopped since, by number of the trial."""
-        running: dict[int, Assignment] = {}
-        for name, *arguments in self.worker_calls:
-            if name == "start":
-                running[arguments[0].number] = arguments[0]
-            elif name == "stop" and running[int(arguments[0])].segment == arguments[1]:
-                del running[int(arguments[0])]
-        return running
-
-    def batch(self, *numbers: int) -> ReportBatch:
-        """Return the next reports of some trials; a trial that is named twice makes two."""
-        steps = {n: trial.step for n, trial in self.driver.conductor.board.trials.items()}
-        reports = []
-        for number in numbers:
-            trial = self.driver.conductor.board.trials[number]
-            steps[number] = next(s for s in trial.spec.report_steps if s > steps[number])
-            segment = self.running()[number].segment if number in self.running() else 0
-            reports.append((segment, trained(trial, steps[number])))
-        return ReportBatch(tuple(reports))
-
-    def report(self, number: int) -> bool:
-        """Pass the next report of a trial to the driver; return True if the trial continues."""
-        self.driver.record([(0, self.batch(number))])
-        return number in self.running()
-
-    def fail(self, number: int, reason: str) -> None:
-        """Pass it to the driver that the worker cannot train a trial."""
-        segment = self.running()[number].segment
-        self.driver.record([(0, ReportBatch(failures=(Failure(segment, str(number), reason),)))])
+from tuner.workers.watchdog import WorkerChange, WorkerEvent
 
 
 @pytest.fixture
@@ -200,14 +98,14 @@ def test_driver_journals_before_it_acts(
         ),
     )
     driver.begin()
-    assert [e.kind for e in read_journal(tmp_path / "lm-1")] == [
+    assert [e.event for e in read_journal(tmp_path / "lm-1")] == [
         "search", "session", "trial", "trial",
     ]  # fmt: skip
     assert lengths == [(0, 4)]
     before = len(setting.worker_calls)
     driver.record([(0, setting.batch(0, 1))])
     assert lengths[1] == (before, 7)
-    assert [e.kind for e in read_journal(tmp_path / "lm-1")][4:] == ["report", "report", "trial"]
+    assert [e.event for e in read_journal(tmp_path / "lm-1")][4:] == ["report", "report", "trial"]
     assert len(setting.worker_calls) > before
 
 
@@ -224,17 +122,19 @@ def test_driver_fills_the_slot_of_a_trial_that_cannot_be_trained(setting: Settin
 
 
 def test_driver_that_was_replaced_orders_nothing(setting: Setting, tmp_path: Path) -> None:
-    """Its workers delete no checkpoint, and its observers hear of nothing."""
+    """Its workers delete no checkpoint, and its followers hear of nothing."""
     driver = setting.driver
     driver.begin()
     setting.report(0)
     data = setting.journal.path.read_bytes()
-    Epoch.claim(tmp_path / "lm-1", newest(tmp_path / "lm-1")).end()
-    before = (*setting.worker_calls,), (*setting.tracker_calls,)
+    FolderLeases(tmp_path / "lm-1").create(Holder.me(epoch=2))
+    feed = setting.journal.feed()
+    before = (*setting.worker_calls,), feed.read()
+    assert before[1]
     for act in (lambda: setting.report(0), lambda: setting.fail(0, "it died"), driver.tick):
         with pytest.raises(Replaced):
             act()
-    assert ((*setting.worker_calls,), (*setting.tracker_calls,)) == before
+    assert ((*setting.worker_calls,), feed.read()) == (before[0], [])
     assert setting.journal.path.read_bytes() == data
     setting.journal._waiting.clear()  # the fixture closes it
 
@@ -245,9 +145,9 @@ def test_driver_ignores_news_of_an_assignment_that_was_stopped(setting: Setting)
     late = setting.batch(0)
     failure = ReportBatch(failures=(Failure(setting.running()[0].segment, "0", "again"),))
     setting.fail(0, "out of memory")
-    before = len(read_journal(setting.journal.path.parent))
+    before = len(setting.events)
     driver.record([(0, late), (0, failure)])
-    assert len(read_journal(setting.journal.path.parent)) == before
+    assert len(setting.events) == before
     assert driver.conductor.board.trials[0].outcome == "failed: out of memory"
     assert [(trial, keep) for trial, _, keep in setting.calls("stop")] == [("0", False)]
 
@@ -270,11 +170,7 @@ def test_a_report_after_the_pause_of_its_trial_is_not_taken(
 def test_driver_pauses_and_resumes_trials(setting: Setting) -> None:
     driver = setting.driver
     driver.begin()
-    while not driver.is_over:
-        expected = driver.conductor.expected
-        assert expected is not None
-        setting.report(expected[0])
-    driver.close()
+    setting.run()
     resumed = [started for (started,) in setting.calls("start") if started.after]
     assert resumed
     assert all(each.source == (each.trial_id, each.after) for each in resumed)
@@ -282,9 +178,11 @@ def test_driver_pauses_and_resumes_trials(setting: Setting) -> None:
     kept = {int(number): keep for number, _, keep in setting.calls("stop")}
     board = driver.conductor.board
     assert all(kept[trial.number] for trial in board.trials.values() if trial.has_finished)
-    assert all(trial.outcome for trial in board.trials.values())
-    ended = [call[1:3] for call in setting.tracker_calls if call[0] == "end_trial"]
-    assert {number for number, _ in ended} == set(board.trials)
+    outcomes = {number: trial.outcome for number, trial in board.trials.items()}
+    assert all(outcomes.values())
+    setting.journal.append(SessionEnded("finished"))
+    ended = setting.search.board.trials
+    assert {number: trial.outcome for number, trial in ended.items()} == outcomes
 
 
 def test_driver_halts_when_no_trial_can_report(setting: Setting) -> None:
@@ -297,7 +195,7 @@ def test_driver_halts_when_no_trial_can_report(setting: Setting) -> None:
     setting.interrupt = interrupt
     driver.tick()
     assert driver.halted == "interrupted"
-    assert "Ctrl-C again stops at once" in setting.view.texts[-1]
+    assert "Ctrl-C again stops at once" in setting.texts[-1]
     assert not setting.report(0)  # the report is recorded, but the trial does not continue
     driver.tick()
     assert not setting.report(1)
@@ -305,8 +203,8 @@ def test_driver_halts_when_no_trial_can_report(setting: Setting) -> None:
         driver.tick()
     assert setting.running() == {}
     driver.close()
-    ended = {call[1]: call[2] for call in setting.tracker_calls if call[0] == "end_trial"}
-    assert ended[0] == "interrupted"
+    setting.journal.append(SessionEnded("interrupted"))
+    assert setting.search.board.trials[0].outcome == INTERRUPTED
     assert all(keep for _, _, keep in setting.calls("stop"))
 
 
@@ -318,24 +216,12 @@ def test_after_sigterm_the_reports_under_way_have_a_second(
     monkeypatch.setattr(driver_module.time, "monotonic", clock)
     driver.begin()
     driver.halt("interrupted", signal.SIGTERM)
-    assert setting.view.texts[-1].startswith("ended by SIGTERM")
+    assert setting.texts[-1].startswith("ended by SIGTERM")
     clock.now += 0.9
     driver.tick()
     clock.now += 0.2
     with pytest.raises(SearchHalted):
         driver.tick()
-
-
-class ScriptedWatchdog:
-    """A watchdog that finds what a test says."""
-
-    def __init__(self) -> None:
-        self.changes: list[WorkerChange] = []
-        self.up: set[int] = set()
-
-    def check(self) -> list[WorkerChange]:
-        changes, self.changes = self.changes, []
-        return changes
 
 
 @pytest.fixture
@@ -366,11 +252,11 @@ def test_trials_of_a_worker_that_died_go_on_from_their_last_reports(
     assert (again[0].after, again[0].source) == (step, ("0", step))
     assert (again[1].after, again[1].source) == (0, None), "it had no report"
     assert all(again[n].segment > before[n].segment for n in (0, 1))
-    events = len(read_journal(setting.journal.path.parent))
+    events = len(setting.events)
     driver.record([(0, late)])
-    assert len(read_journal(setting.journal.path.parent)) == events, "of the process before"
+    assert len(setting.events) == events, "of the process before"
     assert setting.report(0)
-    assert "worker 0 has restarted" in setting.view.texts
+    assert "worker 0 has restarted" in setting.texts
 
 
 def test_reports_that_came_early_outlive_their_worker(
@@ -443,10 +329,10 @@ def test_trials_of_a_missing_worker_go_on_in_another(tmp_path: Path, conductor: 
     driver.tick()
     moved = setting.running()[0]
     assert (moved.worker, moved.after, moved.source) == (1, step, ("0", step))
-    assert "worker 0 is missing; its trials go on in other workers" in setting.view.texts
-    events = len(read_journal(setting.journal.path.parent))
+    assert "worker 0 is missing; its trials go on in other workers" in setting.texts
+    events = len(setting.events)
     driver.record([(0, late)])
-    assert len(read_journal(setting.journal.path.parent)) == events
+    assert len(setting.events) == events
     setting.fail(1, "out of memory")
     assert setting.running()[2].worker == 1
     dog.changes = [WorkerChange(0, WorkerEvent.BACK, lost_node=True)]
@@ -459,17 +345,14 @@ def test_trials_of_a_missing_worker_go_on_in_another(tmp_path: Path, conductor: 
 def test_trial_of_another_kind_of_node_records_it(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the journal, too, from which `tuner sync` makes its run."""
+    """In the journal, from which its run in MLflow is made."""
     environments: list[Mapping[str, str] | None] = [None, {"device": "another"}]
     other: Any = Recorder([])
     other.other_of = lambda worker: environments.pop(0)
     setting.driver._environments = other
     setting.driver.begin()
-    search = JournaledSearch.of(read_journal(setting.journal.path.parent))
-    assert search is not None
-    assert [trial.environment for trial in search.trials.values()] == [{}, {"device": "another"}]
-    started = [call[3] for call in setting.tracker_calls if call[0] == "start_trial"]
-    assert started == [{"torch": "2.13.0"}, {"device": "another"}]
+    trials = setting.search.trials.values()
+    assert [trial.environment for trial in trials] == [{}, {"device": "another"}]
 
 
 def test_search_waits_for_a_worker_if_none_is_left(
@@ -485,7 +368,7 @@ def test_search_waits_for_a_worker_if_none_is_left(
         ]  # fmt: skip
         driver.tick()
     assert sorted(setting.running()) == [0, 1], "the node was lost, not the trial's fault"
-    assert "worker 0 is missing; no other worker is left" in setting.view.texts
+    assert "worker 0 is missing; no other worker is left" in setting.texts
     for _ in range(3):  # on nodes that live
         faults.changes = [LOST, BACK]
         driver.tick()
@@ -497,31 +380,54 @@ def test_view_hears_how_many_workers_are_up(setting: Setting, faults: ScriptedWa
     driver.begin()
     faults.up, faults.changes = {0}, [WorkerChange(0, WorkerEvent.UP)]
     driver.tick()
-    assert setting.view.texts[-1] == "1 of 1"
+    assert setting.texts[-1] == "1 of 1"
     faults.up, faults.changes = set(), [LOST]
     driver.tick()
-    assert setting.view.texts[-1] == "0 of 1"
+    assert setting.texts[-1] == "0 of 1"
     faults.changes = [WorkerChange(0, WorkerEvent.MISSING)]
     driver.tick()
-    assert setting.view.texts.count("0 of 1") == 1
+    assert setting.texts.count("0 of 1") == 1
     faults.up, faults.changes = {0}, [WorkerChange(0, WorkerEvent.BACK, lost_node=True)]
     driver.tick()
-    assert setting.view.texts[-1] == "1 of 1"
+    assert setting.texts[-1] == "1 of 1"
 
 
-def test_lost_node_is_noted_for_messages(tmp_path: Path, conductor: Conductor) -> None:
-    folder = tmp_path / "lm-1"
-    setting = Setting(tmp_path, conductor, observers=[OutboxObserver(folder)])
-    setting.driver._watchdog = dog = ScriptedWatchdog()  # type: ignore[assignment]
+def test_lost_node_is_noted_for_messages(setting: Setting, faults: ScriptedWatchdog) -> None:
     setting.driver.begin()
-    dog.changes = [LOST, WorkerChange(0, WorkerEvent.NODE_LOST, node=("f00", "b (10.0.0.2)"))]
-    before = time.time()
+    faults.changes = [LOST, WorkerChange(0, WorkerEvent.NODE_LOST, node=("f00", "b (10.0.0.2)"))]
+    before = time.time_ns() // 1_000_000
     setting.driver.tick()
-    assert "node b (10.0.0.2) is lost" in setting.view.texts
-    (entry,) = OutboxTail(folder).read()
-    assert before <= entry.pop("time") <= time.time()
-    assert entry == {"lost": "f00", "name": "b (10.0.0.2)"}
-    setting.journal.close()
+    assert "node b (10.0.0.2) is lost" in setting.texts
+    (event,) = (event for event in setting.events if isinstance(event, NodeLost))
+    assert (event.node_id, event.name) == ("f00", "b (10.0.0.2)")
+    assert before <= event.time_ms <= time.time_ns() // 1_000_000
+
+
+def test_silence_is_noted_once_until_the_next_report(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a quarter of an hour, and ten times the longest time between two reports."""
+    driver, clock = setting.driver, Clock()
+    monkeypatch.setattr(driver_module.time, "monotonic", clock)
+    driver._reported_at = clock()
+    driver.begin()
+
+    def stalls() -> list[float]:
+        return [event.seconds for event in setting.events if isinstance(event, SearchStalled)]
+
+    clock.now += 200
+    setting.report(0)
+    clock.now += 1999
+    driver.tick()
+    assert stalls() == []
+    clock.now += 2
+    driver.tick()
+    driver.tick()
+    assert stalls() == [2001]
+    setting.report(1)
+    clock.now += 2001
+    driver.tick()
+    assert stalls() == [2001], "the longest time between two reports is longer now"
 
 
 def test_trials_of_a_worker_that_is_gone_go_on_in_others(
@@ -538,7 +444,7 @@ def test_trials_of_a_worker_that_is_gone_go_on_in_others(
     dog.changes = [gone[0], WorkerChange(1, WorkerEvent.MISSING), gone[0]]
     driver.tick()
     assert {n: each.worker for n, each in setting.running().items()} == {0: 1, 1: 1}
-    texts = [text for text in setting.view.texts if text.startswith("worker")]
+    texts = [text for text in setting.texts if text.startswith("worker")]
     assert texts == [
         "worker 0 is gone: it cannot be restarted: no torch; its trials go on in other workers",
         "worker 1 is missing; no other worker is left",
@@ -561,7 +467,7 @@ def test_worker_on_a_node_that_cannot_train_is_not_used(
     assert {each.worker for each in setting.running().values()} == {0}
     dog.changes = [WorkerChange(1, WorkerEvent.MISSING, "node c has torch 1.0")]
     driver.tick()
-    assert setting.view.texts[-3:] == [
+    assert setting.texts[-3:] == [
         "worker 1 is not used: node b has torch 1.0; its trials go on in other workers",
         "0 of 2",
         "worker 1 is not used: node c has torch 1.0",
@@ -601,10 +507,9 @@ def test_driver_resumes_where_the_journal_ends(
     for resumed in other.running().values():
         assert resumed.after == trials[resumed.number].step
         assert resumed.source == ((resumed.trial_id, resumed.after) if resumed.after else None)
-    caught_up = [call for call in other.tracker_calls if call[0] == "add_trial"]
-    assert sum(len(call[3]) for call in caught_up) == 5
-    kinds = [e.kind for e in read_journal(tmp_path / "lm-1")]
-    assert kinds == [*(e.kind for e in events), "session"]
+    assert sum(len(trial.reports) for trial in other.search.board.trials.values()) == 5
+    kinds = [e.event for e in read_journal(tmp_path / "lm-1")]
+    assert kinds == [*(e.event for e in events), "session"]
     other.journal.close()
 
 
@@ -628,73 +533,49 @@ def test_driver_reports_a_journal_that_cannot_be_written(
     monkeypatch.setattr(setting.journal, "retry", lambda: None)
     driver.tick()
     driver.tick()
-    assert setting.view.texts == ["cannot write the journal: no space left"]
+    assert setting.texts == ["cannot write the journal: no space left"]
     monkeypatch.setattr(setting.journal, "problem", None)
     driver.tick()
-    assert "can be written again" in setting.view.texts[-1]
+    assert "can be written again" in setting.texts[-1]
 
 
-class EventRecorder(SearchObserver):
-    """Records the events of a search, each with the number of the journal's events until then."""
-
-    journal: Journal
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, int, int]] = []
-
-    def _add(self, name: str, trial: Trial) -> None:
-        self.events.append((name, trial.number, len(self.journal.digests)))
-
-    def trial_restored(self, trial: Trial) -> None:
-        self._add("restored", trial)
-
-    def trial_started(
-        self, trial: Trial, time_ms: int, environment: Mapping[str, str] | None
-    ) -> None:
-        self._add("started", trial)
-
-    def reported(self, trial: Trial, report: Report, time_ms: int, *, leads: bool) -> None:
-        self._add("leads" if leads else "reported", trial)
-
-    def trial_ended(self, trial: Trial, outcome: str, time_ms: int) -> None:
-        self._add(outcome, trial)
-
-    def close(self) -> str:
-        return "one trial is missing"
-
-
-def test_driver_calls_observers_after_the_journal(tmp_path: Path, conductor: Conductor) -> None:
-    recorder = EventRecorder()
-    setting = Setting(tmp_path, conductor, observers=[recorder])
-    recorder.journal = setting.journal
+def test_driver_reports_a_follower_that_cannot_write(tmp_path: Path, conductor: Conductor) -> None:
+    follower: Any = SimpleNamespace(projection=Projection(), problem="MLflow lacks part of lm-1")
+    setting = Setting(tmp_path, conductor, followers=[follower])
     setting.driver.begin()
+    setting.driver.tick()
+    setting.driver.tick()
+    assert setting.texts == ["MLflow lacks part of lm-1"]
+    follower.problem = None
+    setting.driver.tick()
+    setting.driver.tick()
+    assert setting.texts[1:] == ["a projection can be written again; nothing is lost"]
+    setting.journal.close()
+
+
+def test_followers_hear_of_an_event_that_is_on_the_disk(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the events of one decision together, and in order."""
+    feed = setting.journal.feed()
+    feed.read()
+    early: list[int] = []
+    monkeypatch.setattr(journal_module.os, "fsync", lambda file: early.append(len(feed.read())))
+    setting.driver.begin()
+    assert [entry.event.event for entry in feed.read()] == ["trial", "trial"]
     setting.report(0)
+    assert [entry.event.event for entry in feed.read()] == ["report"]
     setting.fail(1, "the worker died")
+    assert [entry.event.event for entry in feed.read()] == ["failure", "trial"]
     setting.driver.halt("interrupted")
     setting.driver.close()
-    assert recorder.events == [
-        ("started", 0, 3),
-        ("started", 1, 4),
-        ("reported", 0, 5),
-        ("failed: the worker died", 1, 7),
-        ("started", 2, 8),
-        ("interrupted", 0, 9),
-        ("interrupted", 2, 10),
-    ]
-    assert setting.view.texts[-1] == "one trial is missing"
-    setting.journal.close()
+    assert [entry.event.event for entry in feed.read()] == ["message"]
+    assert early == [0, 0, 0, 0]
 
 
-def test_search_runs_without_observers(tmp_path: Path, conductor: Conductor) -> None:
-    setting = Setting(tmp_path, conductor)
-    setting.driver._observers = ()
+def test_search_runs_without_followers(setting: Setting, conductor: Conductor) -> None:
     setting.driver.begin()
-    while not setting.driver.is_over:
-        expected = conductor.expected
-        assert expected is not None
-        setting.report(expected[0])
-    setting.driver.close()
-    setting.journal.close()
+    setting.run()
     assert all(trial.outcome for trial in conductor.board.trials.values())
 
 
@@ -719,40 +600,7 @@ def test_driver_ends_when_another_process_asks(
         with pytest.raises(SearchHalted):
             driver.tick()
     assert driver.halted == "stopped"
-    assert (
-        "'tuner stop' was called" in setting.view.texts[-1 if request_ is StopRequest.NOW else -3]
-    )
-
-
-def test_run_of_the_search_says_how_far_it_is(setting: Setting) -> None:
-    """Together with the load of the workers, so that it costs no request of its own."""
-
-    class Poller:
-        def poll(self) -> SystemMetrics:
-            return SystemMetrics({"system/worker_0/memory_megabytes": 1.0}, 7)
-
-    board = setting.driver.conductor.board
-    tracker: Any = Recorder(setting.tracker_calls)
-    poller: Any = Poller()
-    observer = TrackerObserver(tracker, {}, poller, board)
-    setting.driver.begin()
-    observer.tick()
-    (metrics,) = next(c[1:] for c in setting.tracker_calls if c[0] == "log_system_metrics")
-    assert metrics.values["progress/trials_ended"] == 0
-    assert "progress/best_val_loss" not in metrics.values
-    assert metrics.tags == {"trials_done": "0 of 6", "time_left": "unknown"}
-    setting.tracker_calls.clear()
-    while expected := setting.driver.conductor.expected:
-        setting.report(expected[0])
-    observer.tick()
-    (metrics,) = next(c[1:] for c in setting.tracker_calls if c[0] == "log_system_metrics")
-    assert board.best is not None
-    assert metrics.values["progress/best_val_loss"] == board.value(board.best)
-    assert metrics.values["progress/trials_ended"] == len(board.ended)
-    assert metrics.values["system/worker_0/memory_megabytes"] == 1.0
-    assert metrics.tags["trials_done"] == f"{len(board.ended)} of {board.num_trials}"
-    best = board.value(board.best)
-    assert metrics.tags["best"] == f"val_loss {best:.4f} in trial {board.best.number}"
+    assert "'tuner stop' was called" in setting.texts[-1 if request_ is StopRequest.NOW else -3]
 
 
 class Arrivals:
@@ -770,7 +618,7 @@ class Arrivals:
         self._ended: set[int] = set()  # segments
 
     def run(self) -> list[str]:
-        """Run the search; return the events of its journal, without their times, as text."""
+        """Run the search; return its decisions, as text."""
         driver = self._setting.driver
         driver._watchdog = dog = ScriptedWatchdog()  # type: ignore[assignment]
         driver.begin()
@@ -784,8 +632,7 @@ class Arrivals:
                 driver.tick()
         driver.close()
         self._setting.journal.close()
-        events = read_journal(self._setting.journal.path.parent)
-        return [repr(dataclasses.replace(event, time_ms=0)) for event in events]
+        return decisions(self._setting.events)
 
     def _news(self, assignment: Assignment) -> ReportBatch:
         number, segment = assignment.number, assignment.segment
@@ -808,7 +655,7 @@ class Arrivals:
 def test_search_in_order_does_not_depend_on_timing(
     tmp_path: Path, scheduler: str, clock: str
 ) -> None:
-    """Its journal is the same, line by line, whichever reports come first and whoever dies."""
+    """Its journal decides the same, line by line, whichever reports come first and whoever dies."""
     space = space_of(tmp_path, f"trials: 8, sampler: random, scheduler: {scheduler}")
     journals = []
     for seed in range(3):

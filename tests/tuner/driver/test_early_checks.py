@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.tuner.simulated_search import space_of
 from tuner.driver import early_checks
-from tuner.driver.early_checks import check_early
+from tuner.driver.early_checks import check_early, check_home
 from tuner.errors import StorageError, StoreError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.space import SearchSpace
 from tuner.workers import devices
 
@@ -31,22 +32,20 @@ def test_local_store_is_not_opened(
     space: SearchSpace, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(early_checks, "Record", None)
-    assert check_early(space, home, "lm-1") is None
+    assert check_early(space, home) is None
     assert not home.has_store
 
 
-def test_name_on_a_server_is_refused(
-    space: SearchSpace, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_store_on_a_server_is_opened_and_written(
+    space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store of which more is known than the name of a file is opened before Ray starts."""
-    searches = [type("Search", (), {"name": "lm-1"})]
-    record: Any = type("Record", (), {"searches": lambda self: searches, "client": None})()
+    written: list[tuple[Any, ...]] = []
+    record: Any = SimpleNamespace(client="client")
     monkeypatch.setattr(early_checks, "Record", lambda uri: record)
-    monkeypatch.setattr(early_checks, "check_write", lambda *given: None)
-    server = Home(tmp_path, "http://server")
-    assert check_early(space, server, "lm-2") is record
-    with pytest.raises(TunerError, match=r"lm-1 is recorded already, .* another home"):
-        check_early(space, server, "lm-1")
+    monkeypatch.setattr(early_checks, "check_write", lambda *given: written.append(given))
+    assert check_early(space, Home(tmp_path, "http://server")) is record
+    assert written == [("client", "http://server", space.name)]
 
 
 def test_server_that_is_down_is_noticed(space: SearchSpace, tmp_path: Path) -> None:
@@ -68,18 +67,16 @@ def test_storage_that_cannot_be_used_is_refused(
 
 
 @pytest.mark.parametrize("folder", ["searches", "corpora", "starts", "artifacts"])
-def test_home_that_cannot_be_written_is_refused(
-    space: SearchSpace, home: Home, folder: str
-) -> None:
+def test_home_that_cannot_be_written_is_refused(home: Home, folder: str) -> None:
     (home.root / folder).touch()  # a folder without permission would not stop root
     with pytest.raises(StoreError, match=f"cannot write to {home.root / folder}; .* --home"):
-        check_early(space, home)
+        check_home(home)
 
 
-def test_file_that_is_no_database_is_refused(space: SearchSpace, home: Home) -> None:
+def test_file_that_is_no_database_is_refused(home: Home) -> None:
     (home.root / "mlflow.db").write_text("not a database, but a text that is long enough\n" * 9)
     with pytest.raises(StoreError, match="file is not a database"):
-        check_early(space, home)
+        check_home(home)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
-"""The frame of a search: exceptions of a session that is made up."""
+"""The frame of a search: its name, and what is left to do when it has begun before."""
 
 from __future__ import annotations
 
 import signal
-import threading
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,63 +10,19 @@ from typing import Any
 
 import pytest
 
+from tests.tuner.driver.test_start import failing, note_begun, steps_of
 from tests.tuner.results.finished_search import result_in
 from tests.tuner.simulated_search import FACTS, space_of
 from tuner.driver import search as module
 from tuner.driver import sync
-from tuner.driver.interrupt import Interrupts
-from tuner.driver.search import go_on, search
+from tuner.driver.search import resume, search
+from tuner.driver.start import Start
 from tuner.driver.view import SilentView
 from tuner.errors import Interrupted, JournalError, JournalInUse, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import Event, SearchBegun, SessionBegun, SessionEnded
 from tuner.journal.journal import Journal
 from tuner.space.space import SearchSpace
-from tuner.tracking.tags import JOURNAL_FILE
-
-
-def context(error: Exception | None = None) -> Any:
-    def close() -> None:
-        if error is not None:
-            raise error
-
-    journal = SimpleNamespace(close=close)
-    return SimpleNamespace(name="lm-1", journal=journal, folder=Path("lm-1"), view=SilentView())
-
-
-def test_result_stays_when_the_journal_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    result = result_in(tmp_path)
-    monkeypatch.setattr(module, "run_search", lambda *arguments: result)
-    assert module._run(context(), (), Interrupts(), 0.0, print) is result
-    full = JournalError("cannot write the journal: No space left on device")
-    assert module._run(context(full), (), Interrupts(), 0.0, print).lost == str(full)
-
-
-@pytest.mark.parametrize("name", [None, "mine"])
-def test_workers_start_again_if_the_store_has_the_name(name: str | None, tmp_path: Path) -> None:
-    """The store is open only after the workers have started."""
-    home, started, ended = Home.at(tmp_path), [], []
-    taken = name or "lm-1"
-    store: Any = SimpleNamespace(
-        wait=lambda interrupts: SimpleNamespace(searches=lambda: [SimpleNamespace(name=taken)])
-    )
-
-    def start(claimed: str) -> Any:
-        started.append(claimed)
-        return SimpleNamespace(end=lambda: ended.append(claimed))
-
-    space: Any = SimpleNamespace(name="lm")
-    if name is None:
-        claimed, journal, _ = module._claim(store, space, name, home, start, Interrupts())
-        journal.close()
-        assert (claimed, started, ended) == ("lm-2", ["lm-1", "lm-2"], ["lm-1"])
-        assert [path.name for path in home.search("").iterdir()] == ["lm-2"]
-    else:
-        with pytest.raises(TunerError, match="mine is recorded already"):
-            module._claim(store, space, name, home, start, Interrupts())
-        assert (ended, list(home.search("").iterdir())) == (["mine"], [])
 
 
 class Texts(SilentView):
@@ -80,14 +35,19 @@ class Texts(SilentView):
         self.texts.append(message)
 
 
+def record_it(start: Start) -> None:
+    """What the last step does in the end."""
+    note_begun(start)
+    start.is_recorded, start.receivers = True, ()
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a search is that begins, goes on, or is only read."""
+    """What a search is that runs a session, or is only read."""
     calls: list[str] = []
     result: Any = object()
-    for owner, name in (
-        (module, "resume"), (module, "check_early"), (module, "load_search"), (sync, "sync")
-    ):  # fmt: skip
+    steps_of(monkeypatch, record_it)
+    for owner, name in ((module, "run_session"), (module, "load_search"), (sync, "sync")):
         monkeypatch.setattr(
             owner, name, lambda *args, name=name, **options: calls.append(name) or result
         )
@@ -100,12 +60,64 @@ def begun(home: Home, space: SearchSpace, *events: Event) -> None:
             journal.append(event)
 
 
+def test_result_stays_when_the_journal_cannot_be_written(
+    home: Home, space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = result_in(tmp_path)
+    steps_of(monkeypatch, record_it)
+    monkeypatch.setattr(module, "run_session", lambda start: result)
+    assert search(space, home=home) is result
+    error = JournalError("cannot write the journal: No space left on device")
+
+    def fail(start: Start) -> Any:
+        close = start.journal.close
+
+        def full() -> None:
+            close()
+            raise error
+
+        monkeypatch.setattr(start.journal, "close", full)
+        return result
+
+    monkeypatch.setattr(module, "run_session", fail)
+    monkeypatch.setattr(module, "_close", lambda *_: None)
+    assert search(space, home=home).lost == str(error)
+
+
+@pytest.mark.parametrize("name", [None, "mine"])
+def test_name_of_a_recorded_search_is_not_taken_again(
+    name: str | None, home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal is in another home; the storage may have searches, too."""
+    taken = name or f"{space.name}-1"
+    monkeypatch.setattr(module, "recorded_names", lambda uri: {taken})
+    if name is not None:
+        with pytest.raises(TunerError, match=r"mine is recorded already, .* another home"):
+            module._claim(name, "lm", home, None, lambda holder: None)
+        assert not home.search("mine").exists()
+        return
+    monkeypatch.setattr(
+        module, "Storage", lambda url: SimpleNamespace(names=lambda: [f"{space.name}-2"])
+    )
+    for url, number in ((None, 2), ("memory://lm", 3), (None, 4)):
+        journal = module._claim(None, space.name, home, url, lambda holder: None)
+        assert (journal.path.parent.name, journal.entries) == (f"{space.name}-{number}", [])
+        journal.close()
+
+
+def test_of_two_drivers_that_begin_a_search_one_does(home: Home) -> None:
+    with closing(module._claim("mine", "lm", home, None, lambda holder: None)) as journal:
+        assert journal.events == []
+        with pytest.raises(JournalInUse):
+            module._claim("mine", "lm", home, None, lambda holder: None)
+
+
 @pytest.mark.parametrize(
     ("status", "trials", "expected", "texts"),
     [
-        ("interrupted", 6, ["resume"], []),
-        ("interrupted", 9, ["resume"], []),
-        ("finished", 9, ["resume"], []),
+        ("interrupted", 6, ["run_session"], []),
+        ("interrupted", 9, ["run_session"], []),
+        ("finished", 9, ["run_session"], []),
         (
             "finished",
             6,
@@ -114,70 +126,42 @@ def begun(home: Home, space: SearchSpace, *events: Event) -> None:
         ),
     ],
 )
+@pytest.mark.parametrize("is_new_command", [False, True])
 def test_search_of_a_name_that_has_begun_goes_on(
-    status: str,
+    status: Any,
     trials: int,
     expected: list[str],
     texts: list[str],
+    is_new_command: bool,
     tmp_path: Path,
+    home: Home,
     calls: list[str],
 ) -> None:
-    home, view, results = Home.at(tmp_path / "home"), Texts(), []
+    view, results = Texts(), []
     begun(home, space_of(tmp_path, "trials: 6"), SessionEnded(status))
     space = space_of(tmp_path, f"trials: {trials}")
-    search(space, name="mine", home=home, view=view, on_result=results.append)
+    options: Any = {"home": home, "view": view, "on_result": results.append}
+    if is_new_command:
+        search(space, name="mine", **options)
+    else:
+        resume("mine", edit=lambda recorded: space, **options)
     assert calls == expected
     assert view.texts == texts
-    assert len(results) == (expected != ["resume"])
+    assert len(results) == (expected != ["run_session"])
 
 
 def test_search_of_a_name_that_has_begun_with_another_space_is_refused(
-    tmp_path: Path, calls: list[str]
+    tmp_path: Path, home: Home, calls: list[str]
 ) -> None:
-    home = Home.at(tmp_path / "home")
     begun(home, space_of(tmp_path, "trials: 6"))
     with pytest.raises(TunerError, match=r"mine cannot be resumed with another search\.sampler"):
         search(space_of(tmp_path, "trials: 6, sampler: random"), name="mine", home=home)
     assert calls == []
 
 
-@pytest.mark.parametrize("torn", [None, b"", b'{"event":"sea'])
-def test_search_that_was_killed_before_it_began_begins(
-    torn: bytes | None, tmp_path: Path, calls: list[str]
-) -> None:
-    home, space = Home.at(tmp_path / "home"), space_of(tmp_path, "trials: 6")
-    home.search("mine").mkdir(parents=True)
-    if torn is not None:
-        (home.search("mine") / JOURNAL_FILE).write_bytes(torn)
-    with pytest.raises(TunerError, match="mine has not begun"):
-        go_on("mine", edit=lambda recorded: space, home=home)
-    with pytest.raises(AttributeError):  # from the checks on, with what they did not return
-        search(space, name="mine", home=home)
-    assert calls == ["check_early"]
-    name, journal = module._claim_name((), space, "mine", home)
-    assert (name, journal.events) == ("mine", [])
-    with pytest.raises(JournalInUse):  # of two drivers that begin, one does
-        module._claim_name((), space, "mine", home)
-    journal.close()
-    begun(home, space)
-    with pytest.raises(JournalInUse, match="mine has just begun; repeat the command"):
-        module._claim_name((), space, "mine", home)
-    assert module._claim_name((), space, None, home)[0] == f"{space.name}-1"
-
-
-def test_signal_while_the_store_opens_frees_the_name(tmp_path: Path) -> None:
-    home, interrupts, may_open = Home.at(tmp_path), Interrupts(), threading.Event()
-    store = module._Store(home, None, opened=lambda uri: may_open.wait(30))  # type: ignore
-    store.open()
-
-    def start(claimed: str) -> Any:
-        interrupts.handle(signal.SIGTERM, None)
-
-    space: Any = SimpleNamespace(name="lm")
-    with pytest.raises(Interrupted):
-        module._claim(store, space, None, home, start, interrupts)
-    may_open.set()
-    assert list(home.search("").iterdir()) == []
+def test_search_that_is_not_there_cannot_be_resumed(home: Home) -> None:
+    with pytest.raises(TunerError, match=r"there is no search mine in .*'tuner list' shows them"):
+        resume("mine", home=home)
 
 
 @pytest.mark.parametrize(
@@ -185,12 +169,12 @@ def test_signal_while_the_store_opens_frees_the_name(tmp_path: Path) -> None:
     [(Interrupted(signal.SIGTERM), signal.SIGTERM), (KeyboardInterrupt(), signal.SIGINT)],
 )
 def test_signal_names_the_search(
-    error: KeyboardInterrupt, number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(*arguments: Any) -> Any:
-        raise error
-
-    monkeypatch.setattr(module, "run_search", run)
+    error: KeyboardInterrupt, number: int, home: Home, space: SearchSpace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    steps_of(monkeypatch, record_it)
+    monkeypatch.setattr(module, "run_session", failing(error))
     with pytest.raises(Interrupted) as raised:
-        module._run(context(), (), Interrupts(), 0.0, print)
-    assert (raised.value.signal, raised.value.search) == (number, "lm-1")
+        search(space, name="mine", home=home)
+    assert (raised.value.signal, raised.value.search) == (number, "mine")
+    assert home.search("mine").is_dir()

@@ -6,45 +6,35 @@ import json
 from contextlib import closing
 from pathlib import Path
 
-import optuna
 import pytest
 
 from tests.conftest import MakeSpec
-from tests.tuner.simulated_search import FACTS
-from tests.tuner.tracking.recorded import ENVIRONMENT, Open
+from tests.tuner.tracking.recorded import SPACE, Begin, report
 from tuner.cli import main
 from tuner.errors import JournalInUse, RecordError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.housekeeping.deletion import delete_search, plan_deletion
-from tuner.journal.claim import locked
-from tuner.journal.events import SearchBegun
+from tuner.journal.events import SearchEdited
 from tuner.journal.journal import Journal
-from tuner.space.space import SearchSpace
+from tuner.lease.folder import locked
 from tuner.storage.storage import Storage
 from tuner.tracking.record import Record
-
-SPACE = SearchSpace(name="lm")
+from tuner.tracking.runs import Runs, RunSettings
 
 
 @pytest.fixture
 def home(
-    tmp_path: Path, store: str, open_tracker: Open, make_spec: MakeSpec,
+    tmp_path: Path, store: str, begin_search: Begin, make_spec: MakeSpec,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Home:  # fmt: skip
     """A home with the searches lm-1 and lm-2, each with two trials, and one version of a model."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("TUNER_OPTUNA_STORAGE", raising=False)
     home = Home(tmp_path, store)
     for name in ("lm-1", "lm-2"):
-        with closing(open_tracker(name)) as tracker:
-            for number in range(2):
-                tracker.start_trial(number, make_spec(seed=number), ENVIRONMENT)
-                tracker.end_trial(number, "finished")
-            tracker.flush()
-            tracker.finish("finished", {}, None)
-        with closing(Journal.open(home.search(name))) as journal:
-            journal.append(SearchBegun(SPACE, "", FACTS))
-        optuna.create_study(study_name=name, storage=f"sqlite:///{tmp_path}/optuna.db")
+        search = begin_search(name)
+        for number in range(2):
+            search.trial(number, make_spec(seed=number), report(4, 2.0), outcome="finished")
+        search.finish()
     record = Record(store)
     best = record.trials(record.search("lm-1"))[0]
     experiment = record.search("lm-1").experiment_id
@@ -77,7 +67,6 @@ def test_deletion_leaves_nothing_of_a_search_but_its_version(home: Home) -> None
     assert [search.name for search in record.searches()] == ["lm-2"]
     assert not home.search("lm-1").exists()
     assert {path.name for path in home.artifacts.iterdir()} - {"models"} <= set(kept)
-    assert optuna.get_all_study_names(f"sqlite:///{home.root}/optuna.db") == ["lm-2"]
     assert deletion.kept_versions == (("lm", "1"),)
     # a later search lm-1 must not pass for the one that made the version
     assert registered(home) == [("1", "lm-1 (deleted)")]
@@ -95,7 +84,7 @@ def test_deletion_includes_the_storage(home: Home, tmp_path: Path) -> None:
         Storage(url).write(f"{name}/journal/0001/00000001.jsonl", b"")
     engine = SPACE.engine.model_copy(update={"storage": url})
     with closing(Journal.open(home.search("lm-1"))) as journal:
-        journal.append(SearchBegun(SPACE.model_copy(update={"engine": engine}), "", FACTS))
+        journal.append(SearchEdited(SPACE.model_copy(update={"engine": engine}), ""))
     plan = plan_deletion("lm-1", home)
     assert plan.description.endswith("and its folder in the storage")
     assert plan.as_json["storage"] == f"{url}/lm-1"
@@ -144,9 +133,9 @@ def test_interrupted_deletion_can_be_repeated(home: Home, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_deletion_does_not_follow_a_name_that_is_a_path(home: Home, open_tracker: Open) -> None:
+def test_deletion_does_not_follow_a_name_that_is_a_path(home: Home) -> None:
     """An earlier version recorded a search under the path with which another was resumed."""
-    open_tracker("../searches/lm-2").close()
+    Runs(RunSettings(home.tracking_uri, home.artifacts, "lm", "../searches/lm-2", {}))
     run = next(s for s in Record(home.tracking_uri).searches() if "/" in s.name).run_id
     with pytest.raises(JournalInUse, match="recorded as running, and its folder is not in"):
         delete_search(run, home=home)

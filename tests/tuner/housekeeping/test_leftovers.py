@@ -6,6 +6,9 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,15 +18,16 @@ from pathlib import Path
 import pytest
 
 from model.engine.report import Report, Status
-from model.spec.trial import InitFrom
+from model.files import hidden_name
+from model.spec.trial import InitFrom, TrialSpec
 from tests.conftest import MakeSpec
 from tests.tuner.simulated_search import FACTS
-from tests.tuner.tracking.recorded import ENVIRONMENT, Open
+from tests.tuner.tracking.recorded import ENVIRONMENT
 from tuner.cli import main
-from tuner.conductor.outcome import Outcome
-from tuner.home import Home
+from tuner.conductor.outcome import FINISHED
+from tuner.home.home import Home
+from tuner.home.private_folder import private_folder
 from tuner.housekeeping.leftovers import clean, find_leftovers
-from tuner.journal.claim import locked
 from tuner.journal.events import (
     Event,
     Reported,
@@ -31,11 +35,13 @@ from tuner.journal.events import (
     SessionBegun,
     SessionEnded,
     TrialBegun,
-    TrialEnded,
 )
 from tuner.journal.journal import Journal
+from tuner.lease.folder import locked
+from tuner.schedulers.scheduler import Decision
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
+from tuner.tracking.runs import Runs, RunSettings, RunStart, TimedReport
 from tuner.tracking.tags import CHECKPOINT_FILE
 
 SPACE = SearchSpace(name="lm")
@@ -43,7 +49,13 @@ START = InitFrom(sha256="a" * 64)
 
 
 @pytest.fixture
-def home(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(
+    tmp_path: Path,
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Home:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Home(tmp_path, store)
@@ -70,6 +82,19 @@ def search(home: Home, name: str, *events: Event) -> Path:
     write(folder / "checkpoints" / "0" / "000000012.safetensors")
     write(folder / "tune" / "state.json")
     return folder
+
+
+def recorded(home: Home) -> Runs:
+    """The record of a search."""
+    return Runs(RunSettings(home.tracking_uri, home.artifacts, "lm", "lm-1", {}))
+
+
+def create(record: Runs, number: int, spec: TrialSpec) -> str:
+    """Create the run of a trial, and describe it."""
+    run = record.create(number, RunStart(spec, ENVIRONMENT, 1000))
+    record.attach_spec(run, spec)
+    record.log(run, [], spec)
+    return run
 
 
 def age(home: Home, *names: str) -> None:
@@ -110,7 +135,6 @@ def test_leftovers_are_found_and_deleted(home: Home) -> None:
     write(home.artifacts / "mine" / "notes.txt")  # of the user
     write(home.root / ".new-1" / "mlflow.db")
     write(home.root / ".calibration.json.0123abcd")
-    write(home.corpora / ".digests.json-x")  # as earlier versions named it
     write(home.corpora / ".digests.json.0123abcd")
     write(home.starts / f".{'b' * 64}.safetensors.0123abcd")
     with closing(Journal.open(home.search("lm-2"))):
@@ -118,7 +142,7 @@ def test_leftovers_are_found_and_deleted(home: Home) -> None:
     age(home)
     expected = [
         ".calibration.json.0123abcd", ".new-1", f"artifacts/{'0' * 32}", "corpora/.building-1",
-        "corpora/.digests.json-x", "corpora/.digests.json.0123abcd", "corpora/another",
+        "corpora/.digests.json.0123abcd", "corpora/another",
         "corpora/damaged", "corpora/unused", "searches/lm-1/tune", "searches/lm-2",
         f"starts/.{'b' * 64}.safetensors.0123abcd", f"starts/{'b' * 64}.safetensors",
         "starts/other.tokenizer.json",
@@ -129,6 +153,32 @@ def test_leftovers_are_found_and_deleted(home: Home) -> None:
     assert (home.artifacts / "mine" / "notes.txt").exists()
     assert (home.search("lm-1") / "journal.jsonl").exists()
     assert (home.corpora / "used").exists()
+
+
+def test_leftovers_of_killed_commands_are_found(home: Home, tmp_path: Path) -> None:
+    """What a process was writing, an hour later; its temporary files as soon as it has died."""
+    building = hidden_name(home.root)
+    write(building / "mlflow.db")
+    young = hidden_name(home.root)
+    write(young / "mlflow.db")
+    os.utime(building / "mlflow.db", (0, 0))
+    os.utime(building, (0, 0))
+    program = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from tuner.home.private_folder import private_folder\n"
+        "with private_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'mlflow.db').touch()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    with private_folder() as living:
+        subprocess.run([sys.executable, "-c", program, tempfile.gettempdir()], check=False)
+        (died,) = set(Path(tempfile.gettempdir()).glob("tuner-*")) - {living}
+        leftovers = clean(home)
+        assert {item.path for item in leftovers.items} == {building, died}
+        assert list(leftovers.kinds) == ["temporary files"]
+        assert young.exists()
+        assert living.exists()
+        assert not building.exists()
+        assert not died.exists()
 
 
 def test_leftovers_are_at_least_an_hour_old(home: Home) -> None:
@@ -186,17 +236,15 @@ def test_resting_search_needs_only_what_cannot_be_made_again(home: Home) -> None
 
 @pytest.mark.slow
 def test_resting_search_keeps_the_weights_of_its_best_trial(
-    home: Home, open_tracker: Open, make_spec: MakeSpec
+    home: Home, make_spec: MakeSpec
 ) -> None:
     search(home, "lm-1", *finished(make_spec))
-    runs = []
-    with closing(open_tracker()) as tracker:
-        for number in range(2):
-            tracker.start_trial(number, make_spec(seed=number), ENVIRONMENT)
-            tracker.flush()
-            runs.append(str(tracker.run_of(number)))
-            write(home.artifacts / runs[-1] / "artifacts" / CHECKPOINT_FILE)
-        tracker.finish("finished", {}, runs[0])
+    record = recorded(home)
+    runs = [create(record, number, make_spec(seed=number)) for number in range(2)]
+    for run in runs:
+        write(home.artifacts / run / "artifacts" / CHECKPOINT_FILE)
+    record.log_summary({}, runs[0], 5000)
+    record.set_status(record.run_id, "finished", 5000)
     age(home)
     time.sleep(0.01)
     path = f"artifacts/{runs[1]}/artifacts/{CHECKPOINT_FILE}"
@@ -206,12 +254,8 @@ def test_resting_search_keeps_the_weights_of_its_best_trial(
 
 
 @pytest.mark.slow
-def test_recorded_search_without_journal_keeps_its_data(
-    home: Home, open_tracker: Open, make_spec: MakeSpec
-) -> None:
-    with closing(open_tracker()) as tracker:
-        tracker.start_trial(0, make_spec(), ENVIRONMENT)
-        tracker.flush()
+def test_recorded_search_without_journal_keeps_its_data(home: Home, make_spec: MakeSpec) -> None:
+    create(recorded(home), 0, make_spec())
     corpus(home, "used", "data")
     corpus(home, "unused", "other data")
     age(home)
@@ -228,31 +272,29 @@ def finished(make_spec: MakeSpec, kept: Sequence[int] = (0,)) -> list[Event]:
     return [
         SessionBegun(ENVIRONMENT, 1, in_order=True),
         TrialBegun(0, {}, make_spec()),
-        Reported(0, report),
-        TrialEnded(0, Outcome.parse("finished")),
-        SessionEnded("finished", best=0, kept=kept),
+        Reported(0, report, Decision.STOP, FINISHED),
+        SessionEnded("finished", best=0, kept=tuple(kept)),
     ]
 
 
 @pytest.mark.slow
 def test_checkpoints_wait_until_mlflow_has_the_kept_ones(
-    home: Home, open_tracker: Open, make_spec: MakeSpec
+    home: Home, make_spec: MakeSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The store failed at the end of a search: 'tuner sync' sends the checkpoints later."""
     folder = search(home, "lm-1", *finished(make_spec))
     report = Report("0", Status.FINISHED, 12, 384, 3.0, 3.1, 0.5, 0.01)
-    with closing(open_tracker()) as tracker:
-        tracker.start_trial(0, make_spec(), ENVIRONMENT)
-        tracker.log_report(0, report)
-        tracker.end_trial(0, "finished")
-        tracker.flush()
-        age(home)
-        assert found(home) == found(home, older_than=0) == ["searches/lm-1/tune"]
-        (note,) = find_leftovers(home, 0).notes
-        assert note.startswith("the checkpoints of lm-1 are left alone: MLflow lacks the weights")
-        assert "'tuner sync lm-1' sends them" in note
-        tracker.keep_checkpoint(0, folder / "checkpoints" / "0" / "000000012.safetensors", 384)
-        tracker.flush()
+    record = recorded(home)
+    run = create(record, 0, make_spec())
+    record.log(run, [TimedReport(report, 2000)], None, "finished")
+    age(home)
+    assert found(home) == found(home, older_than=0) == ["searches/lm-1/tune"]
+    (note,) = find_leftovers(home, 0).notes
+    assert note.startswith("the checkpoints of lm-1 are left alone: MLflow lacks the weights")
+    assert "'tuner sync lm-1' sends them" in note
+    kept = tmp_path_factory.mktemp("kept") / Path(CHECKPOINT_FILE).name
+    shutil.copy(folder / "checkpoints" / "0" / "000000012.safetensors", kept)
+    record.attach_checkpoint(run, kept, 384)
     age(home)
     assert found(home) == ["searches/lm-1/checkpoints", "searches/lm-1/tune"]
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from tuner.cli import main
-from tuner.commands import doctor
-from tuner.home import Home
-from tuner.housekeeping import weaknesses
+from tuner.home.home import Home
+from tuner.housekeeping import installation, weaknesses
 from tuner.housekeeping.weaknesses import find_weaknesses
 
 
@@ -105,12 +104,15 @@ def test_home_of_somebody_else(place: Path) -> None:
     assert found(place) == []
 
 
-@pytest.mark.parametrize("name", [".ray/auth_token", ".mlflow/credentials", "my token"])
+@pytest.mark.parametrize(
+    "name", [".ray/auth_token", ".mlflow/credentials", "my token", ".config/tuner/notify.yaml"]
+)
 def test_secret_that_everybody_may_read(
     place: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     path = place / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.touch(0o644)
     path.chmod(0o644)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(place / "my token"))
@@ -125,9 +127,8 @@ def test_secret_that_everybody_may_read(
     [
         ("MLFLOW_TRACKING_URI", "https://me:hush@store/", "~/.mlflow/credentials"),
         ("MLFLOW_TRACKING_URI", "postgresql://me:hush@db/runs", "~/.pgpass"),
-        ("TUNER_OPTUNA_STORAGE", "postgresql://me:hush@db/runs", "~/.pgpass"),
-        ("TUNER_OPTUNA_STORAGE", "postgresql://me@db/runs", None),
-        ("TUNER_OPTUNA_STORAGE", "http://[", None),
+        ("MLFLOW_TRACKING_URI", "postgresql://me@db/runs", None),
+        ("MLFLOW_TRACKING_URI", "http://[", None),
     ],
 )
 def test_password_in_a_url(
@@ -166,7 +167,7 @@ def test_doctor_warns_and_keeps_its_status(
         return "fine"
 
     (place / "runs").chmod(0o755)
-    monkeypatch.setattr(doctor, "CHECKS", {"torch": check})
+    monkeypatch.setattr(installation, "CHECKS", {"torch": check})
     assert main(["doctor", "--home", str(place / "runs"), "--json"]) == (0 if passes else 1)
     printed = capsys.readouterr()
     (warning,) = json.loads(printed.out)["trust"]

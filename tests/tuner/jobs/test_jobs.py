@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.tuner.simulated_search import FACTS, Simulation, outcomes, space_of
 from tuner.cli import main
+from tuner.conductor.board import Board
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
-from tuner.driver.view import SilentView
+from tuner.driver.view import SilentView, ViewProjection
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs import stop as stop_module
-from tuner.jobs.followed_search import FollowedSearch
-from tuner.jobs.status import SearchStatus, searches_of
+from tuner.jobs.status import SearchStatus, TailedSearch, searches_of
 from tuner.jobs.stop import stop
-from tuner.jobs.submit import free_name
-from tuner.journal.epoch import Holder, StopRequest, newest, request_stop
-from tuner.journal.events import Event, Reported, SessionBegun, SessionEnded, TrialBegun
-from tuner.journal.journal import Journal
+from tuner.jobs.submit import _LOGGED, free_name, submit_to_ray
+from tuner.journal.events import Event, Reported, SessionBegun, SessionEnded
+from tuner.journal.follower import Follower
+from tuner.journal.journal import Journal, JournalTail, read_search
+from tuner.lease.folder import newest
+from tuner.lease.holder import Holder
+from tuner.lease.stop_request import StopRequest, request_stop
+from tuner.notify.receivers import URLS, receivers_of
 
 
 class EventView(SilentView):
@@ -30,6 +38,15 @@ class EventView(SilentView):
 
     def __init__(self) -> None:
         self.events: list[tuple[int, str]] = []
+        self.board: Board | None = None
+        self.title = ""
+        self.num_ends = 0
+
+    def begin(self, board: Board, title: str) -> None:
+        self.board, self.title = board, title
+
+    def end(self) -> None:
+        self.num_ends += 1
 
     def event(self, trial: Trial, message: str) -> None:
         self.events.append((trial.number, message))
@@ -59,26 +76,38 @@ def written(home: Home, events: Sequence[Event], name: str = "lm-1") -> Journal:
 def test_search_is_followed_while_its_journal_grows(simulation: Simulation, home: Home) -> None:
     """In pieces of any size, also where a report is read before the trial that it leads to."""
     journal = written(home, ())
-    followed = FollowedSearch(home.search("lm-1"))
-    followed.view = view = EventView()
-    assert not followed.update()
-    assert followed.board is None
-    for number, event in enumerate(simulation.events):
+    tailed = TailedSearch(home.search("lm-1"))
+    tailed.update()
+    assert tailed.search is None
+    for number, event in enumerate([*simulation.events, SessionEnded("finished")]):
         journal.append(event)
         if number % 3 == 0:
-            assert followed.update()
-            begun = sum(isinstance(e, TrialBegun) for e in simulation.events[: number + 1])
-            if followed.board is not None and begun:
-                known = [trial for trial in followed.board.trials.values() if trial.reports]
-                assert len(known) <= begun
-    followed.update()
-    conductor = followed._conductor
-    assert conductor is not None
-    conductor.close()
-    assert outcomes(conductor) == outcomes(simulation.conductor)
-    reports = [event for event in simulation.events if isinstance(event, Reported)]
+            tailed.update()
+            assert tailed.search is not None
+            assert tailed.search.num_events == number + 1
+    tailed.update()
+    assert tailed.search is not None
+    assert outcomes(tailed.search) == outcomes(simulation.conductor)
+    journal.close()
+
+
+def test_each_new_report_is_shown_once(simulation: Simulation, home: Home) -> None:
+    """As `tuner attach` does: what was there before is not, and the view has the trials."""
+    half = len(simulation.events) // 2
+    journal, view = written(home, simulation.events[:half]), EventView()
+    tail = JournalTail(home.search("lm-1"))
+    follower = Follower(ViewProjection(view, "lm-1"), tail, from_now=True).start()
+    follower.flush(10)
+    assert view.board is not None
+    assert (view.title, view.events) == ("lm-1", [])
+    for event in (*simulation.events[half:], SessionEnded("finished")):
+        journal.append(event)
+    assert follower.close(10) is None
+    reports = [event for event in simulation.events[half:] if isinstance(event, Reported)]
     shown = [number for number, text in view.events if text.startswith("report ")]
-    assert shown == [event.number for event in reports], "each report is shown once"
+    assert shown == [event.number for event in reports]
+    assert outcomes(view) == outcomes(simulation.conductor)
+    assert view.num_ends == 1
     journal.close()
 
 
@@ -93,11 +122,10 @@ def test_time_of_a_followed_search_is_that_of_its_events(
         clock[0] += 2
         journal.append(event)
     clock[0] += 3
-    followed = FollowedSearch(home.search("lm-1"))
-    followed.update()
-    board = followed.board
-    assert board is not None
+    search = read_search(home.search("lm-1"))
+    assert search is not None
     begun = next(i for i, e in enumerate(simulation.events) if isinstance(e, SessionBegun))
+    board = search.board
     assert board.seconds == pytest.approx(2 * (20 - begun - 1) + 3)
     assert 0 < board.tokens_per_second < board.tokens / board.seconds * 2
     journal.close()
@@ -132,7 +160,7 @@ def test_status_of_searches(
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("lm-1", "interrupted", "lm-2", "finished"))
     assert main(["status", "lm-1", "--home", str(home.root)]) == 0
-    assert "'tuner submit --resume lm-1' goes on" in capsys.readouterr().out
+    assert f"'tuner submit --resume lm-1 --home {home.root}' goes on" in capsys.readouterr().out
     assert main(["status", "lm-9", "--home", str(home.root)]) == 2
 
 
@@ -202,6 +230,111 @@ def test_submitted_search_gets_a_new_name(home: Home, make: Callable[[Home, str]
     path.parent.mkdir(parents=True)
     path.touch()
     assert free_name("lm", home) == "lm-2"
+
+
+@pytest.mark.parametrize("command", ["submit", "logs"])
+@pytest.mark.parametrize("strange", ["file", "folder", "pipe", "no file"])
+def test_log_is_never_a_link_or_a_pipe(
+    home: Home,
+    tmp_path: Path,
+    command: str,
+    strange: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a driver was started"))
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "mine").write_text("mine")
+    home.search("lm-1").mkdir(parents=True)
+    log = home.log("lm-1")
+    if strange == "folder":
+        log.parent.symlink_to(tmp_path / "victim")
+        (log.parent / "lm-1.log").write_text("mine")
+    else:
+        log.parent.mkdir()
+    if strange == "file":
+        log.symlink_to(tmp_path / "victim" / "mine")
+    elif strange == "pipe":
+        os.mkfifo(log)
+    elif strange == "no file":
+        log.mkdir()
+    names = sorted(path.name for path in (tmp_path / "victim").iterdir())
+    arguments = ["submit", "--resume"] if command == "submit" else ["logs"]
+    assert main([*arguments, "lm-1", "--home", str(home.root)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is a link" in line or "is no regular file" in line
+    assert sorted(path.name for path in (tmp_path / "victim").iterdir()) == names
+    assert {path.read_text() for path in (tmp_path / "victim").iterdir()} == {"mine"}
+
+
+def test_urls_of_receivers_stay_off_the_command_line(
+    home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every user of the machine can read the command lines of all processes."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv(URLS, "https://a.example/S3CRET")
+    started: list[tuple[Sequence[str], dict[str, str]]] = []
+
+    class Process:
+        pid = 7
+
+        def __init__(self, command: Sequence[str], *, env: dict[str, str], **_: object) -> None:
+            started.append((command, env))
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    home.search("lm-1").mkdir(parents=True)
+    arguments = ["--notify", "https://b.example/S3CRET", "--not=https://c.example/S3CRET"]
+    arguments = ["--resume", "lm-1", *arguments, "--quiet", "--home", str(home.root)]
+    assert main(["submit", *arguments]) == 0
+    ((command, environment),) = started
+    assert "S3CRET" not in " ".join(command)
+    assert command[3:7] == ["search", "--resume", "lm-1", "--quiet"]
+    assert environment[URLS].split() == [f"https://{x}.example/S3CRET" for x in "abc"]
+    monkeypatch.setenv(URLS, environment[URLS])
+    names = [receiver.name for receiver in receivers_of(())]
+    assert names == [f"https://{x}.example/…" for x in "abc"]
+
+
+def test_job_of_ray_writes_to_the_log(home: Home, tmp_path: Path) -> None:
+    (home.root / "logs").mkdir(parents=True)
+    command = [sys.executable, "-c", _LOGGED, str(home.root), "lm-1"]
+    command += ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]
+    assert subprocess.run(command, check=False).returncode == 3
+    assert home.log("lm-1").read_text() == "out\nerr\n"
+    home.log("lm-1").unlink()
+    home.log("lm-1").symlink_to(tmp_path / "victim")
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 1
+    assert not (tmp_path / "victim").exists()
+
+
+def test_job_of_ray_is_the_command_with_its_log(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entrypoint runs as it does on the head of a cluster: by a shell."""
+    jobs: list[dict[str, Any]] = []
+
+    class Client:
+        def __init__(self, address: str) -> None:
+            assert address == "http://head:8265"
+
+        def submit_job(self, **job: Any) -> str:
+            jobs.append(job)
+            return "job-1"
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
+    home.root.mkdir()
+    urls = ["https://a.example/S3CRET"]
+    submit_to_ray("lm-1", home, ["--resume", "lm-1"], "http://head:8265", urls)
+    (job,) = jobs
+    assert "S3CRET" not in job["entrypoint"]
+    assert job["runtime_env"] == {"env_vars": {URLS: urls[0]}}
+    assert subprocess.run(["/bin/sh", "-c", job["entrypoint"]], check=False).returncode == 2
+    begun, reason = home.log("lm-1").read_text().splitlines()
+    assert begun.endswith("  tuner search, lm-1")
+    assert "there is no search lm-1" in reason
 
 
 @pytest.mark.parametrize(

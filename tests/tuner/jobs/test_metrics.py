@@ -14,12 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.tuner.simulated_search import FACTS, Simulation, space_of
 from tuner.cli import main
 from tuner.conductor.conductor import Conductor
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs.metrics import HomeMetrics
 from tuner.jobs.status import SearchStatus
 from tuner.journal.events import Event, SessionEnded
+from tuner.journal.follower import Cursor
 from tuner.journal.journal import Journal
-from tuner.tracking.backlog import note_unsynced
+from tuner.tracking.projection import CURSOR
 
 
 @pytest.fixture
@@ -54,6 +55,8 @@ def test_metrics_follow_a_growing_journal(simulation: Simulation, tmp_path: Path
         assert scraped(port) == {}
         journal = Journal.open(home.search("lm-1"))
         _append(journal, events[: len(events) // 2])
+        cursor = Cursor(home.search("lm-1"), CURSOR)
+        cursor.write(len(events) // 2, journal.digest)
         half = scraped(port)
         status = SearchStatus.of(home, "lm-1")
         assert half["tuner_search_state", "running"] == 1  # this process holds the journal
@@ -63,7 +66,7 @@ def test_metrics_follow_a_growing_journal(simulation: Simulation, tmp_path: Path
         assert sum(v for (name, _), v in half.items() if name == "tuner_trials") == status.trials
         _append(journal, events[len(events) // 2 :])
         journal.close()
-        note_unsynced(home.search("lm-1"), 3)
+        cursor.write(len(events) - 3, journal.digest)
         whole = scraped(port)
     finally:
         server.shutdown()

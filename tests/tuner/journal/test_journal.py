@@ -26,13 +26,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.engine.report import Report, Status
+from tests.tuner.journal.raw_lines import raw_line
+from tuner.clock import CLOCK
 from tuner.errors import JournalError, JournalInUse
 from tuner.journal import journal as module
-from tuner.journal.claim import is_running
 from tuner.journal.events import Event, Reported, SessionEnded, TrialFailed
-from tuner.journal.journal import Journal, read_journal
-from tuner.journal.lines import _values, line_of, parse_lines
-from tuner.tracking.tags import JOURNAL_FILE
+from tuner.journal.journal import JOURNAL_FILE, Journal, JournalTail, read_entries, read_journal
+from tuner.journal.lines import line_of, parse_lines
+from tuner.lease.folder import is_running
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 SOME = st.none() | FLOATS
@@ -98,25 +99,24 @@ def numbers(folder: Path) -> list[int]:
 @given(REPORTS)
 def test_reports_come_back_to_the_last_bit(report: Report) -> None:
     event = Reported(3, report)
-    line = line_of({**event.as_json, "time_ms": 7})
-    values = _values(line.removesuffix(b"\n"))
-    assert values is not None
-    back = Reported.of(values)
-    assert repr(back) == repr(Reported(3, report, time_ms=7))  # NaN is not equal to itself
+    line, entry = line_of(replace(event, time_ms=7), "")
+    ((back, digest),), length = parse_lines(Path(JOURNAL_FILE), line)
+    assert (digest, length) == (entry.digest, len(line))
+    assert repr(back) == repr(entry.event)  # NaN is not equal to itself
+    assert isinstance(back, Reported)
     assert isinstance(back.report.status, Status)
 
 
 def test_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
     summary = {"α_max": 0.1 + 0.2, "worst": -math.inf, "nan": math.nan, "large": 2**60}
     event = SessionEnded(
-        "finished", summary, 2, math.inf, [2, 2**60], None, "interrupted",
-        ["a\nb\r\u2028 \\ \" é"],
+        "finished", summary, 2, math.inf, (2, 2**60), None, "interrupted",
+        ("a\nb\r\u2028 \\ \" é",),
     )  # fmt: skip
-    with_tuple = replace(event, kept=tuple(event.kept))
     before = time.time_ns() // 1_000_000
     journal = Journal.open(tmp_path / "deep" / "lm-1")
     assert journal.events == []
-    time_ms = journal.append(with_tuple)
+    time_ms = journal.append(event)
     journal.close()
     (back,) = Journal.open(tmp_path / "deep" / "lm-1").events
     assert before <= time_ms <= time.time_ns() // 1_000_000
@@ -155,7 +155,10 @@ def test_journal_is_strict_json_by_line(tmp_path: Path) -> None:
 
     (line,) = journal.path.read_text().splitlines()
     data = json.loads(line, parse_constant=refuse)
-    assert data.keys() == {"event", "status", "summary", "best", "time_ms", "crc"}
+    assert [*data] == [
+        "event", "status", "summary", "best", "first_turn", "kept", "limit", "halted", "advice",
+        "weights", "time_ms", "format", "crc",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -252,33 +255,23 @@ def test_journal_refuses_what_is_no_file(tmp_path: Path) -> None:
             read(tmp_path)
 
 
-@pytest.mark.parametrize("body", ["[1]", "[" * 9_000, '{"event":3}', '{"event":["x"]}', "3"])
+@pytest.mark.parametrize(
+    "body", ["[1]", "[" * 9_000, '{"event":3,"format":1}', '{"event":["x"],"format":1}', "3"]
+)
 def test_journal_reports_lines_that_are_no_events(tmp_path: Path, body: str) -> None:
     """Their checksums fit, but no version of tuner wrote them."""
     text = body.removesuffix("}").encode()
     line = b'%s,"crc":"%08x"}\n' % (text, zlib.crc32(text))
     (tmp_path / JOURNAL_FILE).write_bytes(line)
-    with pytest.raises(JournalError, match=r"is damaged|of another version"):
+    with pytest.raises(JournalError, match=r"is damaged|is no journal|by another version"):
         read_journal(tmp_path)
-
-
-def test_journal_of_a_newer_format_is_refused(tmp_path: Path) -> None:
-    later = {"event": "search", "format": 2, "shape": "unknown", "time_ms": 7}
-    (tmp_path / JOURNAL_FILE).write_bytes(line_of(later))
-    with pytest.raises(
-        JournalError, match=r"has format 2, and this tuner reads formats up to 1: a"
-    ):
-        read_journal(tmp_path)
-    with pytest.raises(JournalError, match="upgrade with 'pip install --upgrade tuner'"):
-        Journal.open(tmp_path)
-    assert (tmp_path / JOURNAL_FILE).read_bytes() == line_of(later)
 
 
 def _with_checksum(line: bytes) -> bytes:
     """Return an edited line with the checksum that fits it."""
     data = json.loads(line)
     del data["crc"]
-    return line_of(data)
+    return raw_line(data)
 
 
 def _edited(lines: list[bytes]) -> list[bytes]:
@@ -310,34 +303,60 @@ def test_journal_notices_lines_that_do_not_follow_each_other(
 
 
 def test_journal_is_compared_with_its_recorded_digest(tmp_path: Path) -> None:
-    """Lines may be added after the digest was recorded, but not cut; old records have none."""
+    """Lines may be added after the digest was recorded, but not cut."""
     journal = filled(tmp_path)
     journal.close()
-    _, digests = module.read_chain(tmp_path)
-    assert digests == journal.digests
-    assert len(digests) == 4
-    for recorded in (digests[-1], digests[1], None):
-        module.check_digest("lm-1", digests, recorded)
-    with pytest.raises(JournalError, match=r"lm-1 is not the one that was recorded .* cut"):
-        module.check_digest("lm-1", digests[:-1], digests[-1])
-    assert re.fullmatch(r"(\w{4}-){3}\w{4}", module.short_digest(digests[-1]))
+    entries = read_entries(tmp_path)
+    assert entries == journal.entries
+    assert len(entries) == 4
+    assert journal.digest == entries[-1].digest
+    for recorded in (entries[-1].digest, entries[1].digest, None):
+        module.check_digest("lm-1", entries, recorded)
+    for fewer in (entries[:-1], []):
+        with pytest.raises(JournalError, match=r"lm-1 is not the one that was recorded .* cut"):
+            module.check_digest("lm-1", fewer, entries[-1].digest)
+    assert re.fullmatch(r"(\w{4}-){3}\w{4}", module.short_digest(entries[-1].digest))
 
 
-def test_journal_covers_lines_of_an_earlier_version(tmp_path: Path) -> None:
-    """They have no digests, but the first line of this version covers them."""
-    old = [line_of({"event": "failure", "number": n, "reason": "", "time_ms": 1}) for n in (0, 1)]
-    path = tmp_path / JOURNAL_FILE
-    path.write_bytes(b"".join(old))
-    assert numbers(tmp_path) == [0, 1]
-    journal = Journal.open(tmp_path)
-    journal.append(TrialFailed(2, ""))
+def test_feed_and_tail_give_what_is_on_the_disk_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As objects in the process of the journal, and from its file in any other."""
+    journal = filled(tmp_path, 2)
+    feed, tail = journal.feed(), JournalTail(tmp_path)
+    assert feed.read() == tail.read() == journal.entries
+    assert feed.read() == tail.read() == []
+    with failing("fsync", monkeypatch):
+        journal.append(TrialFailed(2, ""))
+        assert feed.read() == []
+    assert tail.read() == []
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.0)
+    journal._next_try = 0.0
+    journal.retry()
+    assert feed.read() == tail.read() == journal.entries[2:]
+    with journal.path.open("ab") as file:
+        file.write(b'{"event":"fai')
+    assert tail.read() == []
+    journal.append(TrialFailed(3, ""))
+    assert tail.read() == journal.entries[3:]
+    assert JournalTail(tmp_path / "nothing").read() == []
     journal.close()
-    assert numbers(tmp_path) == [0, 1, 2]
-    assert module.read_chain(tmp_path)[1][-1] == journal.digest
-    new = path.read_bytes().splitlines(keepends=True)[2]
-    path.write_bytes(old[1] + old[0] + new)
-    with pytest.raises(JournalError, match=":3 does not follow"):
-        read_journal(tmp_path)
+
+
+def test_feed_wakes_its_reader(tmp_path: Path) -> None:
+    journal = filled(tmp_path, 0)
+    feed, found = journal.feed(), []
+
+    def read() -> None:
+        feed.wait(30.0, CLOCK)
+        found.extend(feed.read())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    journal.append(TrialFailed(0, ""))
+    reader.join(10.0)
+    journal.close()
+    assert found == journal.entries
 
 
 def test_journal_names_the_damaged_line(tmp_path: Path) -> None:

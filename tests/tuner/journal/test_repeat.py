@@ -7,10 +7,10 @@ import pytest
 from tests.tuner.simulated_search import FACTS, SPACE, Simulation, space_of
 from tuner.conductor.clock import CLOCKS
 from tuner.conductor.conductor import Conductor
+from tuner.driver.training import environment_changes
 from tuner.errors import TunerError
 from tuner.journal.edit import changes, check_edit, edited, kept_overrides
-from tuner.journal.events import Reported, SearchBegun, SessionBegun
-from tuner.journal.journaled_search import environment_changes
+from tuner.journal.events import Reported, SearchEdited, SessionBegun
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
@@ -30,9 +30,8 @@ def test_edited_changes_what_is_free(space: SearchSpace) -> None:
     check_edit(space, changed, "lm-1")
 
 
-def test_storage_changes_no_trial_and_no_earlier_journal(space: SearchSpace) -> None:
+def test_storage_changes_no_trial(space: SearchSpace) -> None:
     """It may be added to a search that has begun, changed and left out."""
-    assert "storage" not in space.model_dump_json()
     changed = edited(space, [Override.parse("engine.storage=s3://lm/searches/")], "lm-1")
     assert changed.engine.storage == "s3://lm/searches"
     assert changes(space, changed) == ["engine.storage"]
@@ -100,7 +99,7 @@ def test_search_resumes_with_allowed_edit(tmp_path: Path, old: str, new: str) ->
     for _ in range(20):
         simulation.step()
     simulation.conductor.edit(other, 3)
-    simulation.note(SearchBegun(other, "", FACTS))
+    simulation.note(SearchEdited(other, ""))
     simulation.note(SessionBegun({}, 3, in_order=True))
     simulation._fill()
     board = simulation.run().board
@@ -132,29 +131,6 @@ def test_repeat_keeps_the_clock_of_a_journal(tmp_path: Path) -> None:
         assert conductor.expected == (expected.number, expected.report.step)
         orders.append([e.number for e in simulation.events if isinstance(e, Reported)])
     assert orders[0] != orders[1]
-
-
-def test_repeat_keeps_the_rules_of_an_old_journal(tmp_path: Path) -> None:
-    """A search of few trials, of which the rules before version 2 finished the defaults only."""
-    space = space_of(tmp_path, "trials: 3", SPACE.replace("top: 2", "top: 0"))
-    finished: dict[int, set[int]] = {}
-    for rules in (1, 2):
-        simulation = Simulation(Conductor(space, FACTS, 1, rules=rules))
-        board = simulation.run().board
-        finished[rules] = {trial.number for trial in board.searched if trial.has_finished}
-        restored = restored_decisions(simulation.events, lambda _: ())
-        conductor = Conductor(space, FACTS, 1, restored, rules=rules)
-        repeat(conductor, simulation.events, "lm-1")
-        assert conductor.is_over
-        other = Conductor(space, FACTS, 1, restored, rules=3 - rules)
-        if rules == 2:
-            with pytest.raises(TunerError, match="decides otherwise"):
-                repeat(other, simulation.events, "lm-1")
-        else:
-            repeat(other, simulation.events, "lm-1")
-            assert not other.is_over
-    assert finished[1] == {0}
-    assert len(finished[2]) == 2
 
 
 @pytest.mark.parametrize(

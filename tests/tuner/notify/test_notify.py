@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,37 +19,52 @@ from standardwebhooks import WebhookVerificationError
 
 from model.engine.report import Report, Status
 from tests.tuner.simulated_search import FACTS, space_of
+from tuner.clock import CLOCK, SystemClock
 from tuner.errors import TunerError
 from tuner.journal.events import (
+    MessageSent,
+    NodeLost,
     Reported,
     SearchBegun,
+    SearchStalled,
     SessionBegun,
     SessionEnded,
     TrialBegun,
-    TrialFailed,
 )
-from tuner.journal.journal import Journal
-from tuner.notify import notifier as module
-from tuner.notify.notifier import Notifier, notified
-from tuner.notify.outbox import OUTBOX, note
+from tuner.journal.follower import Cursor, Follower
+from tuner.journal.journal import Journal, JournalTail
+from tuner.notify import projection as module
+from tuner.notify.message import message_of_stall
+from tuner.notify.projection import MessageProjection, notified
 from tuner.notify.receivers import SECRET, NotDelivered, notify_file, receivers_of
 
 KEY = "whsec_" + base64.b64encode(b"a key of thirty-two bytes or so.").decode()
 
 
 class Server:
-    """A server that answers with given statuses, then with 204."""
+    """A server that answers with given statuses, then with 204; perhaps with a location."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
+        self.location = ""
+        self.awake = threading.Event()
+        self.awake.set()
         self.got: list[tuple[dict[str, str], bytes]] = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
+                receiver.awake.wait()
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
+                if receiver.location:
+                    self.send_header("location", receiver.location)
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                receiver.got.append(({"method": "GET"}, b""))
+                self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *arguments: Any) -> None:
@@ -67,8 +83,6 @@ class Server:
 def receiver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     monkeypatch.setenv(SECRET, KEY)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(module, "_FIRST_DELAY_SECONDS", 0.01)
     receiver = Server()
     yield receiver
     receiver.close()
@@ -90,16 +104,33 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def outbox(journal: Journal) -> list[dict[str, Any]]:
-    path = journal.path.parent / OUTBOX
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def follow(journal: Journal, url: str, clock: SystemClock = CLOCK) -> Follower:
+    """Begin to send the messages of a journal to a receiver, which knows what was there before."""
+    (receiver,) = receivers_of([url])
+    folder = journal.path.parent
+    follower = Follower(
+        MessageProjection(folder.name, receiver), journal.feed(), Cursor(folder, receiver.key),
+        from_now=True, clock=clock,
+    ).start()  # fmt: skip
+    assert follower.flush(20) is None
+    return follower
 
 
-def test_message_is_signed_as_the_standard_says(receiver: Server, journal: Journal) -> None:
-    notifier = Notifier(journal.path.parent, receivers_of([receiver.url]))
-    wait_for(lambda: bool(outbox(journal)))
+def begin_trials(journal: Journal, folder: Path, number: int = 6) -> None:
+    """Begin trials, of which the last one confirms trial 1."""
+    space = space_of(folder, "trials: 6")
+    for trial in range(number):
+        spec = space.spec(space.defaults(), FACTS, trial)
+        journal.append(TrialBegun(trial, {}, spec, confirms=1 if trial == 5 else None))
+
+
+def test_message_is_signed_as_the_standard_says(
+    receiver: Server, journal: Journal, tmp_path: Path
+) -> None:
+    begin_trials(journal, tmp_path)
+    follower = follow(journal, receiver.url)
     journal.append(SessionEnded("finished", {"best_val_loss": 3.25, "trials": 6.0}, best=4))
-    assert notifier.close() is None
+    assert follower.close(20) is None
     ((headers, body),) = receiver.got
     payload = Verifier(KEY).verify(body, headers)
     assert payload["type"] == "search.finished"
@@ -107,61 +138,51 @@ def test_message_is_signed_as_the_standard_says(receiver: Server, journal: Journ
     assert payload["data"]["summary"]["trials"] == 6
     with pytest.raises(WebhookVerificationError):
         Verifier(KEY).verify(body.replace(b"finished", b"defeated"), headers)
-    assert b"S3CRET" not in (journal.path.parent / OUTBOX).read_bytes()
+    assert not any(b"S3CRET" in f.read_bytes() for f in (tmp_path / "lm-1" / "cursors").iterdir())
 
 
 def finished(number: int, loss: float, status: Status = Status.FINISHED) -> Reported:
     return Reported(number, Report(str(number), status, 9, 900, loss, loss, 1.0, 0.01))
 
 
-def test_each_new_champion_is_told_and_no_other_trial(
+def test_each_new_best_trial_is_told_and_no_other(
     receiver: Server, journal: Journal, tmp_path: Path
 ) -> None:
-    """Neither unfinished, worse, diverged nor confirming trials are champions."""
-    notifier = Notifier(journal.path.parent, receivers_of([receiver.url]))
-    wait_for(lambda: bool(outbox(journal)))
-    space = space_of(tmp_path, "trials: 6")
-    for number in range(6):
-        spec = space.spec(space.defaults(), FACTS, number)
-        journal.append(TrialBegun(number, {}, spec, confirms=1 if number == 5 else None))
+    """Neither unfinished, worse, diverged nor confirming trials are the best so far."""
+    begin_trials(journal, tmp_path)
+    follower = follow(journal, receiver.url)
     for event in (
         finished(0, 4.0), finished(1, 2.0, Status.TRAINING), finished(1, 3.5), finished(2, 3.75),
         finished(3, math.nan, Status.DIVERGED), finished(5, 1.0), finished(4, 3.25),
     ):  # fmt: skip
         journal.append(event)
     journal.append(SessionEnded("finished", {"best_val_loss": math.nan}, best=4))
-    assert notifier.close() is None
-    *champions, end = [json.loads(body)["data"] for _, body in receiver.got]
-    assert [(c["best_trial"], c["value"], c["before"]) for c in champions] == [
+    assert follower.close(20) is None
+    *best, end = [json.loads(body)["data"] for _, body in receiver.got]
+    assert [(c["best_trial"], c["value"], c["before"]) for c in best] == [
         (0, 4.0, None), (1, 3.5, 4.0), (4, 3.25, 3.5),
     ]  # fmt: skip
-    assert champions[1]["text"] == (
-        "lm-1: trial 1 is the best so far, val_loss 3.5000 (before: 4.0000)."
-    )
+    assert best[1]["text"] == "lm-1: trial 1 is the best so far, val_loss 3.5000 (before: 4.0000)."
     assert end["summary"] == {"best_val_loss": None}
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 4
 
 
 def test_refused_message_is_sent_again_with_its_id_by_the_next_driver(
-    receiver: Server, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    receiver: Server, journal: Journal
 ) -> None:
     """The receiver refuses three times, and the driver is killed in between."""
-    monkeypatch.setattr(module, "_END_SECONDS", 0.0)
     receiver.statuses = [503] * 3
-    folder, receivers = journal.path.parent, receivers_of([receiver.url])
-    killed = Notifier(folder, receivers)
-    wait_for(lambda: bool(outbox(journal)))
+    killed = follow(journal, receiver.url)
     journal.append(SessionEnded("interrupted"))
-    wait_for(lambda: len(receiver.got) == 1)
-    killed._closing.set()  # it says nothing more
-    killed._thread.join(20)
-    monkeypatch.setattr(module, "_END_SECONDS", 20.0)
-    with notified(folder, receivers, pytest.fail):
+    assert "it answers 503" in (killed.flush(0.5) or "")
+    assert "it answers 503" in (killed.close(0.0) or "")
+    folder, receivers = journal.path.parent, receivers_of([receiver.url])
+    with notified(folder, receivers, lambda: JournalTail(folder), pytest.fail):
         pass
     ids = [headers["webhook-id"] for headers, _ in receiver.got]
     assert len(ids) >= 4
     assert len({*ids}) == 1
-    with notified(folder, receivers, pytest.fail):
+    with notified(folder, receivers, lambda: JournalTail(folder), pytest.fail):
         pass
     assert len(receiver.got) == len(ids), "what was delivered is not sent again"
 
@@ -170,41 +191,41 @@ def test_dead_receiver_holds_nothing_up(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(module, "_END_SECONDS", 0.3)
     said: list[str] = []
-    begun = time.monotonic()
-    with notified(journal.path.parent, receivers_of(["http://127.0.0.1:1/S3CRET"]), said.append):
-        wait_for(lambda: bool(outbox(journal)))
+    receivers = receivers_of(["http://127.0.0.1:1/S3CRET"])
+    with notified(journal.path.parent, receivers, journal.feed, said.append):
         journal.append(SessionEnded("failed"))
-    assert time.monotonic() - begun < 30
     (line,) = said
-    assert line.startswith("not delivered: http://127.0.0.1/…: ")
+    assert line.startswith("not delivered: http://127.0.0.1:1/…: ")
     assert "'tuner sync lm-1' tries again" in line
     assert "S3CRET" not in line
 
 
 def test_new_receiver_hears_nothing_of_earlier_sessions(receiver: Server, journal: Journal) -> None:
     journal.append(SessionEnded("interrupted"))
-    with notified(journal.path.parent, receivers_of([receiver.url]), pytest.fail):
-        wait_for(lambda: bool(outbox(journal)))
+    receivers = receivers_of([receiver.url])
+    with notified(journal.path.parent, receivers, journal.feed, pytest.fail):
+        pass
     assert receiver.got == []
 
 
-def test_search_without_news_has_stalled_once(
-    receiver: Server, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_STALL_SECONDS", 0.2)
-    monkeypatch.setattr(module, "_STALL_GAPS", 0.0)
-    notifier = Notifier(journal.path.parent, receivers_of([receiver.url]))
-    wait_for(lambda: len(receiver.got) == 1)
-    time.sleep(0.3)
-    assert len(receiver.got) == 1
-    journal.append(TrialFailed(0, "news"))
-    wait_for(lambda: len(receiver.got) == 2)
-    assert notifier.close() is None
-    kinds = [json.loads(body)["type"] for _, body in receiver.got]
-    assert kinds == ["search.stalled"] * 2
+def test_news_of_the_driver_are_messages(receiver: Server, journal: Journal) -> None:
+    """A search without reports, and a node that is lost."""
+    follower = follow(journal, receiver.url)
+    journal.append(SearchStalled(960.0, "gpu-7"))
+    journal.append(NodeLost("n1", "gpu-8 (10.0.0.8)"))
+    journal.append(MessageSent("for the terminal only"))
+    assert follower.close(20) is None
+    said = [(json.loads(b)["type"], json.loads(b)["data"]["text"]) for _, b in receiver.got]
+    assert said == [
+        ("search.stalled", "lm-1 has had no news for 16 minutes; its driver runs on gpu-7."),
+        (
+            "search.node_lost",
+            "lm-1: node gpu-8 (10.0.0.8) is lost; its trials go on in other workers, or wait for "
+            "one.",
+        ),
+    ]
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 2
 
 
@@ -252,47 +273,81 @@ def test_bad_url_and_secret_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with pytest.raises(TunerError, match=f"{SECRET} is no secret"):
         receivers_of(["https://a.example"])
     monkeypatch.delenv(SECRET)
-    (unreachable,) = receivers_of(["http://a.example:99999/x"]) or [None]
-    assert unreachable is not None
-    with pytest.raises(NotDelivered):
-        unreachable.send(module.message_of_stall("lm-1", 60.0, 0.0, "d"))
+    for url in ("http://[::1", "http://a.example:99999/x", "https://", "http://S3CRET@/x"):
+        with pytest.raises(TunerError, match=r"--notify https?:… is no URL: ") as caught:
+            receivers_of([url])
+        assert "\n" not in str(caught.value)
+        assert "S3CRET" not in str(caught.value)
 
 
-def test_apprise_delivers(receiver: Server, journal: Journal) -> None:
+MESSAGE = message_of_stall("lm-1", SearchStalled(60.0, "gpu-7"), "d")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_is_no_delivery_and_is_not_followed(receiver: Server, status: int) -> None:
+    """The message was lost in a GET without a body, to whatever host the receiver named."""
+    receiver.statuses, receiver.location = [status], receiver.url.replace("hook", "metadata")
+    (webhook,) = receivers_of([receiver.url])
+    with pytest.raises(NotDelivered, match=f"it answers {status} .*, and redirects are not follo"):
+        webhook.send(MESSAGE)
+    ((headers, _),) = receiver.got
+    assert "method" not in headers
+
+
+def test_user_and_password_of_a_url_are_a_login(receiver: Server) -> None:
+    (webhook,) = receivers_of([receiver.url.replace("http://", "http://me:S3%40CRET@")])
+    webhook.send(MESSAGE)
+    ((headers, _),) = receiver.got
+    assert headers["authorization"] == f"Basic {base64.b64encode(b'me:S3@CRET').decode()}"
+    assert "me" not in headers["host"]
+    assert webhook.name == f"http://{headers['host']}/…"
+
+
+def test_answer_that_is_not_http_is_no_delivery() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            taken, _ = server.accept()
+            with taken:
+                taken.recv(65536)
+                taken.sendall(b"nonsense\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        (webhook,) = receivers_of([f"http://127.0.0.1:{port}/"])
+        with pytest.raises(NotDelivered):
+            webhook.send(MESSAGE)
+        thread.join(20)
+
+
+def test_receiver_that_hangs_delays_no_other(receiver: Server, journal: Journal) -> None:
+    """Each has a follower of its own. The message comes once, when the receiver wakes."""
+    slow = Server()
+    try:
+        followers = [follow(journal, url) for url in (slow.url, receiver.url)]
+        slow.awake.clear()
+        journal.append(SessionEnded("finished"))
+        assert followers[1].flush(20) is None
+        assert len(receiver.got) == 1
+        assert slow.got == []
+        slow.awake.set()
+        assert [follower.close(20) for follower in followers] == [None, None]
+        assert len(slow.got) == 1
+    finally:
+        slow.awake.set()
+        slow.close()
+
+
+def test_name_of_a_receiver_shows_no_secret_of_apprise() -> None:
+    (slack,) = receivers_of(["slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general"])
+    assert slack.name == "slack:…"
+
+
+def test_apprise_delivers(receiver: Server, journal: Journal, tmp_path: Path) -> None:
     url = receiver.url.replace("http://", "json://").partition("?")[0]
-    with notified(journal.path.parent, receivers_of([url]), pytest.fail):
-        wait_for(lambda: bool(outbox(journal)))
+    begin_trials(journal, tmp_path)
+    with notified(journal.path.parent, receivers_of([url]), journal.feed, pytest.fail):
         journal.append(SessionEnded("finished", {"best_val_loss": 3.25}, best=4))
     ((_, body),) = receiver.got
     assert json.loads(body)["message"] == "lm-1 is finished: val_loss 3.2500 in trial 4."
-
-
-def test_lost_node_is_told_once_with_one_id_also_by_the_next_driver(
-    receiver: Server, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first driver is killed before the receiver takes it, and the second sees it, too."""
-    monkeypatch.setattr(module, "_END_SECONDS", 0.0)
-    receiver.statuses = [503] * 3
-    folder, receivers = journal.path.parent, receivers_of([receiver.url])
-    early = {"lost": "e" * 56, "name": "before (10.0.0.1)", "time": 1.0}
-    lost = {"lost": "f" * 56, "name": "gpu-3 (10.0.0.7)", "time": 1_700_000_000.0}
-    note(folder, early)  # nobody had asked for messages
-    killed = Notifier(folder, receivers)
-    wait_for(lambda: len(outbox(journal)) == 2)
-    note(folder, lost)
-    wait_for(lambda: len(receiver.got) == 1)
-    killed._closing.set()
-    killed._thread.join(20)
-    monkeypatch.setattr(module, "_END_SECONDS", 20.0)
-    for _ in range(2):
-        with notified(folder, receivers, pytest.fail):
-            note(folder, lost)
-            wait_for(lambda: outbox(journal)[-1] == lost or "delivered" in outbox(journal)[-1])
-    payloads = {body for _, body in receiver.got}
-    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
-    assert len([entry for entry in outbox(journal) if "delivered" in entry]) == 1
-    (payload,) = map(json.loads, payloads)
-    assert payload["type"] == "search.node_lost"
-    assert payload["timestamp"] == "2023-11-14T22:13:20+00:00"
-    assert payload["data"]["text"].startswith("lm-1: node gpu-3 (10.0.0.7) is lost")
-    assert payload["data"]["node"] == "gpu-3 (10.0.0.7)"

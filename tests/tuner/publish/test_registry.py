@@ -17,23 +17,21 @@ import torch
 from mlflow import MlflowClient
 
 from model.engine.engine import Engine
-from model.spec.data import DataConfig
 from model.tokenizer.tokenizer import Tokenizer
-from tests.conftest import VOCAB, MakeSpec, last_state
-from tests.tuner.tracking.recorded import ENVIRONMENT
+from tests.conftest import VOCAB, MakeSpec
+from tests.tuner.tracking.recorded import ENVIRONMENT, Begin
 from tuner.conductor.confirmation import compare_retrained
 from tuner.conductor.outcome import FINISHED
 from tuner.conductor.trial import Trial
 from tuner.errors import StoreError
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.journal.events import Reported
 from tuner.publish.model_card import MOST
 from tuner.publish.registry import RegisteredVersion, register, takes_place
 from tuner.results.result import SearchResult
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
-from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
-from tuner.tracking.runs import RunStart, TimedReport
 from tuner.trained.load_trial import load_trial
 
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -58,7 +56,7 @@ def home(tmp_path: Path, store: str) -> Home:
 @pytest.fixture
 def searched(
     home: Home, tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, tokenizer: Tokenizer,
-    open_tracker: Any
+    begin_search: Begin
 ) -> Searched:  # fmt: skip
     """Makes searches of one trial, trained and recorded."""
     (tmp_path / "lm.yaml").write_text(SPACE, encoding="utf-8")
@@ -67,25 +65,19 @@ def searched(
     def make(name: str = "lm-1", *, keep: bool = True, **options: Any) -> SearchResult:
         made = make_spec(steps=6, **options)
         spec = made.model_copy(update={"tokenizer_fingerprint": tokenizer.fingerprint})
-        folder = tmp_path / "states" / name
+        folder = home.search(name) / "checkpoints"
         row = Trial(0, spec, {}, outcome=FINISHED)
         row.reports = list(Engine(*tokens, checkpoint_dir=folder).run([spec]))
-        row.times = [1000 * report.step for report in row.reports]
-        inputs = dataset_inputs(DataConfig(), FACTS)
-        tracker = open_tracker(name, inputs=inputs)
-        tracker.start_trial(0, spec, ENVIRONMENT)
-        for report, time_ms in zip(row.reports, row.times, strict=True):
-            tracker.log_report(0, report, time_ms)
-        tracker.end_trial(0, "finished")
-        tracker.add_artifact(tokenizer.save(folder, "huggingface")[0])
-        tracker.flush()
-        if keep:
-            tracker.keep_checkpoint(0, last_state(folder), row.tokens)
-        run_ids = {0: str(tracker.run_of(0))}
-        tracker.finish("finished", {}, run_ids[0])
+        search = begin_search(name, space=space, facts=FACTS)
+        search.trial(0, spec, *row.reports, outcome="finished")
+        events = [entry.event for entry in search.journal.entries]
+        row.times = [event.time_ms for event in events if isinstance(event, Reported)]
+        runs = search.mlflow.runs
+        runs.attach(tokenizer.save(tmp_path / name, "huggingface")[0], None)
+        search.finish(best=0, kept=[0] if keep else [])
         return SearchResult(
-            name, space, "val_loss", [row], row, run_ids, tracker.experiment_id, 1.0, 0.5,
-            run_id=tracker.run_id, environment=ENVIRONMENT,
+            name, space, "val_loss", [row], row, search.mlflow.run_ids, runs.experiment_id, 1.0,
+            0.5, run_id=runs.run_id, environment=ENVIRONMENT,
         )  # fmt: skip
 
     return make
@@ -206,7 +198,7 @@ def test_name_may_have_dots(home: Home, searched: Searched, client: MlflowClient
 
 @pytest.mark.slow
 def test_older_state_is_not_taken_for_the_newest(
-    home: Home, searched: Searched, client: MlflowClient, open_tracker: Any
+    home: Home, searched: Searched, client: MlflowClient, begin_search: Begin
 ) -> None:
     """A search that ended at a limit was registered; its best went on, and was kept only then."""
     result = searched()
@@ -214,18 +206,16 @@ def test_older_state_is_not_taken_for_the_newest(
     row, last = result.best, result.best.last
     assert register(home, result) == RegisteredVersion("lm", 1, True, True)
     later = replace(last, step=last.step + 1, tokens=last.tokens + 32)
-    tracker = open_tracker("lm-1", resume=True)
-    tracker.add_trial(
-        0, RunStart(row.spec, ENVIRONMENT, 0), [TimedReport(later, 9000)], "finished", 9000
-    )
-    tracker.flush()
+    search = begin_search("lm-1")
+    search.resume(0)
+    search.report(0, later, outcome="finished")
+    search.flush()
     trial = Record(home.tracking_uri).trial(result.run_ids[0])
     assert trial.checkpoint_tokens == last.tokens < trial.metrics["tokens"] == later.tokens
     assert not trial.keeps_checkpoint
     gone_on = replace(row, reports=[*row.reports, later], times=[*row.times, 9000])
     assert register(home, replace(result, trials=[gone_on], best=gone_on)) is None
     assert counts(client) == (1, 1)
-    tracker.close()
 
 
 ALIKE = {

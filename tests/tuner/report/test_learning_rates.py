@@ -1,4 +1,4 @@
-"""Picture of a search space: its curves, and the PNG."""
+"""Pictures of a search space: its curves, and the page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.schedules import ScheduleContext, learning_rate
+from tests.tuner.report.drawn import drawn
 from tuner.cli import main
 from tuner.report.learning_rates import rate_curves
 from tuner.space.data_facts import DataFacts
@@ -73,11 +74,13 @@ def test_validate_writes_picture(
     tmp_path: Path, schedules: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = f"name: x\nhyperparameters: {{schedule: {{choice: [{', '.join(schedules)}]}}}}\n"
-    picture = tmp_path / "rates.png"
+    page = tmp_path / "rates.html"
     arguments = ["--space", str(write(tmp_path, text + "budget: {tokens: 100_000}\n"))]
-    assert main(["validate", *arguments, "--home", str(tmp_path), "--plot", str(picture)]) == 0
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert f"drawn in {picture}" in capsys.readouterr().out.replace("\n", "")
+    assert main(["validate", *arguments, "--home", str(tmp_path), "--plot", str(page)]) == 0
+    figures = drawn(page)
+    assert list(figures) == schedules
+    assert all(figure["data"][-1]["name"] == "defaults" for figure in figures.values())
+    assert f"drawn in {page}" in capsys.readouterr().out.replace("\n", "")
 
 
 @pytest.mark.slow
@@ -85,6 +88,6 @@ def test_validate_reports_path_it_cannot_write(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--space", str(write(tmp_path, SPACE)), "--home", str(tmp_path)]
-    picture = tmp_path / "nowhere" / "rates.png"
+    picture = tmp_path / "nowhere" / "rates.html"
     assert main(["validate", *arguments, "--plot", str(picture)]) == 2
-    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+    assert f"there is no folder {picture.parent}" in capsys.readouterr().err

@@ -21,10 +21,9 @@ from tuner.commands import report as report_command
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.errors import TunerError
-from tuner.home import Home
-from tuner.report import pictures
+from tuner.home.home import Home
 from tuner.report.page import html_of
-from tuner.report.write import write_pictures, write_report
+from tuner.report.write import figures_of, write_report
 from tuner.results.result import SearchResult
 
 CONTROLS = "\x1b\x07\x9b\u202e"
@@ -93,6 +92,7 @@ def test_page_has_every_section(page: Texts, result: SearchResult) -> None:
         "PED-ANOVA", "All parameters at once", "One parameter at a time", "Samples",
         "def <b>close</b>(self):", "tuner replay --search made-up-1", "cpu: one of them",
         "α_max: {log: [1e-4, 1e-1]}", f"tuner export made-up-1/{result.best.number}",
+        f"tuner generate made-up-1/{result.best.number} generate text with the winner",
         "2026-11-21 16:00 UTC",
     ):  # fmt: skip
         assert text in page.text, text
@@ -111,6 +111,7 @@ def test_page_has_a_figure_for_each_parameter_and_few_traces(page: Texts) -> Non
 @pytest.mark.slow
 def test_page_needs_no_network(result: SearchResult) -> None:
     page = html_of(result)
+    assert 4e6 < len(page.encode()) < 6e6  # most of it is Plotly's script
     without_plotly = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", without_plotly)
     assert "@import" not in without_plotly
@@ -143,7 +144,7 @@ def test_json_of_a_page_cannot_end_its_script() -> None:
 
 
 def test_labels_of_plots_are_escaped() -> None:
-    from tuner.report.figures import safe
+    from tuner.report.picture import safe
 
     assert safe("<b>a & b</b>") == "&lt;b&gt;a &amp; b&lt;/b&gt;"
 
@@ -212,18 +213,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_report_of_a_hard_search(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
-) -> None:
-    monkeypatch.setattr(pictures, "_DPI", 30)  # small files
+def test_report_of_a_hard_search(tmp_path: Path, case: str) -> None:
     found = result_in(tmp_path, **CASES[case])
     page = Texts(write_report(found, tmp_path / "report.html").read_text(encoding="utf-8"))
     assert _title(page)
     assert json.loads(page.data["figures"])
     assert "nan" not in page.text.lower().replace("finance", "").split()
-    paths = write_pictures(found, tmp_path / "png")
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
-    assert {path.stem for path in paths} >= {"curves", "rungs"}
+    assert {*json.loads(page.data["figures"])} >= {"curves", "rungs"}
     if case in CHECKS:
         CHECKS[case](page, found)
 
@@ -267,6 +263,7 @@ def _more(page: Texts, found: SearchResult) -> None:
     assert found.best.objective("token_accuracy") == best
     assert "higher than the defaults" in page.text
     assert "The best token_accuracy rose from" in page.text
+    assert f"tuner generate made-up-1/{found.best.number} --prompt TEXT" in page.text
 
 
 CHECKS: dict[str, Callable[[Texts, SearchResult], None]] = {
@@ -282,19 +279,9 @@ CHECKS: dict[str, Callable[[Texts, SearchResult], None]] = {
 # files -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_pictures_have_width_and_resolution_of_paper(tmp_path: Path, result: SearchResult) -> None:
-    from PIL import Image
-
-    paths = write_pictures(result, tmp_path / "a" / "b")
-    assert [p.name for p in paths] == [
-        "best-by-tokens.png", "best-by-time.png", "curves.png", "compute.png", "rungs.png",
-        "confirmed.png", "importance.png", "sensitivity.png", "parallel.png", "slices.png",
-    ]  # fmt: skip
-    for path in paths:
-        with Image.open(path) as picture:
-            assert picture.width == 6.5 * 300
-            assert round(picture.info["dpi"][0]) == 300
+def test_figures_are_those_of_the_page(page: Texts, result: SearchResult) -> None:
+    drawn = {name: json.loads(figure.to_json()) for name, figure in figures_of(result).items()}
+    assert drawn == json.loads(page.data["figures"])
 
 
 @pytest.mark.slow
@@ -304,8 +291,6 @@ def test_report_names_path_that_cannot_be_written(tmp_path: Path, result: Search
         write_report(result, tmp_path / "file" / "report.html")
     with pytest.raises(TunerError, match="is a folder; name a file in it"):
         write_report(result, tmp_path)
-    with pytest.raises(TunerError, match=r"/file/png cannot be written: Not a directory"):
-        write_pictures(result, tmp_path / "file" / "png")
     with pytest.raises(TunerError, match="cannot be written: File name too long"):
         write_report(result, tmp_path / ("x" * 300))
     with pytest.raises(TunerError, match="/dev/full cannot be written: No space left"):
@@ -313,7 +298,7 @@ def test_report_names_path_that_cannot_be_written(tmp_path: Path, result: Search
 
 
 @pytest.mark.slow
-def test_report_command_writes_page_and_pictures(
+def test_report_command_writes_a_page(
     tmp_path: Path,
     result: SearchResult,
     monkeypatch: pytest.MonkeyPatch,
@@ -330,20 +315,17 @@ def test_report_command_writes_page_and_pictures(
     monkeypatch.setattr(
         report_command, "load_search", lambda name, home: names.append(name) or result
     )
-    monkeypatch.setattr(pictures, "_DPI", 30)
     opened = list[str]()
     monkeypatch.setattr("webbrowser.open", opened.append)
-    page, folder = tmp_path / "r.html", tmp_path / "png"
+    page = tmp_path / "r.html"
     home = ["--home", str(tmp_path / "home"), "--search", "lm-7"]
-    given = ["-o", str(page), "--png", str(folder), "--prompt", "One day", "--open", "--json"]
+    given = ["-o", str(page), "--prompt", "One day", "--open", "--json"]
     assert main(["report", *home, *given]) == 0
     out, err = capsys.readouterr()
     value = json.loads(out)
     assert (names, prompts) == (["lm-7"], ["One day"])
     assert "One day: of the winner" in page.read_text(encoding="utf-8")
-    assert value["report"] == str(page)
-    assert value["pictures"] == [str(path) for path in value["pictures"] if Path(path).is_file()]
-    assert len(value["pictures"]) == 10
+    assert value == {"search": "made-up-1", "report": str(page)}
     assert f"wrote {page}: made-up-1, 24 trials, 4.9 MB" in err
     assert opened == [page.as_uri()]
     assert main(["report", *home, "-o", str(tmp_path / "no" / "r.html")]) == 2

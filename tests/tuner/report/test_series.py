@@ -15,11 +15,14 @@ from tests.tuner.results.finished_search import SPACE, result_in
 from tests.tuner.results.random_trials import FACTS, load
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
-from tuner.report.axes import Mark, axes_of, lines, place, slices
-from tuner.report.parallel import Scale, groups
+from tuner.report.axes import axes_of, place
+from tuner.report.parallel import Scale, groups, lines
+from tuner.report.picture import log_axis, round_values
+from tuner.report.progress import best_so_far
 from tuner.report.scale.compute import caption, compute_of, figure
 from tuner.report.series import Curve, Ending, ReportData, RungCounts, is_wide, window
 from tuner.report.shares import shares_of
+from tuner.report.slices import points_of
 from tuner.results.importance import importance
 from tuner.results.result import SearchResult
 from tuner.space.space import SearchSpace
@@ -186,16 +189,15 @@ def test_slices_mark_how_trials_ended(space: SearchSpace) -> None:
         make_trial(space, 3, [4.0] * 5), make_trial(space, 4, [4.2] * 5),
         make_trial(space, 5, [5.0], outcome=None),
     ]  # fmt: skip
-    (rate, _, batch) = slices(series(space, *rows))
-    marked = {mark: [p.number for p in points] for mark, points in rate.marked(3).items()}
-    assert marked == {
-        Mark.DEFAULTS: [0], Mark.STOPPED: [1], Mark.DIVERGED: [2], Mark.WINNER: [3],
-        Mark.FINISHED: [4], Mark.UNFINISHED: [5],
+    found = series(space, *rows)
+    rate, _, batch = (points_of(found, p, 3) for p in space.searched)
+    assert {point.number: point.mark for point in rate} == {
+        0: "defaults", 1: "stopped", 2: "diverged", 3: "winner", 4: "finished", 5: "unfinished",
     }  # fmt: skip
-    assert {p.x for p in rate.points} == {1e-3}
-    assert rate.points[2].value is None
-    assert len({p.x for p in batch.points}) == len(rows)  # with offsets, so that none hides another
-    assert all(abs(p.x - 0.0) < 0.25 for p in batch.points)
+    assert {p.x for p in rate} == {1e-3}
+    assert rate[2].value is None
+    assert len({p.x for p in batch}) == len(rows)  # with offsets, so that none hides another
+    assert all(abs(p.x - 0.0) < 0.25 for p in batch)
 
 
 def test_conditional_parameters_are_missing_on_lines_and_slices(tmp_path: Path) -> None:
@@ -205,7 +207,8 @@ def test_conditional_parameters_are_missing_on_lines_and_slices(tmp_path: Path) 
     have = {r.number for r in result.trials if r.draw["optimizer"] == "momentum"}
     assert 0 < len(have) < 24
     assert {line.number for line in lines(found) if line.places[index] is not None} == have
-    assert {p.number for p in slices(found)[index].points} == have
+    momentum = result.space.searched[index]
+    assert {point.number for point in points_of(found, momentum, None)} == have
     assert axes_of(found)[index].full_title == "γ (if optimizer: momentum)"
 
 
@@ -326,3 +329,40 @@ def test_divergence_has_level_of_missed_report(space: SearchSpace) -> None:
     late = make_trial(space, 0, [5.0, 4.0])
     late.reports[-1] = replace(late.reports[-1], step=late.reports[-1].step - 3)
     assert series(space, late).reached(late) == 2  # it diverged on its way to report 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "values"),
+    [
+        (0.9e-4, 0.11, [1e-4, 1e-3, 1e-2, 1e-1]),
+        (4.8e5, 2.1e7, [5e5, 1e6, 2e6, 5e6, 1e7, 2e7]),
+        (0.88, 1.85, [1.0, 1.2, 1.4, 1.6, 1.8]),
+        (13.8, 20.2, [14, 16, 18, 20]),
+    ],
+)
+def test_ticks_are_round_and_not_few(low: float, high: float, values: list[float]) -> None:
+    assert round_values(low, high) == values
+
+
+def test_log_axis_leaves_out_what_has_no_logarithm() -> None:
+    assert log_axis([0.0, 1.0, 100.0], "x")["range"] == pytest.approx([-0.1, 2.1])
+    assert "range" not in log_axis([0.0], "x")
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("val_loss", 1), ("token_accuracy", -1)])
+def test_labels_stand_where_no_line_is(space: SearchSpace, metric: str, sign: int) -> None:
+    """The best value on its good side, the defaults on their bad side."""
+    rows = [make_trial(space, 0, [5.0] * 5), make_trial(space, 1, [5.0 - sign] * 5)]
+    for row in rows:
+        row.reports = [replace(r, token_accuracy=r.val_loss) for r in row.reports]
+    found = series(space, *rows)
+    found.metric, found.sign = metric, sign
+    (picture,) = best_so_far(found)
+    low, high = picture.figure.layout.yaxis.range
+    defaults, best = picture.figure.layout.annotations
+    assert (defaults.y, best.y) == (5.0, 5.0 - sign)
+    assert (defaults.yanchor, best.yanchor) == (
+        ("bottom", "top") if sign > 0 else ("top", "bottom")
+    )
+    assert low < min(defaults.y, best.y) - 0.1
+    assert high > max(defaults.y, best.y) + 0.1

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tests.shipped import NAMES, load_shipped
 from tests.tuner.results.random_trials import FACTS, HEAD
-from tuner.formatting import written
 from tuner.results.range_edit import End, cut, entry, from_unit, is_possible, moved, unit
 from tuner.space.parameter import Choice, Constant, Parameter, Range, Value
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
+from tuner.texts.formatting import written
 
 ENDS: tuple[End, End] = ("lower", "upper")
 

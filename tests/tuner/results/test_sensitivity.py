@@ -10,6 +10,7 @@ import pytest
 
 from tests.tuner.results.bench_table import ROOT, table_trials
 from tests.tuner.results.random_trials import SPACE, Loss, Made, load
+from tuner.results.advice import comparable
 from tuner.results.sensitivity import Basin, basins
 from tuner.space_file.load import load_space
 
@@ -30,7 +31,7 @@ def bowl(optimum: float, noise: float = 0.0, seed: int = 0) -> Loss:
 
 
 def found_in(made: Made) -> list[Basin]:
-    points = [(t.draw, t.objective("val_loss")) for t in made.rows]
+    points, _ = comparable(made.space, made.rows)
     return basins(made.space, points)
 
 
@@ -43,6 +44,18 @@ def test_parabola_is_found(folder: Path) -> None:
     assert basin.width(COST * 4) == pytest.approx(4, rel=1e-6)
     assert basin.width(COST * 1e3) == 8  # no farther than the window
     assert basin.value(4e-3) == pytest.approx(basin.loss + COST, rel=1e-6)
+
+
+@pytest.mark.parametrize("times", [2.5, 5.0])
+def test_diverged_trials_do_not_bend_the_parabola(folder: Path, times: float) -> None:
+    """A trial that diverged has no loss; the others say what a factor of two costs."""
+    best, whole = 2e-3, bowl(2e-3, 0.002)
+    loss: Loss = lambda d: math.inf if float(d[RATE]) > times * best else whole(d)  # noqa: E731
+    (basin,) = found_in(Made(load(folder), loss, trials=48))
+    assert max(basin.rates) <= times * best
+    assert basin.cost == pytest.approx(COST, rel=0.1)
+    assert basin.low <= COST <= basin.high
+    assert abs(math.log2(basin.bottom / best)) < 0.1
 
 
 def test_interval_holds_the_true_cost(folder: Path) -> None:

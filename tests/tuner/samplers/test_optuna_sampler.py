@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.tuner.samplers.test_sampler import events, finished, loss, make, play, run
-from tuner.samplers.optuna_sampler import METHODS
+from tuner.samplers.registry import SAMPLERS
 from tuner.samplers.sampler import Sampler
 
 BEST = 25
@@ -17,7 +17,7 @@ BEST = 25
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "tpe", replace(METHODS["tpe"], max_trials=30))
+    monkeypatch.setitem(SAMPLERS, "tpe", replace(SAMPLERS["tpe"], max_trials=30))  # type: ignore[arg-type]
 
 
 def seen_by(sampler: Sampler) -> set[int]:
@@ -59,4 +59,4 @@ def test_tpe_sees_all_of_a_usual_search(tmp_path: Path) -> None:
     run(sampler, 40)
     sampler.suggest(40)
     assert seen_by(sampler) == set(range(40))
-    assert METHODS["tpe"].max_trials == 1000
+    assert SAMPLERS["tpe"].max_trials == 1000

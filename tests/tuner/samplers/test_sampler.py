@@ -14,9 +14,10 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.samplers.observation import Observation
-from tuner.samplers.optuna_sampler import METHODS
+from tuner.samplers.registry import SAMPLERS
 from tuner.samplers.sampler import Sampler
 from tuner.space.parameter import Value
+from tuner.space.settings import SamplerName
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 
@@ -126,9 +127,22 @@ def run(sampler: Sampler, count: int, tell: Callable[[Draw], Observation] = fini
     return draws
 
 
-ALL = [*sorted(METHODS), "bohb", "qmc"]
+ALL = [*sorted(SAMPLERS.keys() - {"grid"}), "bohb"]
+LEARNING = [*(name for name, kind in SAMPLERS.items() if kind.uses_observations), "bohb"]
+PAGE = (Path(__file__).parents[3] / "docs" / "schedulers.md").read_text(encoding="utf-8")
 SLOW_GP = pytest.param("gp", marks=pytest.mark.slow)
 TRIALS = dict.fromkeys([*ALL, "grid"], 50) | {"gp": 16}  # which needs 0.2 s for a suggestion
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_sampler_is_described(name: SamplerName) -> None:
+    kind = SAMPLERS[name]
+    assert [kind.make, kind.sequence, kind.points].count(None) == 2
+    assert kind.says
+    lines = PAGE.splitlines()
+    (row,) = (line for line in lines if line.startswith("| `sampler` | `tpe`"))
+    assert f"`{name}`" in row
+    assert any(line.startswith(f"| `{name}` |") for line in lines)
 
 
 @pytest.mark.slow
@@ -202,7 +216,7 @@ def test_observations_have_outcomes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tpe", SLOW_GP, "cmaes", "nsga2", "bohb"])
+@pytest.mark.parametrize("name", [SLOW_GP, *(name for name in LEARNING if name != "gp")])
 def test_sampler_learns(tmp_path: Path, name: str) -> None:
     """Later suggestions lie nearer to the best learning rate than random ones."""
 

@@ -32,8 +32,12 @@ def made_runs(
     batches: Sequence[int] = (8,),
     loss: Callable[[float, float], float] = lambda n, d: best_loss(n),
     rate: Callable[[float, float], float] = lambda n, d: best_rate(n),
+    above: float = 1.0,
 ) -> list[ScalingRun]:
-    """Trials at rates about an octave apart around a shifted optimum, and for each batch size."""
+    """Trials at rates about an octave apart around a shifted optimum, and for each batch size.
+
+    Above the best rate a loss is `above` times as far from the lowest as below it.
+    """
     rng = np.random.default_rng(seed)
     runs: list[ScalingRun] = []
     for n in sizes:
@@ -43,7 +47,8 @@ def made_runs(
             for k in range(rates):
                 u = k - (rates - 1) / 2 + shift
                 v = np.log2(batch / 16) if len(batches) > 1 else 0.0
-                value = loss(n, d) + COST * u**2 + 0.02 * v**2 - 0.01 * u * v + rng.normal(0, noise)
+                off = COST * u**2 * (above if u > 0 else 1) + 0.02 * v**2 - 0.01 * u * v
+                value = loss(n, d) + off + rng.normal(0, noise)
                 runs.append(
                     ScalingRun("s-1", len(runs), n, round(d), 6.0 * n * d, rate(n, d) * 2**u,
                                batch, float(value))

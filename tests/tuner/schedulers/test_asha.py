@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.tuner.schedulers.simulation import Search, facts, noise
-from tuner.schedulers.asha import AshaPromote, AshaStop, asha
+from tuner.schedulers.asha import AshaPromote, AshaStop
+from tuner.schedulers.registry import SCHEDULERS
 from tuner.schedulers.scheduler import Decision, New, Resume, Scheduler, SchedulerContext
 from tuner.space.rungs import rungs as rungs_below
 
@@ -56,8 +56,8 @@ def test_rungs_lie_at_powers_of_eta_below_the_budget(
 
 
 def test_space_describes_the_form_of_asha() -> None:
-    assert isinstance(asha(facts()), AshaPromote)
-    assert isinstance(asha(facts(asha="stop")), AshaStop)
+    assert isinstance(SCHEDULERS["asha"].make(facts()), AshaPromote)
+    assert isinstance(SCHEDULERS["asha"].make(facts(asha="stop")), AshaStop)
 
 
 # stop ----------------------------------------------------------------------------------------
@@ -284,16 +284,3 @@ def test_stop_continues_the_best_drawn_trial_behind_the_defaults() -> None:
     start(tested, 4)
     decisions = [tested.judge(n, 100, value) for n, value in enumerate((1.0, 3.0, 4.0, 2.0))]
     assert decisions == ["continue", "continue", "stop", "continue"]
-
-
-def test_asha_keeps_the_rules_that_a_search_began_with() -> None:
-    """Under the rules before version 2 the defaults may be the only trial at the end."""
-    old = replace(facts(reports=9), rules=1)
-    tested = AshaPromote(old)
-    start(tested, 3)
-    assert tested.judge(0, 100, 1.0) is Decision.CONTINUE
-    assert [tested.judge(n, 100, float(n)) for n in (2, 1)] == [Decision.PAUSE, Decision.PAUSE]
-    assert tested.choose(may_start=False) is None
-    stopping = AshaStop(old)
-    start(stopping, 2)
-    assert [stopping.judge(n, 100, float(n)) for n in (0, 1)] == ["continue", "stop"]

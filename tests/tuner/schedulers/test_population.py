@@ -28,7 +28,7 @@ def population(
 ) -> Search:
     chosen = frozenset({0}) if more.pop("chosen", False) else NOBODY
     given = facts(name, reports=reports, trials=members, never_stopped=chosen)
-    scheduler = SCHEDULERS[given.space.search.scheduler](given)
+    scheduler = SCHEDULERS[given.space.search.scheduler].make(given)
     worth = more.pop("worth", noise(seed))
     return Search(given, scheduler, slots, members, worth, seed, **more)  # type: ignore[arg-type]
 
@@ -101,7 +101,7 @@ def test_population_advances_together(name: str, slots: int) -> None:
 def test_population_replaces_what_diverged(name: str) -> None:
     """But not a copy that does not live to its first exchange point."""
     given = facts(name, reports=8, trials=4, never_stopped=NOBODY)
-    tested = SCHEDULERS[given.space.search.scheduler](given)
+    tested = SCHEDULERS[given.space.search.scheduler].make(given)
     for number in range(4):
         assert tested.choose(may_start=True) == New()
         tested.add(number, drawn(given.space, random.Random(number)))
@@ -156,7 +156,7 @@ def test_population_explores_by_seed_and_number(name: str) -> None:
 
     def lineage(seed: int, *, nosy: bool) -> list[tuple[int | None, Draw]]:
         given = facts(name, reports=8, trials=8, never_stopped=NOBODY, seed=seed)
-        search = Search(given, SCHEDULERS[name](given), 3, 8, noise(0))  # type: ignore[index]
+        search = Search(given, SCHEDULERS[name].make(given), 3, 8, noise(0))  # type: ignore[index]
         search.fill()
         while search.training:
             search.step()
@@ -265,7 +265,7 @@ def test_population_explores_an_edited_space(name: str, tmp_path: Path) -> None:
         "beta2": 0.999,
         "warmup_steps": 3,
     }
-    tested = SCHEDULERS[name](SchedulerContext(space, 100, 800, NOBODY, 10_000))  # type: ignore[index]
+    tested = SCHEDULERS[name].make(SchedulerContext(space, 100, 800, NOBODY, 10_000))  # type: ignore[index]
     assert isinstance(tested, Population)
     tested.add(0, draw)
     tested.judge(0, 200, 1.0)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import SpaceError
+from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.space.combinations import combinations, count
 from tuner.space.data_facts import DataFacts
-from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Choice, Constant, Parameter, Range, Value
 from tuner.space.parameter_set import ParameterSet
 from tuner.space.space import SearchSpace
@@ -68,9 +68,7 @@ BUDGETS = ["budget: {tokens: 50000}", "T_total: {int: [10, 50]}", "N_epoch: {cho
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_space_every_draw_makes_a_specification(tmp_path: Path, data: st.DataObject) -> None:
     """A file that is accepted holds no draw that the symbol table refuses."""
@@ -280,8 +278,7 @@ def test_space_affords_equal_compute_with_every_architecture(tmp_path: Path) -> 
     assert (low, high) == (min(same), max(same))
 
 
-def test_recorded_space_names_a_budget_in_flops_only_if_there_is_one(tmp_path: Path) -> None:
-    assert "flops" not in load(tmp_path, BUDGET).model_dump_json()
+def test_recorded_space_names_a_budget_in_flops(tmp_path: Path) -> None:
     text = load(tmp_path, OF_SIZES).model_dump_json()
     assert SearchSpace.model_validate_json(text).budget.flops == 2 * 10**9
 
@@ -308,7 +305,7 @@ def test_space_grid_begins_at_the_defaults(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_count_is_the_number_of_combinations(data: st.DataObject) -> None:
     """Also with conditions on what is drawn, is constant, or has no options."""
     fields = ("beta1", "weight_decay", "grad_clip", "momentum", "label_smoothing")

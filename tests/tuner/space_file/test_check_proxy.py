@@ -10,12 +10,12 @@ from model.spec.architecture import Architecture
 from model.spec.target import SIZES_OF_TARGET, Target
 from tests.shipped import load_shipped
 from tests.tuner.space_file.test_load import mistakes_of, split_marks
-from tuner.commands.validate import search_lines
 from tuner.space.data_facts import DataFacts
 from tuner.space.settings import Proxy
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.space_file.overrides import Override
+from tuner.validation.sentences import search_lines
 
 FACTS = DataFacts(2048, 1_000_000, 100_000, "data", "tokenizer")
 HEAD = "budget: {tokens: 160000}\nmodel: {d_model: 512, n_layers: 8, n_heads: 32}\n"
@@ -108,9 +108,8 @@ def test_proxy_of_the_same_size_is_the_target_itself(tmp_path: Path) -> None:
     assert specs[0].hash == specs[1].hash
 
 
-def test_space_without_a_proxy_is_journaled_as_before(tmp_path: Path) -> None:
-    plain, given = load(tmp_path, HEAD), load(tmp_path, GIVEN)
-    assert "proxy" not in plain.model_dump(mode="json")
+def test_space_with_a_proxy_is_read_and_recorded(tmp_path: Path) -> None:
+    given = load(tmp_path, GIVEN)
     assert SearchSpace.model_validate(given.model_dump(mode="json")) == given
 
 

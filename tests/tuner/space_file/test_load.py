@@ -71,21 +71,12 @@ MISTAKES = {
     "vocab_size": (BUDGET + "model: {▲vocab_size: 300}", "belongs to the section tokenizer:"),
     "twice": (hyper("B: 8\n▲B: 16"), "B is given twice; keep one"),
     "two spellings": (hyper("α_max: 0.1\n▲max_lr: 0.2"), "max_lr and α_max are the same"),
-    "loguniform": (hyper("α_max: {▲loguniform: [1e-4, 1e-2]}"), "unknown distribution loguniform; write α_max: {log: [1e-4, 0.01]}"),
-    "log_uniform": (hyper("α_max: {▲log_uniform: [1e-4, 1e-2]}"), "write α_max: {log: [1e-4, 0.01]}"),
-    "logunif, whole": (hyper("B: {▲logunif: [8, 64]}"), "write B: {int_log: [8, 64]}"),
-    "W&B": (hyper("α_max: {▲distribution: log_uniform_values, min: 1e-4, max: 0.1}"), "unknown keys distribution, min and max; write α_max: {log: [1e-4, 0.1]}"),
-    "W&B, exponents": (hyper("α_max: {▲distribution: log_uniform, min: -2.302585093, max: 0}"), "write α_max: {log: [0.1, 1]}"),
-    "W&B, quantized": (hyper("λ: {▲distribution: q_log_uniform_values, q: 2, min: 1, max: 8}"), "write λ: {log: [1, 8]}"),
-    "W&B, ends": (hyper("B: {▲min: 8, max: 64}"), "unknown keys min and max; write B: {int: [8, 64]}"),
-    "W&B, values": (hyper("optimizer: {▲values: [adam, lion]}"), "write optimizer: {choice: [adam, lion]}"),
-    "W&B, categorical": (hyper("B: {▲distribution: categorical, values: [8]}"), "write B: {choice: [8]}"),
-    "W&B, constant": (hyper("τ: {▲distribution: constant, value: 1}"), "write τ: {value: 1}"),
-    "Optuna": (hyper("α_max: {▲low: 1e-4, high: 1e-2, log: true}"), "unknown keys low and high; write α_max: {log: [1e-4, 0.01]}"),
-    "Optuna, whole": (BUDGET + "model: {n_layers: {▲low: 1, high: 4}}", "write n_layers: {int: [1, 4]}"),
-    "Optuna, share": (hyper("α_min: {fraction_of: α_max, ▲low: 0.1, high: 1, log: true}"), "write α_min: {fraction_of: α_max, log: [0.1, 1]}"),
-    "Optuna, when": (hyper("γ: {▲low: 0.1, high: 0.9, when: {optimizer: sgd}}"), "write γ: {uniform: [0.1, 0.9], when: {optimizer: sgd}}"),
-    "loguniform, unclear": (hyper("α_max: {▲loguniform: 3}"), "unknown distribution loguniform; did"),
+    "loguniform": (hyper("α_max: {▲loguniform: [1e-4, 1e-2]}"), "α_max: unknown key loguniform; write {log: [low, high]}, {uniform: [low, high]}, {int: [low, high]} or {choice: [a, b]}"),
+    "W&B": (hyper("α_max: {▲distribution: log_uniform_values, min: 1e-4, max: 0.1}"), "unknown keys distribution, min and max; write {log: [low, high]}, "),
+    "W&B, values": (hyper("optimizer: {▲values: [adam, lion]}"), "unknown key values; write {log"),
+    "W&B, constant": (hyper("τ: {▲distribution: constant, value: 1}"), "unknown key distribution; write"),
+    "Optuna": (hyper("α_max: {▲low: 1e-4, high: 1e-2, log: true}"), "unknown keys low and high; write {log:"),
+    "Optuna, size": (BUDGET + "model: {n_layers: {▲low: 1, high: 4}}", "n_layers: unknown keys low and high; write"),
     "distribution, near": (hyper("B: {▲choise: [8]}"), "did you mean choice?"),
     # the tokenizer
     "tokenizer and sizes": (
@@ -100,6 +91,12 @@ MISTAKES = {
     "start of nothing": (BUDGET + "init_from: ▲{optimizer_state: true}", "checkpoint, got none"),
     "start, key": (BUDGET + "init_from: {▲serch: lm}", "did you mean search?"),
     "start, number": (BUDGET + "init_from: {run: ▲12345678}", "must be a text; quote it if"),
+    "start, no file name": (
+        BUDGET + "init_from: {checkpoint: ▲" + 300 * "a" + "}", "there is no file /",
+    ),
+    "data as text": (
+        BUDGET + "data: ▲my.txt", "data must be a mapping such as {files: my.txt}, got my.txt",
+    ),
     "start, no file": (BUDGET + "init_from: {checkpoint: ▲a.st}", "there is no file /"),
     # shapes of values
     "bare list": (hyper("B: ▲[8, 16]"), "B: a list needs a distribution: {choice: [8, 16]}"),
@@ -490,7 +487,7 @@ def test_error_of_the_data_is_located_in_the_file(tmp_path: Path) -> None:
 
     assert at("data.hub: no such set") == f"{path}:3:8 data.hub: no such set"
     assert at("data: it is empty") == f"{path}:3:3 data: it is empty"
-    assert at("data.hub: no", "data.hub=other/one") == "--set data.hub: data.hub: no"
+    assert at("data.hub: no", "data.hub=other/one") == "--set data.hub: no"
     assert at("the corpus is damaged") == "the corpus is damaged"
 
 
@@ -667,7 +664,7 @@ WORDS = st.sampled_from(
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(st.randoms(use_true_random=False), st.lists(WORDS, min_size=1, max_size=4))
 def test_mutated_space_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random, words: list[str]
@@ -695,7 +692,7 @@ ENTRY = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(WORDS, ENTRY, max_size=4), st.dictionaries(WORDS, ENTRY, max_size=3))
 def test_random_space_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[str, str], sizes: dict[str, str]
@@ -706,7 +703,7 @@ def test_random_space_raises_only_space_errors(
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=100))
 def test_random_text_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, text: str
@@ -722,7 +719,7 @@ def test_confirmation_is_switched_off(tmp_path: Path, off: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ENTRY, ENTRY, ENTRY)
 def test_random_search_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, search: str, objective: str, prior: str
@@ -734,7 +731,7 @@ def test_random_search_raises_only_space_errors(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.dictionaries(WORDS, ENTRY, max_size=3), max_size=3),
     st.dictionaries(WORDS, ENTRY, max_size=3),
@@ -748,3 +745,11 @@ def test_random_points_raise_only_space_errors(
         f"α_max: {{log: [1e-4, 1e-1], prior: {prior_text}}}\nB: {{choice: [8, 16]}}"
     )
     check_only_space_errors(tmp_path_factory.getbasetemp() / "random_points.yaml", text)
+
+
+@pytest.mark.parametrize(("text", "problem"), [("", "are empty"), ("a", "hold one byte, too few")])
+def test_files_that_are_too_short_are_named(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "lm.yaml").write_text(f"{BUDGET}data: {{files: a.txt}}\n")
+    with pytest.raises(SpaceError, match=f"the files {problem}.*; add text to them"):
+        load_space(tmp_path / "lm.yaml")

@@ -8,20 +8,21 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from rich.console import Console
 
 from model.corpus.prepare import prepare
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, TokenizerConfig
-from tuner.commands.show import _follows_other
-from tuner.commands.validate import print_space
+from tuner.commands.validate import print_explanation
 from tuner.errors import SpaceError
-from tuner.formatting import number
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.samplers.sampler import Sampler
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
+from tuner.summaries.search_table import follows_other
+from tuner.terminal.console import PlainConsole
+from tuner.texts.formatting import number
+from tuner.validation.explanation import explain
 
 FACTS = DataFacts(300, 100_000, 10_000, "data", "tokenizer")
 BUDGET = "budget: {tokens: 20000, reports: 4}\n"
@@ -192,13 +193,13 @@ def test_validate_distinguishes_stacks_of_one_size(tmp_path: Path) -> None:
         (tmp_path / "text" / f"{name}.txt").write_text("some words to read\n" * 500)
     model = "position: {choice: [rope, alibi]}, qk_norm: {choice: [false, true]}"
     (tmp_path / "space.yaml").write_text(f"{BUDGET}model: {{{model}}}\ndata: {{files: [text/]}}\n")
-    console = Console(width=200, record=True)
-    space = load_space(tmp_path / "space.yaml")
-    about = print_space(console, space, "space.yaml", Home.of(tmp_path / "home"))
-    assert list(about["stacks"])[1] == (
+    console = PlainConsole(width=200, record=True)
+    about = explain(load_space(tmp_path / "space.yaml"), Home.of(tmp_path / "home"))
+    print_explanation(console, about, "space.yaml")
+    assert list(about.as_json["stacks"])[1] == (
         "2 layers of 64, 4 heads, position rope, qk_norm true, context 64"
     )
-    assert len(about["stacks"]) == 4
+    assert len(about.stacks) == 4
     assert "position alibi, qk_norm false" in console.export_text()
 
 
@@ -208,15 +209,13 @@ def test_show_leaves_out_rows_that_only_follow_another_one() -> None:
                                             "min_learning_rate": "0.1"})
                 for p in attention]  # fmt: skip
 
-    assert _follows_other("attention_dropout", trials("0.1", "0.1"))
-    assert not _follows_other("attention_dropout", trials("0.1", "0.2"))
-    assert not _follows_other("dropout", trials("0.1"))
-    assert not _follows_other("min_learning_rate", trials("0.1"))
-    assert not _follows_other("n_heads", trials("0.1"))
+    assert follows_other("attention_dropout", trials("0.1", "0.1"))
+    assert not follows_other("attention_dropout", trials("0.1", "0.2"))
+    assert not follows_other("dropout", trials("0.1"))
+    assert not follows_other("min_learning_rate", trials("0.1"))
+    assert not follows_other("n_heads", trials("0.1"))
     shares = [{"warmup_steps": w, "total_steps": t} for w, t in (("3", "62"), ("2", "31"))]
-    assert _follows_other(
-        "warmup_steps", cast(Any, [SimpleNamespace(parameters=p) for p in shares])
-    )
+    assert follows_other("warmup_steps", cast(Any, [SimpleNamespace(parameters=p) for p in shares]))
 
 
 def test_number_writes_booleans_as_yaml_does() -> None:

@@ -161,7 +161,7 @@ def test_note_uses_nearest_place_once(read: Any) -> None:
     assert file.is_wrong("a") and file.is_wrong("x", "d") and not file.is_wrong("c")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=80) | st.text(alphabet="[]{}:,-?&*!|>'\"%@`# \n\tab01.", max_size=60))
 def test_yaml_never_fails_otherwise(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "random.yaml"

@@ -5,35 +5,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.tuner.manual_clock import ManualClock
 from tests.tuner.simulated_search import FACTS
 from tests.tuner.storage.broken import fresh_url, switched
 from tuner.errors import JournalInUse, Replaced, StorageError
-from tuner.home import Home
-from tuner.journal import epoch
+from tuner.home.home import Home
 from tuner.journal.events import SearchBegun, SessionEnded
-from tuner.journal.journal import Journal, read_journal
+from tuner.journal.follower import Follower
+from tuner.journal.journal import JOURNAL_FILE, Journal, read_journal
+from tuner.lease.holder import Holder
+from tuner.lease.lease import Wait
 from tuner.space.space import SearchSpace
-from tuner.storage import mirror as module
-from tuner.storage.mirror import JournalMirror, mirrored, mirroring, restore
+from tuner.storage.bucket_leases import BucketLeases
+from tuner.storage.mirror import JournalMirror, mirrored, restore, send_starts
 from tuner.storage.storage import Storage
-from tuner.tracking.tags import JOURNAL_FILE
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PERIOD_SECONDS", 0.01)
-    monkeypatch.setattr(module, "_LONGEST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(module, "_END_SECONDS", 0.2)
-    monkeypatch.setattr(module, "_BEAT_SECONDS", 0.02)
-    monkeypatch.setattr(epoch, "PATIENCE_SECONDS", 0.5)
+_END_SECONDS = 0.2
 
 
 @pytest.fixture
@@ -44,35 +38,42 @@ def url() -> str:
 class Driver:
     """A journal with a mirror, in a home of its own."""
 
-    def __init__(self, url: str, home: Path) -> None:
+    def __init__(self, url: str, home: Path, on_wait: Wait) -> None:
         self.waits: list[str] = []
         self.journal = Journal.open(home / "searches" / "lm-1")
         if not self.journal.events:
             self.journal.append(SearchBegun(SearchSpace(name="lm"), "", FACTS))
         storage = Storage(f"{url}/lm-1")
         self.switch = switched(storage)
+        self.clock = ManualClock()
+
+        def wait(holder: Holder) -> None:
+            self.waits.append(holder.text)
+            on_wait(holder)
+
         try:
-            self.mirror = JournalMirror.begin(
-                storage, self.journal, lambda holder: self.waits.append(holder.text)
-            )
+            self.mirror = JournalMirror.claim(storage, self.journal, wait, self.clock)
         except BaseException:
             self.journal.close()
             raise
+        self.follower = Follower(
+            self.mirror, self.journal.feed(), clock=self.clock,
+            may_write=lambda: not self.mirror.lease.is_lost,
+        ).start()  # fmt: skip
 
     def note(self, *numbers: int) -> None:
         for number in numbers:
             self.journal.append(SessionEnded("interrupted", {"number": number}))
 
     def end(self) -> str | None:
-        problem = self.mirror.end()
+        problem = self.follower.close(_END_SECONDS)
         self.journal.close()
         return problem
 
     def killed(self) -> None:
         """End without a word: the thread writes nothing more, and the process is gone."""
-        self.mirror._is_lost = True
-        self.mirror._over.set()
-        self.mirror._thread.join()
+        self.switch.is_down = True
+        self.follower.close(_END_SECONDS)
         self.journal.close()
 
 
@@ -80,8 +81,8 @@ class Driver:
 def drive(url: str, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     drivers: list[Driver] = []
 
-    def make(home: str = "one") -> Driver:
-        drivers.append(Driver(url, tmp_path / home))
+    def make(home: str = "one", on_wait: Wait = lambda holder: None) -> Driver:
+        drivers.append(Driver(url, tmp_path / home, on_wait))
         return drivers[-1]
 
     yield make
@@ -89,11 +90,13 @@ def drive(url: str, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
         driver.killed()
 
 
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
+def until(driver: Driver, condition: Callable[[], Any]) -> None:
+    """Let the clock of a driver advance until a condition holds."""
     while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+        assert driver.clock.slept < 500
+        driver.clock.sleep(0.5)
+        driver.follower.flush(0.0)
+        threading.Event().wait(0.002)  # other threads run
 
 
 def copy_in(url: str) -> bytes | None:
@@ -115,9 +118,9 @@ def test_journal_is_sent_and_restored(
     url: str, drive: Callable[..., Driver], tmp_path: Path
 ) -> None:
     one = drive()
-    until(lambda: copy_in(url) == data(one))
+    until(one, lambda: copy_in(url) == data(one))
     one.note(1, 2)
-    until(lambda: copy_in(url) == data(one))
+    until(one, lambda: copy_in(url) == data(one))
     one.note(3)
     assert one.end() is None
     assert copy_in(url) == data(one)
@@ -143,7 +146,7 @@ def test_journal_is_sent_and_restored(
     assert copy_in(url) == data(two)
     storage = Storage(f"{url}/lm-1")
     assert storage.names("journal") == ["0002"]  # it has the lines of the first as well
-    assert [json.loads(storage.read(f"epochs/{n}"))["ended"] for n in ("0001", "0002")] == [
+    assert [json.loads(storage.read(f"epochs/{n}"))["has_ended"] for n in ("0001", "0002")] == [
         True
     ] * 2
 
@@ -154,7 +157,7 @@ def test_driver_that_is_replaced_writes_nothing_more(
     """It was cut off, and another went on from the storage; then the storage answers it again."""
     one = drive()
     one.note(1)
-    until(lambda: copy_in(url) == data(one))
+    until(one, lambda: copy_in(url) == data(one))
     one.switch.is_down = True
     one.note(2)
     as_of(url, 1, host="gpu-7", boot="another")
@@ -166,13 +169,13 @@ def test_driver_that_is_replaced_writes_nothing_more(
     assert two.waits
     assert "on gpu-7, since" in two.waits[0]
     two.note(3)
-    until(lambda: copy_in(url) == data(two))
+    until(two, lambda: copy_in(url) == data(two))
     before = data(one)
     one.switch.is_down = False
-    until(lambda: not one.journal.may_write())
+    until(one, lambda: not one.journal.may_write())
     with pytest.raises(Replaced, match=rf"process {os.getpid()} on .*, has taken over .* lm-1"):
         one.note(4)
-    assert one.mirror.end() is None
+    assert one.follower.close(_END_SECONDS) is None
     assert data(one) == before
     # even what was under way reaches a folder that nobody reads
     Storage(f"{url}/lm-1").write("journal/0001/00000003.jsonl", b"late\n")
@@ -188,7 +191,7 @@ def test_driver_that_is_replaced_writes_nothing_more(
 def test_driver_that_is_heard_is_not_replaced(url: str, drive: Callable[..., Driver]) -> None:
     one = drive()
     with pytest.raises(JournalInUse, match=rf"is being run by process {os.getpid()} on"):
-        drive("two")
+        drive("two", lambda holder: one.mirror.lease.refresh())
     one.note(1)
     assert one.journal.may_write()
     assert one.end() is None
@@ -213,8 +216,14 @@ def test_of_two_drivers_that_claim_at_one_time_one_is_refused(
     url: str, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive()
-    monkeypatch.setattr(module, "_newest", lambda storage: (0, b""))
-    with pytest.raises(JournalInUse, match="is being run by another driver"):
+    newest, looks = BucketLeases.newest, []
+
+    def look(store: BucketLeases) -> Holder | None:
+        looks.append(store)
+        return newest(store) if len(looks) > 1 else None
+
+    monkeypatch.setattr(BucketLeases, "newest", look)
+    with pytest.raises(JournalInUse, match=rf"is being run by process {os.getpid()} on"):
         drive("two")
 
 
@@ -222,41 +231,20 @@ def test_storage_that_is_down_is_said_and_gets_all_later(
     url: str, drive: Callable[..., Driver]
 ) -> None:
     one = drive()
-    until(lambda: copy_in(url) == data(one))
+    until(one, lambda: copy_in(url) == data(one))
     one.switch.is_down = True
     one.note(1, 2)
-    until(lambda: one.mirror.problem)
-    assert one.mirror.problem == (
+    until(one, lambda: one.follower.problem)
+    assert one.follower.problem == (
         f"the storage {url}/lm-1 does not answer: it was switched off; the search goes on, and "
         f"sends what is missing when the storage answers again"
     )
     one.switch.is_down = False
-    until(lambda: one.mirror.problem is None)
+    until(one, lambda: one.follower.problem is None)
     assert copy_in(url) == data(one)
     one.switch.is_down = True
     one.note(3)
-    assert (one.end() or "").endswith(
-        "off; it lacks the end of the journal, which a resumed search sends"
-    )
-
-
-def test_mirroring_says_what_was_not_sent(url: str, tmp_path: Path) -> None:
-    said: list[str] = []
-    home = Home(tmp_path, "")
-    journal = Journal.open(home.search("lm-1"))
-    arguments: Any = journal, home, FACTS, print, said.append
-    with mirroring(None, *arguments) as mirror:
-        assert mirror is None
-    with mirroring(url, *arguments) as mirror:
-        assert mirror is not None
-        journal.append(SessionEnded("interrupted"))
-    assert said == []
-    with mirroring(url, *arguments) as mirror:
-        assert mirror is not None
-        switched(mirror.storage).is_down = True
-        journal.append(SessionEnded("interrupted"))
-    assert "it was switched off" in said[0]
-    journal.close()
+    assert "it was switched off" in (one.end() or "")
 
 
 def test_segment_that_was_cut_ends_the_journal(url: str, drive: Callable[..., Driver]) -> None:
@@ -284,8 +272,12 @@ def test_weights_to_start_from_are_in_storage(url: str, tmp_path: Path) -> None:
     for name in (f"{'a' * 64}.safetensors", "tokenizer.tokenizer.json", "other.safetensors"):
         (one.starts / name).write_text(name)
     journal = Journal.open(one.search("lm-1"))
-    with mirroring(url, journal, one, facts, lambda holder: None, print):
-        journal.append(SearchBegun(SearchSpace(name="lm"), "", facts))
+    journal.append(SearchBegun(SearchSpace(name="lm"), "", facts))
+    storage = Storage(f"{url}/lm-1")
+    send_starts(storage, one, facts)
+    mirror = JournalMirror.claim(storage, journal, lambda holder: None)
+    mirror.send()
+    mirror.close()
     journal.close()
     restore(url, two, "lm-1", lambda text: None)
     names = sorted(path.name for path in two.starts.iterdir())

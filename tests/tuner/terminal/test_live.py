@@ -13,9 +13,9 @@ from tests.conftest import MakeSpec
 from tuner.conductor.board import Board
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
-from tuner.formatting import clock
 from tuner.space.objective import Objective
 from tuner.terminal.live import LiveView, LogView, draw_board, sparkline
+from tuner.texts.formatting import clock
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.tuner.tracking.recorded import ENVIRONMENT, report
-from tuner.commands.show import current
+from tests.tuner.tracking.recorded import Begin, report
 from tuner.errors import RecordError, StoreError
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.summaries.searches import current
 from tuner.tracking.record import Record
 from tuner.tracking.records import search_record, trial_record
 from tuner.tracking.tags import SPEC_FILE, Tag
@@ -70,7 +70,7 @@ def test_name_that_is_a_path_has_no_folder(tmp_path: Path) -> None:
     (outside / "journal.jsonl").touch()
     search = search_record(run({Tag.SEARCH: "../../outside"}))
     assert current(search, home) == search
-    assert journaled(home, search) == (None, False)
+    assert journaled(home, search) is None
     for name in ("../../outside", "a/b", "..", "\x1b[31m"):
         with pytest.raises(RecordError, match="so it is no name of a search"):
             home.search(name)
@@ -107,13 +107,11 @@ def test_store_that_cannot_be_opened_is_one_sentence(uri: str, problem: str) -> 
     ],
 )
 def test_damaged_store_is_one_sentence(
-    open_tracker: Any, store: str, make_spec: Any, tmp_path: Path, change: str | None
+    begin_search: Begin, store: str, make_spec: Any, tmp_path: Path, change: str | None
 ) -> None:
-    tracker = open_tracker()
-    tracker.start_trial(0, make_spec(), ENVIRONMENT)
-    tracker.log_report(0, report(8, 3.0))
-    tracker.end_trial(0, "finished")
-    tracker.finish("finished", {}, None)
+    search = begin_search()
+    search.trial(0, make_spec(), report(8, 3.0), outcome="finished")
+    search.finish()
     # MLflow looks at the version of a database once
     database = Path(shutil.copy(store.removeprefix("sqlite:///"), tmp_path / "copy.db"))
     if change is None:
@@ -136,12 +134,11 @@ def test_damaged_store_is_one_sentence(
     ids=["empty", "deep", "latin", "huge", "folder"],
 )  # fmt: skip
 def test_damaged_specification_is_one_sentence(
-    open_tracker: Any, store: str, make_spec: Any, text: bytes | None
+    begin_search: Begin, store: str, make_spec: Any, text: bytes | None
 ) -> None:
-    tracker = open_tracker()
-    tracker.start_trial(0, make_spec(), ENVIRONMENT)
-    tracker.end_trial(0, "finished")
-    tracker.finish("finished", {}, None)
+    search = begin_search()
+    search.trial(0, make_spec(), report(8, 3.0), outcome="finished")
+    search.finish()
     record = Record(store)
     (trial,) = record.trials(record.search("lm-1"))
     path = Path(trial.artifact_uri.removeprefix("file://"), SPEC_FILE)

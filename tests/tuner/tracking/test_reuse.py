@@ -6,7 +6,7 @@ import pytest
 
 from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
-from tests.tuner.tracking.recorded import ENVIRONMENT, Open, report
+from tests.tuner.tracking.recorded import ENVIRONMENT, Begin, report
 from tuner.errors import StoreError
 from tuner.tracking import reuse as module
 from tuner.tracking.record import Record
@@ -15,19 +15,19 @@ from tuner.tracking.reuse import FinishedTrials
 
 @pytest.mark.slow
 def test_finished_trial_is_found_by_its_specification_and_environment(
-    open_tracker: Open, store: str, make_spec: MakeSpec
+    begin_search: Begin, store: str, make_spec: MakeSpec
 ) -> None:
     specs = [make_spec(seed=seed) for seed in range(5)]
     elsewhere, quoted = {**ENVIRONMENT, "torch": "1"}, {**ENVIRONMENT, "device": "cpu: Bob's"}
-    tracker = open_tracker()
+    search = begin_search()
     for number, (status, environment) in enumerate(
-        [("finished", ENVIRONMENT), ("stopped at report 2", ENVIRONMENT), ("finished", elsewhere),
-         ("finished", quoted), ("same as trial 0", ENVIRONMENT)]
+        [("finished", None), ("stopped at report 2", None), ("finished", elsewhere),
+         ("finished", quoted)]
     ):  # fmt: skip
-        tracker.start_trial(number, specs[number], environment)
-        tracker.log_report(number, report(12, 1.0 + number, Status.FINISHED))
-        tracker.end_trial(number, status)
-    tracker.finish("finished", {}, None)
+        search.begin(number, specs[number], environment=environment)
+        search.report(number, report(12, 1.0 + number, Status.FINISHED), outcome=status)
+    search.begin(4, specs[4], same_as=0)
+    search.finish()
 
     def found(environment: dict[str, str]) -> list[list[float]]:
         find = FinishedTrials(Record(store), environment)
@@ -37,13 +37,9 @@ def test_finished_trial_is_found_by_its_specification_and_environment(
     assert found(elsewhere) == [[], [], [3.0], [], []]
     assert found(quoted) == [[], [], [], [4.0], []]
     assert found({}) == [[]] * 5
-    before = {name: value for name, value in ENVIRONMENT.items() if name != "compiled"}
-    assert found(before) == found(ENVIRONMENT)
-    again = open_tracker("lm-2")
-    again.start_trial(0, specs[0], ENVIRONMENT)
-    again.log_report(0, report(12, 9.0, Status.FINISHED))
-    again.end_trial(0, "finished")
-    again.finish("finished", {}, None)
+    again = begin_search("lm-2")
+    again.trial(0, specs[0], report(12, 9.0, Status.FINISHED), outcome="finished")
+    again.finish()
     assert found(ENVIRONMENT)[0] == [9.0], "the newest"
 
 
@@ -70,16 +66,14 @@ def test_store_that_fails_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_store_without_other_searches_is_asked_rarely(
-    open_tracker: Open, store: str, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+    begin_search: Begin, store: str, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request takes time in which the search decides nothing; a search may come meanwhile."""
 
-    def finish(search: str) -> None:
-        tracker = open_tracker(search)
-        tracker.start_trial(0, make_spec(), ENVIRONMENT)
-        tracker.log_report(0, report(12, 1.0, Status.FINISHED))
-        tracker.end_trial(0, "finished")
-        tracker.finish("finished", {}, None)
+    def finish(name: str) -> None:
+        search = begin_search(name)
+        search.trial(0, make_spec(), report(12, 1.0, Status.FINISHED), outcome="finished")
+        search.finish()
 
     finish("lm-1")
     clock, asked = [0.0], []

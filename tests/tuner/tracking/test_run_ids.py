@@ -9,7 +9,7 @@ from sqlite3 import connect
 import pytest
 
 from tests.conftest import MakeSpec
-from tests.tuner.tracking.recorded import ENVIRONMENT, Open
+from tests.tuner.tracking.recorded import Begin
 from tuner.errors import RecordError
 from tuner.tracking.record import Record
 from tuner.tracking.run_ids import NotReadable, read_run_ids
@@ -17,13 +17,13 @@ from tuner.tracking.run_ids import NotReadable, read_run_ids
 
 @pytest.mark.slow
 def test_runs_are_those_that_mlflow_finds(
-    open_tracker: Open, store: str, make_spec: MakeSpec
+    begin_search: Begin, store: str, make_spec: MakeSpec
 ) -> None:
     for name in ("lm-1", "lm-2"):
-        tracker = open_tracker(name)
+        begun = begin_search(name)
         for number in range(3):
-            tracker.start_trial(number, make_spec(seed=number), ENVIRONMENT)
-        tracker.finish("finished", {}, None)
+            begun.begin(number, make_spec(seed=number))
+        begun.finish()
     record = Record(store)
     search = record.search("lm-1")
     record.client.delete_run(record.trial("lm-1/2").run_id)

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from tuner.commands.doctor import run_checks
 from tuner.errors import StoreError
+from tuner.home.home import Home
+from tuner.housekeeping.installation import check_installation
 from tuner.tracking.store import check_write, open_client, reason_of, store_errors
 
 
@@ -68,13 +69,9 @@ def test_doctor_does_not_send_to_itself(monkeypatch: pytest.MonkeyPatch) -> None
         with store_errors("http://x"):
             raise OSError("Connection refused")
 
-    monkeypatch.setattr("tuner.commands.doctor.CHECKS", {"store": check})
-    from rich.console import Console
-
-    from tuner.home import Home
-
-    passed, text = run_checks(Console(quiet=True), Home.of("x"))["store"]
-    assert not passed
-    assert text == "the tracking store http://x cannot be used: it refuses connections"
+    monkeypatch.setattr("tuner.housekeeping.installation.CHECKS", {"store": check})
+    (result,) = check_installation(Home.of("x"))
+    assert not result.passed
+    assert result.text == "the tracking store http://x cannot be used: it refuses connections"
     with pytest.raises(StoreError, match="check it with 'tuner doctor'"):
         check(None)

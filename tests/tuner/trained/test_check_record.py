@@ -51,12 +51,6 @@ def test_record_of_each_outcome_agrees_with_itself(
     check_record(*record_of(make_spec(), status, count, last_loss))
 
 
-def test_record_of_an_earlier_version_may_lack_parameters(make_spec: MakeSpec) -> None:
-    trial, spec, reports = record_of(make_spec())
-    fewer = {k: v for k, v in trial.parameters.items() if k != "seed"}
-    check_record(replace(trial, parameters=fewer, spec_hash=""), spec, reports)
-
-
 def test_record_may_have_a_divergence_between_reports(make_spec: MakeSpec) -> None:
     trial, spec, reports = record_of(make_spec(), "diverged", 1)
     reports[5] = dict.fromkeys(reports[4], math.nan)

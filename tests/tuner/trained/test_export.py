@@ -22,7 +22,7 @@ from tuner import cli
 from tuner.arguments.trained import EXPORTS
 from tuner.conductor.confirmation import compare_retrained
 from tuner.errors import RecordError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.trained.export import check_export, export
 from tuner.trained.load_trial import TrainedTrial
 from tuner.trained.readme import card

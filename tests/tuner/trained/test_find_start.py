@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,21 +13,24 @@ from model.checkpoints.warm_start import read_start
 from model.engine.engine import Engine
 from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB, MakeSpec, last_state
+from tests.tuner.tracking.recorded import SPACE, RecordedSearch
 from tuner.errors import RecordError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.tracking.artifacts import bring_start
 from tuner.tracking.record import Record
-from tuner.tracking.runs import RunSettings
-from tuner.tracking.tags import Tag
-from tuner.tracking.tracker import Tracker
+from tuner.tracking.tags import START_FOLDER
 from tuner.trained.find_start import WarmStart
 from tuner.trained.warm_start import warm_started
 
 Tokens = tuple[np.ndarray, np.ndarray]
 SIZES = "{d_model: 16, n_layers: 2, n_heads: 2, context_length: 8, d_ff: 32}"
+
+
+def named(name: str) -> SearchSpace:
+    return SPACE.model_copy(update={"name": name})
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +48,13 @@ def home(
     *_, last = Engine(*tokens, checkpoint_dir=folder).run([spec])
     (file,) = tokenizer.save(folder, "huggingface")
     for experiment, search in (("lm", "lm-1"), ("lm", "second"), ("else", "lm-3")):
-        tracker = Tracker(RunSettings(home.tracking_uri, home.artifacts, experiment, search, {}))
-        for number in range(2):
-            mine = spec if number else spec.model_copy(update={"seed": 4})
-            tracker.start_trial(number, mine, {})
-            tracker.log_report(number, last)
-            tracker.end_trial(number, "finished")
-        tracker.add_artifact(file)
-        tracker.flush()
-        tracker.keep_checkpoint(1, last_state(folder), last.tokens)
-        tracker.finish("finished", {}, tracker.run_of(1))
-    unfinished = Tracker(RunSettings(home.tracking_uri, home.artifacts, "lm", "lm-4", {}))
-    unfinished.finish("failed", {}, None)
+        shutil.copytree(folder, home.search(search) / "checkpoints")
+        recorded = RecordedSearch(home, search, space=named(experiment))
+        recorded.trial(0, spec.model_copy(update={"seed": 4}), last, outcome="finished")
+        recorded.trial(1, spec, last, outcome="finished")
+        recorded.mlflow.runs.attach(file, None)
+        recorded.finish(best=1, kept=[1])
+    RecordedSearch(home, "lm-4", space=named("lm")).finish("failed")
     return home
 
 
@@ -179,14 +177,13 @@ def test_checkpoint_takes_a_tokenizer_that_is_its_own(
 
 def test_start_is_brought_back_from_the_record(home: Home, load: Load, tmp_path: Path) -> None:
     _, start = started(load("{search: lm}"), home)
-    tags: dict[str, Any] = {Tag.INIT_FROM: start.description}
-    tracker = Tracker(RunSettings(home.tracking_uri, home.artifacts, "tuned", "tuned-1", tags))
+    recorded = RecordedSearch(home, "tuned-1", space=named("tuned"), start=start.description)
     record = Record(home.tracking_uri)
     search = record.search("tuned-1")
     new = Home(tmp_path, home.tracking_uri)
     with pytest.raises(RecordError, match=r"trial 1 of second \(run .*\), from which .* are gone"):
         bring_start(record, search, start.init_from, new)
-    tracker.add_artifact(start.keep(home), "start")
+    recorded.mlflow.runs.attach(start.keep(home), START_FOLDER)
     bring_start(record, search, start.init_from, new)
     assert read_start(new.starts, start.init_from).keys() == start.tensors.keys()
-    tracker.finish("finished", {}, None)
+    recorded.finish()

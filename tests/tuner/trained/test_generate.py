@@ -22,7 +22,7 @@ from tests.tuner.trained.trained_trials import make_trial, speller
 from tuner import cli
 from tuner.arguments.parser import parse
 from tuner.errors import RecordError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.terminal.texts import TextsView, show_texts
 from tuner.trained.generate import Piece, cut_note, generate, sample
 

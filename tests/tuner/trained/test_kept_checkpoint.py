@@ -15,13 +15,13 @@ from model.checkpoints.header import recorded_digest
 from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
 from tests.tuner.simulated_search import FACTS
+from tests.tuner.tracking.recorded import SPACE
 from tuner.errors import JournalError, RecordError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import Event, Reported, SearchBegun, SessionEnded, TrialBegun
-from tuner.journal.journal import Journal, read_chain
-from tuner.space.space import SearchSpace
+from tuner.journal.journal import JOURNAL_FILE, Journal, read_entries
 from tuner.tracking.records import SearchRecord, TrialRecord
-from tuner.tracking.tags import CHECKPOINT_FILE, JOURNAL_FILE, Tag
+from tuner.tracking.tags import CHECKPOINT_FILE, Tag
 from tuner.trained.kept_checkpoint import kept_checkpoint
 
 
@@ -39,7 +39,7 @@ class Recorded:
         self.file = folder / Path(CHECKPOINT_FILE).name
         self.write_weights(1.0)
         self.events: list[Event] = [
-            SearchBegun(SearchSpace(name="lm"), "", FACTS),
+            SearchBegun(SPACE, "", FACTS),
             TrialBegun(0, {}, make_spec()),
             Reported(0, Report("0", Status.TRAINING, 4, 128, 2.0, 2.0, 1.0, 0.01)),
         ]
@@ -54,7 +54,7 @@ class Recorded:
             for event in (*self.events, *events):
                 journal.append(event)
         self.events = []
-        digest = read_chain(self.folder / "lm-1")[1][-1]
+        digest = read_entries(self.folder / "lm-1")[-1].digest
         tags = {Tag.JOURNAL: digest}
         self.record_of_search = SearchRecord("r", "1", "lm-1", "finished", 0.0, None, {}, tags)
 
@@ -78,7 +78,7 @@ def recorded(tmp_path: Path, make_spec: MakeSpec) -> Recorded:
 
 
 def end(weights: dict[int, str]) -> SessionEnded:
-    return SessionEnded("finished", best=0, first_turn=0.0, kept=[0], weights=weights)
+    return SessionEnded("finished", best=0, first_turn=0.0, kept=(0,), weights=weights)
 
 
 def test_kept_weights_are_compared_with_the_journal(recorded: Recorded) -> None:
@@ -105,7 +105,7 @@ def test_journal_with_another_digest_is_noticed(recorded: Recorded) -> None:
         recorded.kept()
 
 
-def test_weights_of_an_earlier_version_have_no_digest(recorded: Recorded) -> None:
+def test_weights_that_no_session_kept_have_no_digest(recorded: Recorded) -> None:
     recorded.record(end({}))
     recorded.write_weights(0.0)
     assert recorded.kept() is not None

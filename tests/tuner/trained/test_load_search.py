@@ -1,9 +1,9 @@
 """A search that is read back is the search that was conducted."""
 
-import json
 import math
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,38 +11,32 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from model.engine.report import Report, Status
+from tests.tuner.journal_text import chained, events_of
 from tests.tuner.simulated_search import FACTS, Simulation, space_of
 from tuner.conductor.conductor import Conductor
-from tuner.conductor.outcome import INTERRUPTED
 from tuner.errors import RecordError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import (
-    Event,
-    Reported,
-    SearchBegun,
+    SearchEdited,
     SessionBegun,
     SessionEnded,
-    TrialEnded,
 )
+from tuner.journal.fold import Search
 from tuner.journal.journal import Journal
-from tuner.journal.lines import line_of
 from tuner.results.result import SearchResult
 from tuner.tracking.records import SearchRecord
-from tuner.trained.load_search import result_of
-from tuner.trained.recorded_journal import recorded_events
+from tuner.tracking.tags import Tag
+from tuner.trained.recorded_journal import recorded_search
 
 SCHEDULERS = ("asha", "asha, asha: stop", "hyperband", "median", "pbt", "none")
 
 
 def read(simulation: Simulation) -> SearchResult:
-    search = SearchRecord("r", "1", "lm-1", "running", 0.0, None, {}, {})
-    rows = simulation.conductor.board.trials
-    outcomes: list[Event] = [
-        TrialEnded(row.number, row.outcome) for row in rows.values() if row.outcome is not None
-    ]
-    runs = {number: f"run{number}" for number in rows}
-    return result_of([*simulation.events, *outcomes], search, runs)
+    runs = {number: f"run{number}" for number in simulation.conductor.board.trials}
+    search = Search.of_name(simulation.events, "lm-1")
+    result = SearchResult.of("lm-1", search, run_id="r", experiment_id="1", run_ids=runs)
+    assert result is not None
+    return result
 
 
 def conducted(tmp_path: Path, scheduler: str) -> Simulation:
@@ -55,6 +49,7 @@ def conducted(tmp_path: Path, scheduler: str) -> Simulation:
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_loaded_search_equals_conducted_search(tmp_path: Path, scheduler: str) -> None:
     simulation = conducted(tmp_path, scheduler)
+    simulation.note(SessionEnded("finished"))
     conductor, result = simulation.conductor, read(simulation)
     board = conductor.board
     rows = [*result.trials, *result.confirming]
@@ -74,23 +69,23 @@ def test_loaded_search_equals_conducted_search(tmp_path: Path, scheduler: str) -
     assert {"finished", "stopped at report 1"} <= {
         row.outcome for row in rows
     } or scheduler != "asha"
-    assert result.status == "running"  # nobody wrote an end
+    assert result.status == "finished"
 
 
 def test_search_read_back_while_it_runs(tmp_path: Path) -> None:
     """Trials in training have no outcome; interrupted ones continue in a later session."""
     simulation = Simulation(Conductor(space_of(tmp_path, "trials: 12"), FACTS, 3))
-    with pytest.raises(RecordError, match=r"no trial of lm-1 \(running\) has reported"):
-        read(simulation)
+    search = Search.of_name(simulation.events, "lm-1")
+    assert SearchResult.of("lm-1", search, run_id="r", experiment_id="1", run_ids={}) is None
     for _ in range(10):
         simulation.step()
     under_way = {row.number for row in simulation.conductor.board.training}
     assert under_way
     assert {row.number for row in read(simulation).trials if row.outcome is None} >= under_way
-    for number in under_way:
-        simulation.note(TrialEnded(number, INTERRUPTED))
+    assert read(simulation).status == "running"
+    simulation.note(SessionEnded("interrupted"))
     interrupted = {r.number for r in read(simulation).trials if r.outcome == "interrupted"}
-    assert interrupted == under_way
+    assert interrupted == under_way | {t.number for t in simulation.conductor.board.paused}
     simulation.note(SessionBegun({}, 3, in_order=True))
     assert all(row.outcome != "interrupted" for row in read(simulation).trials)
 
@@ -98,7 +93,7 @@ def test_search_read_back_while_it_runs(tmp_path: Path) -> None:
 def test_loaded_search_has_values_of_session_end(tmp_path: Path) -> None:
     simulation = conducted(tmp_path, "asha")
     summary = {"wall_seconds": 1e6, "training_share": 0.5}
-    end = SessionEnded("finished", summary, 3, kept=[3], limit="patience", advice=["More."])
+    end = SessionEnded("finished", summary, 3, kept=(3,), limit="patience", advice=("More.",))
     simulation.note(end)
     result = read(simulation)
     assert (result.status, result.limit, result.halted) == ("finished", "patience", None)
@@ -113,7 +108,7 @@ def test_edited_search_has_no_confirmation_until_it_ends(tmp_path: Path) -> None
     more = space.model_copy(update={"search": space.search.model_copy(update={"trials": 20})})
     assert read(simulation).confirmation is not None
     simulation.conductor.edit(more, 3)
-    simulation.note(SearchBegun(more, "", FACTS))
+    simulation.note(SearchEdited(more, ""))
     simulation.note(SessionBegun({}, 3, in_order=True))
     simulation._fill()
     simulation.step()
@@ -127,50 +122,57 @@ def test_edited_search_has_no_confirmation_until_it_ends(tmp_path: Path) -> None
     assert read(simulation).best.number == board.best.number
 
 
+SEARCH = SearchRecord("r", "1", "lm-1", "running", 0.0, None, {}, {})
+
+
+def written(folder: Path, simulation: Simulation, count: int) -> str:
+    """Write the first events of a search to a journal; return its digest."""
+    with closing(Journal.open(folder)) as journal:
+        for event in simulation.events[len(journal.entries) : count]:
+            journal.append(event)
+    return journal.digest
+
+
 def test_local_journal_is_used_if_it_continues_the_recorded_one(tmp_path: Path) -> None:
-    """NaN is no number, and no reason to take the older one that is recorded."""
-
-    def lines(folder: Path, count: int) -> bytes:
-        with closing(Journal.open(folder)) as journal:
-            for number in range(count):
-                report = Report("0", Status.TRAINING, 4, 128, math.nan, 2.0, 1.0, 0.01)
-                journal.append(Reported(number, report))
-        return (folder / "journal.jsonl").read_bytes()
-
     home, there = Home(tmp_path, "sqlite://"), tmp_path / "there"
-    search = SearchRecord("r", "1", "lm-1", "running", 0.0, None, {}, {})
-    lines(there, 2)
+    simulation = conducted(tmp_path, "asha")
+    digest = written(there, simulation, 20)
     shutil.copytree(there, home.search("lm-1"))
-    lines(home.search("lm-1"), 3)
+    written(home.search("lm-1"), simulation, 30)
+    recorded = replace(SEARCH, tags={Tag.JOURNAL: digest})
 
     class Recorded:
         def download(self, run_id: str, name: str, folder: str) -> Path:
             return Path(shutil.copy(there / name, folder))
 
-    assert len(recorded_events(cast(Any, Recorded()), search, home)) == 5
+    store = cast(Any, Recorded())
+    assert recorded_search(store, recorded, home).num_events == 30
     shutil.rmtree(home.search("lm-1"))
-    lines(home.search("lm-1"), 4)  # of another search of this name
-    assert len(recorded_events(cast(Any, Recorded()), search, home)) == 2
+    assert recorded_search(store, recorded, home).num_events == 20
+    written(home.search("lm-1"), simulation, 25)  # at other times: another search of this name
+    assert recorded_search(store, recorded, home).num_events == 20
+
+
+class Unrecorded:
+    def download(self, run_id: str, name: str, folder: str) -> None: ...
+
+
+def test_journal_that_is_neither_here_nor_recorded(tmp_path: Path) -> None:
+    home = Home(tmp_path, "sqlite://")
+    with pytest.raises(RecordError, match=r"the journal of lm-1 is neither in .* nor recorded"):
+        recorded_search(cast(Any, Unrecorded()), SEARCH, home)
 
 
 def test_journal_of_another_version_is_refused(tmp_path: Path) -> None:
-    simulation = conducted(tmp_path, "asha")
     home = Home(tmp_path, "sqlite://")
-    with closing(Journal.open(home.search("lm-1"))) as journal:
-        for event in simulation.events:
-            journal.append(event)
-    lines = journal.path.read_bytes().splitlines(keepends=True)
-    values = json.loads(lines[2])
-    assert values["event"] == "trial"
-    del values["draw"], values["crc"]
-    journal.path.write_bytes(b"".join([*lines[:2], line_of(values), *lines[3:]]))
-
-    class Unrecorded:
-        def download(self, run_id: str, name: str, folder: str) -> None: ...
-
-    search = SearchRecord("r", "1", "lm-1", "running", 0.0, None, {}, {})
-    with pytest.raises(TunerError, match="the journal of lm-1 is of another version of tuner"):
-        recorded_events(cast(Any, Unrecorded()), search, home)
+    written(home.search("lm-1"), conducted(tmp_path, "asha"), 10)
+    path = home.search("lm-1") / "journal.jsonl"
+    events = events_of(path)
+    assert events[2]["event"] == "trial"
+    del events[2]["draw"]
+    path.write_bytes(chained(events))
+    with pytest.raises(TunerError, match="written by another version of tuner, or edited"):
+        recorded_search(cast(Any, Unrecorded()), SEARCH, home)
 
 
 # results for others --------------------------------------------------------------------------
@@ -178,7 +180,9 @@ def test_journal_of_another_version_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
-    return read(conducted(tmp_path_factory.mktemp("past"), "asha"))
+    simulation = conducted(tmp_path_factory.mktemp("past"), "asha")
+    simulation.note(SessionEnded("finished"))
+    return read(simulation)
 
 
 def test_frame_has_a_row_for_each_trial(result: SearchResult) -> None:

@@ -9,7 +9,7 @@ import pytest
 from model.errors import CorpusError
 from model.sources.fingerprint import fingerprint
 from model.spec.data import DataConfig, TokenizerConfig
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space_file.load import load_space
 from tuner.trained.moved_data import find_data, moved_data, present_space, with_recorded_paths
 

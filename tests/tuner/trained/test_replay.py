@@ -64,19 +64,6 @@ def test_compare_reads_stored_infinity() -> None:
     assert compare(record, [replayed]) == []
 
 
-def test_compare_with_a_record_of_the_differentiated_loss_as_train_loss() -> None:
-    """Earlier versions recorded one training loss, with label smoothing and z-loss."""
-    new = dataclasses.replace(report(1), train_loss=2.0, train_objective=2.5)
-    old = dataclasses.replace(report(1), train_loss=2.5)
-    assert compare(recorded(old), [new]) == []
-    assert compare(recorded(new), [new]) == []
-    (difference,) = compare(recorded(dataclasses.replace(old, train_loss=2.0)), [new])
-    assert (difference.metric, difference.recorded, difference.replayed) == ("train_loss", 2.0, 2.5)
-    (difference,) = compare(recorded(new), [dataclasses.replace(new, train_objective=2.6)])
-    assert difference.metric == "train_objective"
-    assert {d.metric for d in compare({}, [new])} == {*METRICS, "train_objective"}
-
-
 def test_compare_orders_by_step_and_misses_no_report() -> None:
     found = compare(recorded(report(1), report(2)), [report(1, 2.9), report(3)])
     assert found[0].metric == "val_loss"

@@ -13,6 +13,7 @@ import pytest
 from model.corpus.prepare import prepare
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, TokenizerConfig
+from tests.tuner.report.drawn import drawn
 from tuner.cli import main
 from tuner.commands.transfer import proxy as transfer
 from tuner.space.data_facts import DataFacts
@@ -108,7 +109,10 @@ def test_command_prints_verdicts_and_a_picture(
     axes = [(v["axis"], v["quantity"]) for v in value["verdicts"]]
     assert len(axes) == len(set(axes)) == 10
     assert all(v["ratios"][0] > 0 for v in value["verdicts"])
-    assert (tmp_path / "lm-1-coordinates.png").read_bytes().startswith(b"\x89PNG")
+    figures = drawn(tmp_path / "lm-1-coordinates.html")
+    assert list(figures) == [f"{axis}-{quantity}" for axis, quantity in axes]
+    lines = [trace["name"] for trace in figures["width-stream"]["data"] if "name" in trace]
+    assert lines == ["update 1", "update 10"]
 
 
 @pytest.mark.parametrize(
@@ -116,8 +120,9 @@ def test_command_prints_verdicts_and_a_picture(
     [
         ({}, [], "say what to do: --check"),
         ({"proxy": None}, ["--check"], "the trials of lm-1 are no proxies; give its space a"),
-        ({}, ["--check", "-o", "no/where.png"], "there is no folder no"),
-        ({}, ["--check", "--verify", "-o", "a.png"], "-o names one picture"),
+        ({}, ["--check", "-o", "no/where.html"], "there is no folder no"),
+        ({}, ["--check", "--verify", "-o", "a.html"], "-o names one picture"),
+        ({}, ["--check", "-o", "a.png"], "name it a.html"),
         ({}, ["--check", "--rate-factor", "2"], "--rate-factor is for --train"),
         ({}, ["--verify", "--device", "cuda"], "--verify trains on CPUs"),
         ({"proxy": Proxy(width=1 / 2)}, ["--verify"], "only 2 sizes from the proxy to the target"),

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from codecs import getincrementaldecoder
 from pathlib import Path
 
+from model.files import NotRegular
 from tuner.commands.output import consoles, print_data, print_json, say
-from tuner.driver.view import View
+from tuner.driver.view import View, ViewProjection
 from tuner.errors import TunerError
-from tuner.home import Home
-from tuner.jobs.followed_search import FollowedSearch
+from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus, no_search
-from tuner.journal.claim import is_running
+from tuner.journal.follower import Follower
+from tuner.journal.journal import JournalTail
+from tuner.lease.folder import is_running
 from tuner.terminal.live import LiveView, LogView
 
 _POLL_SECONDS = 0.5
+_END_SECONDS = 5.0  # longest wait for the last lines of the view
 _READ_BYTES = 1 << 20
 
 
@@ -27,39 +31,24 @@ def run_attach(options: argparse.Namespace) -> int:
     home, name = Home.of(options.home), options.search
     folder = _folder(home, name)
     view: View = LiveView(progress) if progress.is_terminal else LogView(progress)
-    followed = FollowedSearch(folder)
-    followed.update()
     if not is_running(folder):
         say(f"tuner attach: nothing runs {name} at present")
         return _say_end(options, home, name)
-    if followed.board is None:
+    if SearchStatus.of(home, name).state == "starting":
         view.phase(f"{name} is starting")
-    followed.view = view
+    follower = Follower(ViewProjection(view, name), JournalTail(folder), from_now=True).start()
     try:
-        _follow(followed, folder, view, name)
+        while is_running(folder):
+            time.sleep(_POLL_SECONDS)
+            if follower.problem:
+                raise TunerError(follower.problem)
     except KeyboardInterrupt:
+        follower.close(0.0)
         say(f"left {name}, which goes on; 'tuner stop {name}' would end it")
         return 0
-    return _say_end(options, home, name)
-
-
-def _follow(followed: FollowedSearch, folder: Path, view: View, name: str) -> None:
-    """Show a search until its driver ends."""
-    board = None
-    try:
-        is_on = True
-        while is_on:
-            is_on = is_running(folder)  # before the last look
-            followed.update()
-            if followed.board is not board:
-                view.end()
-                board = followed.board
-                if board is not None:
-                    view.begin(board, name)
-            if is_on:
-                time.sleep(_POLL_SECONDS)
     finally:
-        view.end()
+        follower.close(_END_SECONDS)
+    return _say_end(options, home, name)
 
 
 def _say_end(options: argparse.Namespace, home: Home, name: str) -> int:
@@ -78,14 +67,18 @@ def _say_end(options: argparse.Namespace, home: Home, name: str) -> int:
 def run_logs(options: argparse.Namespace) -> int:
     """Print what the drivers of a submitted search have printed."""
     home, name = Home.of(options.home), options.search
-    folder, log = _folder(home, name), home.log(name)
-    if not log.is_file():
+    folder = _folder(home, name)
+    try:
+        log = home.open_log(name)
+    except FileNotFoundError as error:
         raise TunerError(
             f"{name} was not submitted, so its output went to its terminal; 'tuner attach {name}' "
             f"and 'tuner show --search {name}' read its journal"
-        )
+        ) from error
+    except NotRegular as error:
+        raise TunerError(str(error)) from error
     decoder = getincrementaldecoder("utf-8")(errors="replace")
-    with log.open("rb") as file:
+    with os.fdopen(log, "rb") as file:
         while True:
             is_on = options.follow and is_running(folder)
             while data := file.read(_READ_BYTES):

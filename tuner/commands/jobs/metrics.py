@@ -8,7 +8,7 @@ import sys
 
 from tuner.commands.output import say
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs.metrics import HomeMetrics
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import time
 
-from tuner.commands.output import consoles, print_json
-from tuner.formatting import clock, metric_text
-from tuner.home import Home
+from tuner.commands.output import consoles, home_option, print_json
+from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus, searches_of
-from tuner.terminal.tables import table
+from tuner.texts.formatting import clock, metric_text
 
 _HEAD = ("search", "state", "trials", "best", "tokens", "tokens/s", "left", "newest report")
 
@@ -20,16 +19,16 @@ def run_status(options: argparse.Namespace) -> int:
     home = Home.of(options.home)
     if options.search:
         status = SearchStatus.of(home, options.search)
-        for line in _lines(status):
-            results.print(line, highlight=False, soft_wrap=True)
+        for line in _lines(status, home_option(options)):
+            results.write_line(line)
         print_json(options, status.as_json)
         return 0
     statuses = [SearchStatus.of(home, name) for name in reversed(searches_of(home))]
     if statuses:
         hidden = ["newest report", "tokens", "tokens/s", "best", "left"]
-        results.print(table(None, _HEAD, map(_cells, statuses), results.width, hidden))
+        results.table(None, _HEAD, map(_cells, statuses), hidden)
     else:
-        results.print(f"No search has begun in {home.root}.", soft_wrap=True)
+        results.write_line(f"No search has begun in {home.root}.")
     print_json(options, {"searches": [status.as_json for status in statuses]})
     return 0
 
@@ -47,8 +46,8 @@ def _cells(status: SearchStatus) -> list[str]:
     ]
 
 
-def _lines(status: SearchStatus) -> list[str]:
-    """Return the status of one search, a line for each subject."""
+def _lines(status: SearchStatus, home: str) -> list[str]:
+    """Return the status of one search, a line for each subject; `home` is the option of hints."""
     lines = [f"{status.name}: {status.state}" + (f", {status.driver}" if status.driver else "")]
     if status.problem:
         lines.append(f"no numbers: {status.problem}")
@@ -62,7 +61,7 @@ def _lines(status: SearchStatus) -> list[str]:
     if status.newest:
         lines.append(f"newest report {_ago(status)} ago")
     if status.state == "interrupted":
-        lines.append(f"'tuner submit --resume {status.name}' goes on")
+        lines.append(f"'tuner submit --resume {status.name}{home}' goes on")
     return lines
 
 

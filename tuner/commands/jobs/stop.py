@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from tuner.commands.output import consoles, print_json
-from tuner.home import Home
+from tuner.commands.output import consoles, home_option, print_json
+from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus
 from tuner.jobs.stop import stop
-from tuner.journal.epoch import Holder
+from tuner.lease.holder import Holder
 
 
 def run_stop(options: argparse.Namespace) -> int:
@@ -18,17 +18,13 @@ def run_stop(options: argparse.Namespace) -> int:
 
     def on_wait(holder: Holder) -> None:
         what = "" if options.now else "the reports under way and "
-        progress.print(
-            f"waiting for {what}the end of {holder.text}", highlight=False, soft_wrap=True
-        )
+        progress.write_line(f"waiting for {what}the end of {holder.text}")
 
     stop(name, home, now=options.now, on_wait=on_wait)
     status = SearchStatus.of(home, name)
-    results.print(
+    results.write_line(
         f"{name} has ended: {status.state}, {status.ended} of {status.trials} trials; 'tuner "
-        f"submit --resume {name}' goes on",
-        highlight=False,
-        soft_wrap=True,
+        f"submit --resume {name}{home_option(options)}' goes on"
     )
     print_json(options, status.as_json)
     return 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 
 from tuner.commands.output import consoles, home_of, print_json, say, say_study
 from tuner.errors import TunerError
 from tuner.jobs.submit import free_name, submit, submit_to_ray
+from tuner.notify.receivers import receivers_of
 from tuner.space_file.load import read_space
 
 
@@ -20,11 +22,12 @@ def run_submit(options: argparse.Namespace) -> int:
         space, _ = read_space(options.space, options.overrides)  # a mistake is reported at once
         name = name or free_name(space.name, home)
     # of two equal options the last one counts
-    arguments = [*options.given, *([] if options.resume else ["--name", name])]
+    arguments = [*_without_urls(options.given), *([] if options.resume else ["--name", name])]
+    receivers_of(options.notify)  # a mistake is reported at once
     if options.address and "://" in options.address:
-        submission = submit_to_ray(name, home, arguments, options.address)
+        submission = submit_to_ray(name, home, arguments, options.address, options.notify)
     else:
-        submission = submit(name, home, arguments)
+        submission = submit(name, home, arguments, options.notify)
     try:
         status = submission.wait(say)
     except KeyboardInterrupt:
@@ -37,12 +40,25 @@ def run_submit(options: argparse.Namespace) -> int:
         )
     option = f" --home {shlex.quote(options.home)}" if options.home else ""
     results, _ = consoles(options)
-    results.print(f"{name} is run by {submission.who}.", highlight=False, soft_wrap=True)
+    results.write_line(f"{name} is run by {submission.who}.")
     for command, meaning in (
         ("attach", "look at it"), ("status", "how far it is"), ("logs", "what it has printed"),
         ("stop", "end it; submitting it again goes on"),
     ):  # fmt: skip
         line = f"  tuner {command} {name}{option}"
-        results.print(f"{line:<44} {meaning}", highlight=False, soft_wrap=True)
+        results.write_line(f"{line:<44} {meaning}")
     print_json(options, {"search": name, "driver": submission.who, "log": str(home.log(name))})
     return 0
+
+
+def _without_urls(given: Sequence[str]) -> list[str]:
+    """Return arguments without --notify, which may be shortened, and its values."""
+    kept: list[str] = []
+    words = iter(given)
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if not (option.startswith("--no") and "--notify".startswith(option)):
+            kept.append(word)
+        elif not equals:
+            next(words)
+    return kept

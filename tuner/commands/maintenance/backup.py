@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tuner.commands.output import consoles, print_json, say
 from tuner.errors import StoreError
-from tuner.formatting import counted
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.housekeeping.backup import Backup, back_up, restore
 from tuner.housekeeping.sizes import size_text
+from tuner.texts.formatting import counted
 
 
 def _searches(found: Backup) -> str:

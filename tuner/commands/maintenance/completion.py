@@ -8,12 +8,16 @@ from collections.abc import Iterator
 
 import shtab
 
-# The searches of the default home, without starting Python: TAB must answer at once.
+# The searches of the default home, without starting Python: TAB must answer at once. Shells expand
+# the words that they complete, and whoever may write to ./runs names folders: plain names only.
+_PLAIN = "2>/dev/null | command grep -xE '[[:alnum:]][[:alnum:]._-]*'"
 _SEARCHES = {
-    **shtab.cmd('ls "${TUNER_HOME:-runs}/searches" 2>/dev/null'),
-    "fish": "(ls (set -q TUNER_HOME; and echo $TUNER_HOME; or echo runs)/searches 2>/dev/null)",
+    **shtab.cmd(f'command ls "${{TUNER_HOME:-runs}}/searches" {_PLAIN}'),
+    "fish": (
+        f"(command ls (set -q TUNER_HOME; and echo $TUNER_HOME; or echo runs)/searches {_PLAIN})"
+    ),
 }
-_BY_METAVAR = {"FILE": shtab.FILE, "FILE.png": shtab.FILE, "DIR": shtab.DIRECTORY}
+_BY_METAVAR = {"FILE": shtab.FILE, "FILE.html": shtab.FILE, "DIR": shtab.DIRECTORY}
 _OF_SEARCHES = {"search", "resume"}  # destinations of options
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from tuner.commands.output import confirmed, consoles, home_of, print_json
-from tuner.formatting import listed
 from tuner.housekeeping.deletion import Deletion, carry_out, plan_deletion, version_text
 from tuner.housekeeping.sizes import size_text
+from tuner.texts.formatting import listed
 
 
 def run_delete(options: argparse.Namespace) -> int:

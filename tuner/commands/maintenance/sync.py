@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -11,10 +13,10 @@ from rich.console import Console
 from tuner.commands.output import consoles, home_of, print_json, say
 from tuner.driver.sync import sync
 from tuner.errors import JournalInUse, StoreError, TunerError
-from tuner.home import Home
-from tuner.notify.notifier import notified
+from tuner.home.home import Home
+from tuner.journal.journal import JOURNAL_FILE, JournalTail
+from tuner.notify.projection import notified
 from tuner.notify.receivers import receivers_of
-from tuner.tracking.tags import JOURNAL_FILE
 
 
 def run_sync(options: argparse.Namespace) -> int:
@@ -52,7 +54,8 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
             else:
                 errors.append(str(error))
             continue
-        with notified(home.search(each), receivers, say):
+        folder = home.search(each)
+        with notified(folder, receivers, partial(JournalTail, folder), say):
             pass
         console.print(f"{each}: {done.description}", highlight=False, soft_wrap=True)
         uploads[each] = {"runs": done.runs, "metrics": done.metrics, "files": list(done.files)}
@@ -64,4 +67,4 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
 
 
 def _names(home: Home) -> Sequence[str]:
-    return sorted(path.parent.name for path in home.root.glob(f"searches/*/{JOURNAL_FILE}"))
+    return [folder.name for folder in home.searches() if os.access(folder / JOURNAL_FILE, os.R_OK)]

@@ -8,10 +8,9 @@ from typing import Any
 
 from tuner.commands.output import consoles
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.results.result import SearchResult
 from tuner.space.settings import Proxy, target_text
-from tuner.terminal.tables import table
 
 
 def check_activations(
@@ -34,14 +33,14 @@ def check_activations(
 
     def on_trained(number: int, count: int) -> None:
         member = members[number - 1]
-        progress.print(f"model {number}/{count}: {member.axis} {member.size}", highlight=False)
+        progress.print(f"model {number}/{count}: {member.axis} {member.size}")
 
     found = check_coordinates(
         spec, corpus, members, seeds=options.seeds or 5, steps=STEPS, device=options.device,
         on_trained=on_trained,
     )  # fmt: skip
-    title = f"{result.name}: activations between proxy and target, {target_text(spec.architecture)}"
-    draw_check(found, STEPS, output, title)
+    about = f"activations between proxy and target, {target_text(spec.architecture)}"
+    draw_check(found, STEPS, output, result.name, about)
     rows = [
         [
             v.axis, v.quantity, f"{v.slope:+.2f} ± {v.half_width:.2f}",
@@ -50,15 +49,15 @@ def check_activations(
         for v in found.verdicts
     ]  # fmt: skip
     columns = ["over", "quantity", "exponent", "ratios to the largest", "verdict"]
-    results.print(table(title, columns, rows))
+    results.table(f"{result.name}: {about}", columns, rows)
     moving = [f"{v.quantity} over the {v.axis}" for v in found.verdicts if not v.is_kept]
     sentence = (
         f"Not all activations keep their sizes: {', '.join(moving)}. Do not trust the transfer."
         if moving
         else "All activations keep their sizes, which transfer needs, but which does not prove it."
     )
-    results.print(sentence, highlight=False)
-    results.print(f"wrote {output}", highlight=False, soft_wrap=True)
+    results.print(sentence)
+    results.write_line(f"wrote {output}")
     return {
         "kept": found.is_kept,
         "picture": str(output),

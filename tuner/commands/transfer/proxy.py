@@ -11,7 +11,8 @@ from tuner.commands.output import consoles, home_of, print_json, recorded_home
 from tuner.commands.transfer.check import check_activations
 from tuner.commands.transfer.verify import verify
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.report.write import check_output
 from tuner.results.result import SearchResult
 from tuner.tracking.metrics import with_counts
 from tuner.trained.load_search import load_search
@@ -51,15 +52,14 @@ def run_transfer(options: argparse.Namespace) -> int:
         value |= _train(options, result, home_of(options))
     elif options.train:
         results, _ = consoles(options)
-        results.print("The target was not trained; --train alone does it.", highlight=False)
+        results.print("The target was not trained; --train alone does it.")
     print_json(options, value)
     return 0 if is_trusted else 1
 
 
 def _picture(options: argparse.Namespace, result: SearchResult, name: str) -> Path:
-    output = Path(options.output or f"{result.name}-{_PICTURES[name]}.png")
-    if not output.parent.is_dir():
-        raise TunerError(f"-o {output}: there is no folder {output.parent}")
+    output = Path(options.output or f"{result.name}-{_PICTURES[name]}.html")
+    check_output(output)
     return output
 
 
@@ -76,8 +76,7 @@ def _train(options: argparse.Namespace, result: SearchResult, home: Home) -> dic
     if verified not in (None, 1) and factor == 1:
         progress.print(
             f"--verify found that the best learning rate moves: --rate-factor {verified:.3g} would "
-            f"correct it; the target is trained with the winner's as it is",
-            highlight=False,
+            f"correct it; the target is trained with the winner's as it is"
         )
     name = f"{result.name}-target" + (f"-x{factor:g}" if factor != 1 else "")
     space = target_space(present_space(result.space, home), result.best.draw, factor)

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.commands.output import consoles
+from tuner.commands.output import consoles, home_option
 from tuner.errors import TunerError
-from tuner.formatting import clock, counted
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.results.result import SearchResult
 from tuner.space.settings import Proxy, target_text
 from tuner.space.space import SearchSpace
-from tuner.terminal.tables import table
+from tuner.texts.formatting import clock, counted
 
 if TYPE_CHECKING:
     from tuner.transfer.sweep import Size, Sweep
@@ -37,12 +36,12 @@ def verify(
     sweeps = _sweeps(options, result, home)
     verdict = judge(sweeps, -math.log2(proxy.width if proxy.width < 1 else proxy.depth))
     target = target_text(result.best.spec.architecture)
-    title = f"{result.name}: best learning rate on the way to {target}"
-    draw_sweeps(sweeps, output, title)
-    _print(options, result, sweeps, verdict, title)
+    about = f"best learning rate on the way to {target}"
+    draw_sweeps(sweeps, output, result.name, about)
+    _print(options, result, sweeps, verdict, f"{result.name}: {about}")
     write_factor(home.search(result.name), verdict.factor)
     results, _ = consoles(options)
-    results.print(f"wrote {output}", highlight=False, soft_wrap=True)
+    results.write_line(f"wrote {output}")
     return _as_json(sweeps, verdict) | {"picture": str(output)}
 
 
@@ -66,7 +65,7 @@ def _sweeps(options: argparse.Namespace, result: SearchResult, home: Home) -> li
         except ValueError as error:
             raise TunerError(f"{result.name}: {error}") from error
         processes = processes_for(None)
-        progress.print(_cost(space, result, sizes, facts, seeds, processes), highlight=False)
+        progress.print(_cost(space, result, sizes, facts, seeds, processes))
 
         def on_trained(text: str, number: int, count: int) -> None:
             on_progress(Progress(text, number, count, "trials"))
@@ -90,14 +89,15 @@ def _print(
         own = [sweep for sweep in sweeps if sweep.kind == move.kind]
         rows += [_row(sweep, best) for sweep, best in zip(own, move.optima, strict=True)]
     columns = ["parametrization", "size", "best rate / winner's", "90 % interval", "val_loss"]
-    results.print(table(title, columns, rows))
-    results.print(verdict.sentence(_doublings(sweeps)), highlight=False)
+    results.table(title, columns, rows)
+    results.print(verdict.sentence(_doublings(sweeps)))
     if verdict.control.octaves is not None:
         text = f"In the usual parametrization it moves by {verdict.control.octaves.text()} octaves."
-        results.print(text, highlight=False)
+        results.print(text)
     if verdict.word == "moves":
         command = f"tuner transfer {result.name} --train --rate-factor {verdict.factor:.3g}"
-        results.print(f"{command} trains the target so.", highlight=False, soft_wrap=True)
+        command += home_option(options)
+        results.write_line(f"{command} trains the target so.")
 
 
 def _doublings(sweeps: Sequence[Sweep]) -> float:

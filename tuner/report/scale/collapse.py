@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from tuner.formatting import counted
-from tuner.report.figures import new_figure, value_axis
-from tuner.report.palette import DIVERGED, FINISHED, PALE, ordered
+from tuner.report.palette import DIVERGED, FINISHED, PALE, shades
+from tuner.report.picture import Picture, add_lines, new_figure, value_axis
 from tuner.report.series import ReportData
 from tuner.results.collapse import GOOD, Collapse, collapses
+from tuner.texts.formatting import counted
 
 _METRIC = "val_loss"
 
@@ -19,6 +19,18 @@ def collapses_of(series: ReportData) -> list[Collapse]:
     if result.space.search.scheduler != "none" or series.metric != _METRIC:
         return []
     return collapses(series.originals, series.metric)
+
+
+def pictures(series: ReportData) -> list[Picture]:
+    """Draw the normalised curves of each schedule."""
+    metric = series.metric
+    return [
+        Picture(
+            f"collapse-{found.key}", f"Collapsed curves, {found.schedule}", caption(found, metric),
+            figure(found, metric),
+        )
+        for found in collapses_of(series)
+    ]  # fmt: skip
 
 
 def caption(found: Collapse, metric: str) -> str:
@@ -53,30 +65,24 @@ def figure(found: Collapse, metric: str) -> go.Figure:
         mode="lines", fillcolor=PALE, line={"width": 0}, hoverinfo="skip", name="band",
     )  # fmt: skip
     named: set[str] = set()
-    for size, is_good, has_left in sorted(
-        {(c.parameters, c.is_good, c.left is not None) for c in found.curves}
-    ):
-        xs: list[float | None] = []
-        ys: list[float | None] = []
-        numbers: list[int | None] = []
-        for curve in found.curves:
-            if (curve.parameters, curve.is_good, curve.left is not None) == (
-                size, is_good, has_left,
-            ):  # fmt: skip
-                xs += [*(place / found.num_places for place in curve.places), None]
-                ys += [*curve.values, None]
-                numbers += [*[curve.number] * len(curve.places), None]
-        strength = found.sizes.index(size) / max(1, len(found.sizes) - 1)
-        colour = ordered(strength) if len(found.sizes) > 1 else FINISHED
+    one = len(found.sizes) == 1
+    colours = dict(zip(found.sizes, [FINISHED] if one else shades(len(found.sizes)), strict=True))
+    styles = {c: (c.parameters, c.is_good, c.left is not None) for c in found.curves}
+    for style in sorted(set(styles.values())):
+        size, is_good, has_left = style
         name = "left the band" if has_left else f"{size:,} weights"
-        drawn.add_scatter(
-            x=xs, y=ys, mode="lines", name=name, customdata=numbers, showlegend=name not in named,
+        add_lines(
+            drawn,
+            (
+                (c.number, [place / found.num_places for place in c.places], c.values)
+                for c in found.curves if styles[c] == style
+            ),
+            f"trial %{{customdata}}, {size:,} weights: %{{y:.3f}} at %{{x:.0%}}",
+            mode="lines", name=name, showlegend=name not in named,
             line={
-                "color": DIVERGED if has_left else colour, "width": 2.0 if is_good else 0.9,
+                "color": DIVERGED if has_left else colours[size], "width": 2.0 if is_good else 0.9,
                 "dash": "dot" if has_left else "solid",
             },
-            hovertemplate=f"trial %{{customdata}}, {size:,} weights: %{{y:.3f}} at %{{x:.0%}}"
-            "<extra></extra>",
         )  # fmt: skip
         named.add(name)
     drawn.update_xaxes(title_text="share of the training", tickformat=".0%")

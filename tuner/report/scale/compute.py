@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from tuner.conductor.trial import Trial
-from tuner.formatting import counted
-from tuner.report.figures import new_figure, value_axis
-from tuner.report.palette import WINNER, ordered
+from tuner.report.palette import WINNER, shades
+from tuner.report.picture import Picture, add_lines, log_axis, new_figure, value_axis
 from tuner.report.series import Curve, ReportData
+from tuner.texts.formatting import counted
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,15 @@ def _front(curves: Sequence[ComputeCurve], sign: int) -> tuple[tuple[int, float,
     return tuple(front)
 
 
+def pictures(series: ReportData) -> list[Picture]:
+    """Draw the losses of models of several sizes against compute."""
+    found = compute_of(series)
+    if found is None:
+        return []
+    title, drawn = f"{series.metric} against compute", figure(found, series.metric)
+    return [Picture("compute", title, caption(found, series.metric), drawn)]
+
+
 def caption(found: Compute, metric: str) -> str:
     """Return the caption: the meaning of lines and front, and the end of the front."""
     flops, value, number = found.front[-1]
@@ -94,21 +103,12 @@ def caption(found: Compute, metric: str) -> str:
 def figure(found: Compute, metric: str) -> go.Figure:
     """Draw a line for each trial, and the front."""
     drawn = new_figure(height=400)
-    for index, size in enumerate(found.sizes):
-        xs: list[int | None] = []
-        ys: list[float | None] = []
-        numbers: list[int | None] = []
-        for curve in found.curves:
-            if curve.parameters == size:
-                xs += [*curve.flops, None]
-                ys += [*curve.values, None]
-                numbers += [*[curve.number] * len(curve.flops), None]
-        drawn.add_scatter(
-            x=xs, y=ys, mode="lines+markers", name=f"{size:,} weights", customdata=numbers,
-            line={"color": ordered(index / (len(found.sizes) - 1)), "width": 1.2},
-            marker={"size": 4},
-            hovertemplate=f"trial %{{customdata}}, {size:,} weights: %{{y:.4f}} at %{{x:.3~e}} "
-            "FLOPs<extra></extra>",
+    for size, colour in zip(found.sizes, shades(len(found.sizes)), strict=True):
+        add_lines(
+            drawn, ((c.number, c.flops, c.values) for c in found.curves if c.parameters == size),
+            f"trial %{{customdata}}, {size:,} weights: %{{y:.4f}} at %{{x:.3~e}} FLOPs",
+            mode="lines+markers", name=f"{size:,} weights",
+            line={"color": colour, "width": 1.2}, marker={"size": 5},
         )  # fmt: skip
     xs_front, ys_front, numbers_front = zip(*found.front, strict=True)
     drawn.add_scatter(
@@ -116,6 +116,7 @@ def figure(found: Compute, metric: str) -> go.Figure:
         line={"color": WINNER, "width": 4, "shape": "hv"},
         hovertemplate="front, trial %{customdata}: %{y:.4f} at %{x:.3~e} FLOPs<extra></extra>",
     )  # fmt: skip
-    drawn.update_xaxes(type="log", title_text="FLOPs of the training", tickformat=".0e")
+    flops = [x for curve in found.curves for x in curve.flops]
+    drawn.update_xaxes(log_axis(flops, "FLOPs of the training", "~e"))
     drawn.update_yaxes(value_axis([v for c in found.curves for v in c.values], metric))
     return drawn

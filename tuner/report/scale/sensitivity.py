@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from tuner.report.figures import new_figure, value_axis
 from tuner.report.palette import FAINT, FINISHED, INK, WINNER, ordered
+from tuner.report.picture import Picture, log_axis, new_figure, value_axis
 from tuner.report.series import ReportData
 from tuner.results.advice import comparable
 from tuner.results.range_edit import named
@@ -21,6 +21,15 @@ def basins_of(series: ReportData) -> tuple[list[Basin], str]:
     """Return the basins of the searched learning rates, and the budget of the trials as text."""
     points, budget = comparable(series.result.space, series.originals)
     return basins(series.result.space, points), budget
+
+
+def pictures(series: ReportData) -> list[Picture]:
+    """Draw the basins of the learning rates; none for several objectives."""
+    found, budget = basins_of(series)
+    if not found or len(series.result.space.objectives) > 1:
+        return []
+    text, drawn = caption(found, series, budget), figure(found, series)
+    return [Picture("sensitivity", "Loss against learning rate", text, drawn)]
 
 
 def caption(found: Sequence[Basin], series: ReportData, budget: str) -> str:
@@ -64,7 +73,8 @@ def figure(found: Sequence[Basin], series: ReportData) -> go.Figure:
             hovertemplate=f"bottom of {name}: %{{y:.4f}} at %{{x:.3g}}<extra></extra>",
         )  # fmt: skip
         shown += [*(sign * basin.losses).tolist(), *ys]
-    drawn.update_xaxes(type="log", title_text="learning rate")
+    rates = [rate for basin in found for rate in basin.rates.tolist()]
+    drawn.update_xaxes(log_axis(rates, "learning rate", "~g"))
     drawn.update_yaxes(value_axis(shown, series.metric))
     return drawn
 

@@ -1,1 +1,0 @@
-"""Ray clusters on one machine, and what a search did on them."""

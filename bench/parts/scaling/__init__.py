@@ -1,1 +1,0 @@
-"""Parts of scaling.py: a search of stubs that measures its driver."""

@@ -1,0 +1,271 @@
+"""The steps of a start: their order, what they wait for, and what is left when one fails."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.tuner.simulated_search import FACTS
+from tuner.driver import search as search_module
+from tuner.driver.interrupt import Interrupts
+from tuner.driver.search import resume, search
+from tuner.driver.start import STEPS, Start, Step, begin_record, open_store, take_steps
+from tuner.errors import Interrupted, JournalError, Replaced, StoreError, TunerError
+from tuner.home.home import Home
+from tuner.journal.events import SearchBegun
+from tuner.journal.journal import Journal, read_journal
+from tuner.lease.folder import FolderLeases
+from tuner.lease.holder import Holder
+from tuner.space.space import SearchSpace
+from tuner.tracking import projection as projection_module
+from tuner.tracking.tags import Tag
+
+
+def started(interrupts: Interrupts | None = None) -> Any:
+    return SimpleNamespace(interrupts=interrupts or Interrupts())
+
+
+def test_steps_are_taken_in_order_and_wait_for_those_aside() -> None:
+    taken: list[str] = []
+    may_open, is_beside = threading.Event(), threading.Event()
+
+    def opened(start: Start) -> None:
+        is_beside.set()
+        assert may_open.wait(10)
+        taken.append("store")
+
+    def workers(start: Start) -> None:
+        assert is_beside.wait(10)
+        taken.append("workers")
+        may_open.set()
+
+    take_steps(
+        [
+            Step("data", lambda start: taken.append("data")),
+            Step("store", opened, is_aside=True),
+            Step("workers", workers),
+            Step("record", lambda start: taken.append("record"), after=("store",)),
+        ],
+        started(),
+    )
+    assert taken == ["data", "workers", "store", "record"]
+
+
+def test_steps_of_a_search_have_names_and_wait_for_steps_before_them() -> None:
+    names = [step.name for step in STEPS]
+    assert len({*names}) == len(names)
+    for number, step in enumerate(STEPS):
+        aside = {before.name for before in STEPS[:number] if before.is_aside}
+        assert {*step.after} <= aside
+    awaited = {name for step in STEPS for name in step.after}
+    assert awaited == {step.name for step in STEPS if step.is_aside}
+
+
+def test_error_of_a_step_aside_is_raised_by_the_step_that_waits() -> None:
+    taken: list[str] = []
+
+    def fail(start: Start) -> None:
+        raise StoreError("the store is down")
+
+    steps = [
+        Step("store", fail, is_aside=True),
+        Step("workers", lambda start: taken.append("workers")),
+        Step("record", lambda start: taken.append("record"), after=("store",)),
+    ]
+    with pytest.raises(StoreError, match="the store is down"):
+        take_steps(steps, started())
+    assert taken == ["workers"]
+
+
+@pytest.mark.parametrize("is_waiting", [False, True])
+def test_signal_ends_a_start_between_two_steps(is_waiting: bool) -> None:
+    """Also while it waits for a step aside, which does not end."""
+    taken: list[str] = []
+    interrupts, may_end = Interrupts(), threading.Event()
+
+    def interrupt(start: Start) -> None:
+        interrupts.handle(signal.SIGTERM, None)
+
+    def wait(start: Start) -> None:
+        if is_waiting:
+            interrupt(start)
+        may_end.wait(30)
+
+    steps = [
+        Step("store", wait, is_aside=True),
+        Step("data", (lambda start: None) if is_waiting else interrupt),
+        Step("record", lambda start: taken.append("record"), after=("store",)),
+    ]
+    with pytest.raises(Interrupted) as raised:
+        take_steps(steps, started(interrupts))
+    may_end.set()
+    assert (raised.value.signal, taken) == (signal.SIGTERM, [])
+
+
+# what is left -------------------------------------------------------------------------------
+
+
+def note_begun(start: Start) -> None:
+    """The first half of the last step."""
+    if start.recorded is None:
+        start.journal.append(SearchBegun(start.space, "", FACTS))
+
+
+def failing(error: BaseException) -> Callable[[Start], None]:
+    def fail(start: Start) -> None:
+        raise error
+
+    return fail
+
+
+def steps_of(monkeypatch: pytest.MonkeyPatch, *runs: Callable[[Start], None]) -> None:
+    steps = [Step(str(number), run) for number, run in enumerate(runs)]
+    monkeypatch.setattr(search_module, "STEPS", steps)
+
+
+ERRORS: Sequence[BaseException] = (
+    TunerError("no such data"), KeyboardInterrupt(), Interrupted(signal.SIGTERM),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [None, "mine"])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_search_that_did_not_begin_frees_its_name(
+    home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch,
+    name: str | None, error: BaseException, has_begun: bool,
+) -> None:  # fmt: skip
+    """Also one whose first event is in the journal, and which the store has not."""
+    steps_of(monkeypatch, *([note_begun] if has_begun else []), failing(error))
+    with pytest.raises(type(error)) as raised:
+        search(space, name=name, home=home)
+    assert list(home.search("").iterdir()) == []
+    assert getattr(raised.value, "search", None) is None
+
+
+def test_step_aside_does_not_outlive_a_start_that_fails(
+    home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store waits for Ray's import: a process whose Ray never comes could not end."""
+    opened: list[bool] = []
+
+    def open_it(start: Start) -> None:
+        open_store(start)
+        opened.append(hasattr(start, "record"))
+
+    steps = [Step("store", open_it, is_aside=True), Step("ray", failing(TunerError("no Ray")))]
+    monkeypatch.setattr(search_module, "STEPS", steps)
+    with pytest.raises(TunerError, match="no Ray"):
+        search(space, home=home)
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(10)
+    assert opened == [False]
+
+
+def test_search_of_a_killed_driver_that_did_not_begin_is_begun_in_its_folder(
+    home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for torn in (None, b"", b'{"event":"sea'):
+        home.search("mine").mkdir(parents=True, exist_ok=True)
+        if torn is not None:
+            (home.search("mine") / "journal.jsonl").write_bytes(torn)
+        with pytest.raises(TunerError, match="mine has not begun"):
+            resume("mine", home=home)
+        seen: list[Any] = []
+        steps_of(
+            monkeypatch, lambda start, seen=seen: seen.append(start.recorded), failing(ERRORS[0])
+        )
+        with pytest.raises(TunerError, match="no such data"):
+            search(space, name="mine", home=home)
+        assert seen == [None]
+        assert not home.search("mine").exists()
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("is_new_command", [False, True])
+def test_resumed_search_is_never_deleted(
+    home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch,
+    error: BaseException, is_new_command: bool,
+) -> None:  # fmt: skip
+    journal = Journal.open(home.search("mine"))
+    journal.append(SearchBegun(space, "", FACTS))
+    journal.close()
+    data = journal.path.read_bytes()
+    steps_of(monkeypatch, note_begun, failing(error))
+    with pytest.raises(type(error)) as raised:
+        search(space, name="mine", home=home) if is_new_command else resume("mine", home=home)
+    assert journal.path.read_bytes() == data
+    if isinstance(error, KeyboardInterrupt):
+        assert getattr(raised.value, "search", None) == "mine", "the user hears how to go on"
+
+
+def test_search_that_another_driver_took_over_is_not_deleted(
+    home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did not begin here, and perhaps began there."""
+
+    def lose(start: Start) -> None:
+        FolderLeases(start.folder).create(Holder.me(epoch=2))
+        start.journal.check_epoch()
+
+    steps_of(monkeypatch, lose)
+    with pytest.raises(Replaced):
+        search(space, name="mine", home=home)
+    assert home.search("mine").is_dir()
+
+
+def test_search_whose_record_fails_frees_its_name_and_one_that_is_resumed_does_not(
+    home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search is in the journal before it is in the store, which may refuse it."""
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise StoreError("the store is read-only")
+
+    monkeypatch.setattr(projection_module.MlflowProjection, "of", refuse)
+
+    def prepared(start: Start) -> None:
+        start.start, start.facts, start.corpus = None, FACTS, None  # type: ignore[assignment]
+
+    steps_of(monkeypatch, prepared, begin_record)
+    with pytest.raises(StoreError, match="read-only"):
+        search(space, name="mine", home=home)
+    assert not home.search("mine").exists()
+    journal = Journal.open(home.search("mine"))
+    journal.append(SearchBegun(space, "", FACTS))
+    journal.close()
+    with pytest.raises(StoreError, match="read-only"):
+        search(space, name="mine", home=home)
+    assert len(read_journal(home.search("mine"))) == 1
+
+
+def test_record_of_another_journal_is_refused(
+    home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal was cut since its digest was recorded."""
+    journal = Journal.open(home.search("mine"))
+    journal.append(SearchBegun(space, "", FACTS))
+    journal.close()
+    previous = SimpleNamespace(tags={Tag.JOURNAL: "0" * 32})
+    opened = SimpleNamespace(runs=SimpleNamespace(previous=previous))
+    monkeypatch.setattr(projection_module.MlflowProjection, "of", lambda *_, **__: opened)
+
+    def prepared(start: Start) -> None:
+        start.corpus = None  # type: ignore[assignment]
+
+    steps_of(monkeypatch, prepared, begin_record)
+    with pytest.raises(JournalError, match="mine is not the one that was recorded"):
+        search(space, name="mine", home=home)
+    assert len(read_journal(home.search("mine"))) == 1
+    previous.tags[Tag.JOURNAL] = journal.digest
+    starts: list[Start] = []
+    steps_of(monkeypatch, prepared, begin_record, starts.append, failing(ERRORS[0]))
+    with pytest.raises(TunerError, match="no such data"):
+        search(space, name="mine", home=home)
+    assert starts[0].mlflow is opened  # type: ignore[comparison-overlap]

@@ -1,0 +1,369 @@
+"""The start of a session: named steps, each of which adds what later ones need.
+
+    checks ─▶ data ─▶ bucket ─▶ dtype ─▶ Ray ─▶ workers ─▶ record ─▶ training
+                                          └──▶ store ────────┘
+
+A search that begins takes the steps of one that is resumed; its journal is empty. What a step
+imports stands in the step, because a second of imports before Ray's processes start is a second
+until the first trial trains.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.corpus.corpus import Corpus
+from tuner.driver.interrupt import Interrupts
+from tuner.driver.team import Team, start_ray, start_team
+from tuner.driver.view import SilentView, View
+from tuner.errors import TunerError
+from tuner.home.home import Home
+from tuner.journal.edit import changes, check_edit
+from tuner.journal.events import SearchBegun
+from tuner.journal.fold import Search
+from tuner.journal.follower import Follower
+from tuner.journal.journal import Journal, check_digest
+from tuner.lease.holder import Holder
+from tuner.lease.lease import Wait
+from tuner.results.result import SearchResult
+from tuner.space.data_facts import DataFacts
+from tuner.space.space import SearchSpace
+from tuner.storage.states import CHECKPOINTS
+from tuner.storage.storage import Storage
+from tuner.texts.formatting import listed
+
+if TYPE_CHECKING:
+    from tuner.notify.receivers import Receiver
+    from tuner.tracking.projection import MlflowProjection
+    from tuner.tracking.record import Record
+    from tuner.trained.find_start import WarmStart
+    from tuner.workers.products import ProductsMeasurement
+    from tuner.workers.ray_session import RaySession
+
+_WAIT_SECONDS = 0.05  # between two checks for a signal
+_MIRROR_SECONDS = 10.0  # longest wait for the storage at the end
+
+OnResult = Callable[[SearchResult], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """What the caller of `search` or `resume` asks for.
+
+    Attributes:
+        edit: function from the recorded space to the space of this session; gets None if no search
+            has begun.
+        space_text: text of the file of the space, to be kept with the search; None keeps the text
+            that is recorded.
+        home: home of the search.
+        view: view of the progress.
+        fresh: True to train trials again that another search has finished already.
+        debug: True to keep the folder of Ray's session, with its logs.
+        address: address of a Ray cluster, HOST:PORT or auto, or local; None for RAY_ADDRESS or
+            this machine alone.
+        notify: URLs of webhooks, or of Apprise, that hear of the search, besides those of the
+            user's file (`notify.receivers`).
+        on_result: function to call with the result when the record is complete, before the model is
+            registered and the report is written.
+    """
+
+    edit: Callable[[SearchSpace | None], SearchSpace]
+    space_text: str | None = None
+    home: Home = field(default_factory=lambda: Home.at())
+    view: View = field(default_factory=SilentView)
+    fresh: bool = False
+    debug: bool = False
+    address: str | None = None
+    notify: Sequence[str] = ()
+    on_result: OnResult = lambda result: None
+
+
+class Start:
+    """What the steps of a start have made so far; the inputs of a session once all are taken.
+
+    Args:
+        request: what the caller asks for.
+        journal: journal of the search, open.
+        interrupts: deferred signals of the user.
+        ends: stack that ends what the steps begin, in reverse order.
+        ray: stack that ends Ray, after all others.
+
+    Attributes:
+        began: time of `time.monotonic` at which the session started.
+        name: name of the search.
+        recorded: the search up to the last session; None if it begins.
+        space: space of this session.
+        is_recorded: True once the search must be kept: the journal has it, and the store.
+        receivers, address, corpus, facts, start, mirror, products, session, team, record, mlflow:
+            what the step of each has made.
+    """
+
+    receivers: Sequence[Receiver]
+    address: str | None
+    corpus: Corpus
+    facts: DataFacts
+    start: WarmStart | None
+    mirror: Follower | None
+    products: ProductsMeasurement | None
+    session: RaySession
+    team: Team
+    record: Record
+    mlflow: MlflowProjection
+
+    def __init__(
+        self, request: SearchRequest, journal: Journal, interrupts: Interrupts, ends: ExitStack,
+        ray: ExitStack,
+    ) -> None:  # fmt: skip
+        self.began = time.monotonic()
+        self.request, self.journal, self.interrupts = request, journal, interrupts
+        self.ends, self.ray = ends, ray
+        self.home, self.view = request.home, request.view
+        self.name = journal.path.parent.name
+        self.recorded = Search.of(journal.events)
+        self.space = edited_space(self.recorded, self.name, request)
+        self.is_recorded = self.recorded is not None
+        self.early_record: Record | None = None
+        self.ray_is_imported, self.is_over = threading.Event(), False
+        ends.callback(self.give_up)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the journal and the checkpoints."""
+        return self.home.search(self.name)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints, by number of the trial."""
+        return self.folder / CHECKPOINTS
+
+    @property
+    def storage(self) -> Storage | None:
+        """Storage of the search; None without one."""
+        url = self.space.engine.storage
+        return None if url is None else Storage(url).at(self.name)
+
+    def give_up(self) -> None:
+        """Let no step aside wait any more: the process could not end."""
+        self.is_over = True
+        self.ray_is_imported.set()
+
+
+def say_waiting(view: View, interrupts: Interrupts) -> Wait:
+    """Return a function that tells the user that another driver may still run the search."""
+
+    def waiting(holder: Holder) -> None:
+        view.phase(f"waiting whether {holder.text}, still runs the search")
+        interrupts.check()
+
+    return waiting
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a start.
+
+    Attributes:
+        name: name of the step.
+        run: does it.
+        after: names of the steps aside that must have ended.
+        is_aside: True to do it in a thread while the next steps are done.
+    """
+
+    name: str
+    run: Callable[[Start], None]
+    after: Sequence[str] = ()
+    is_aside: bool = False
+
+
+def take_steps(steps: Sequence[Step], start: Start) -> None:
+    """Take the steps in order; between two of them, a signal ends the start.
+
+    Raises:
+        Interrupted: if a signal has come.
+    """
+    aside: dict[str, Future[None]] = {}
+    for step in steps:
+        for name in step.after:
+            while not aside[name].done():
+                start.interrupts.check()
+                wait([aside[name]], timeout=_WAIT_SECONDS)
+            aside[name].result()
+        start.interrupts.check()
+        if step.is_aside:
+            pool = ThreadPoolExecutor(1)
+            aside[step.name] = pool.submit(step.run, start)
+            pool.shutdown(wait=False)  # a signal need not wait for it
+        else:
+            step.run(start)
+
+
+def edited_space(recorded: Search | None, name: str, request: SearchRequest) -> SearchSpace:
+    """Return the space of a session.
+
+    Raises:
+        TunerError: if the edit is not allowed.
+    """
+    from tuner.trained.moved_data import with_recorded_paths
+
+    if recorded is None:
+        return request.edit(None)
+    space = with_recorded_paths(request.edit(recorded.space), recorded.space, request.home)
+    if space.init_from is not None and space.init_from == recorded.space.init_from:
+        # The recorded space has the tokenizer of its warm start already, and the edited file names
+        # only the warm start.
+        space = space.model_copy(update={"tokenizer": recorded.space.tokenizer})
+    check_edit(recorded.space, space, name)
+    return space
+
+
+def check_inputs(start: Start) -> None:
+    """Refuse within seconds what cannot work."""
+    from tuner.driver.early_checks import check_early
+    from tuner.notify.receivers import receivers_of
+    from tuner.workers.ray_session import cluster_address
+
+    start.receivers = receivers_of(start.request.notify)
+    start.address = cluster_address(start.request.address)
+    if start.recorded is not None:
+        edits = changes(start.recorded.space, start.space)
+        edited = f", with another {listed(edits, 'and')}" if edits else ""
+        start.view.phase(f"{start.name} goes on from its journal{edited}")
+    is_cluster = start.address is not None
+    start.early_record = check_early(start.space, start.home, is_cluster=is_cluster)
+
+
+def prepare_data(start: Start) -> None:
+    """Find the warm start, prepare the data, and check that the space fits them."""
+    from model.corpus.prepare import prepare
+    from tuner.driver.early_checks import check_facts
+    from tuner.space.remarks import data_notes
+    from tuner.trained.moved_data import present_space
+    from tuner.trained.warm_start import warm_started
+
+    recorded, start.start = start.recorded, None
+    if recorded is None:
+        start.space, start.start = warm_started(start.space, start.home)
+    present = start.space if recorded is None else present_space(start.space, start.home)
+    with start.view.progress() as on_progress:
+        corpora = start.home.corpora
+        corpus = prepare(present.data, present.tokenizer, corpora, on_progress=on_progress)
+    start.corpus = corpus
+    if recorded is None:
+        for note in data_notes(corpus):
+            start.view.phase(note)
+        start.facts = check_facts(start.space, corpus, start.start)
+        return
+    start.facts = recorded.facts
+    fingerprints = corpus.data_fingerprint, corpus.tokenizer_fingerprint
+    if fingerprints != (start.facts.data_fingerprint, start.facts.tokenizer_fingerprint):
+        raise TunerError(
+            f"the data of {start.name} changed since it began; restore them to resume it, or "
+            f"start a new search"
+        )
+
+
+def claim_bucket(start: Start) -> None:
+    """Claim the search in its storage, to which the journal will be sent."""
+    start.mirror, storage = None, start.storage
+    if storage is None:
+        return
+    from tuner.storage.mirror import JournalMirror, send_starts
+
+    if start.start is not None:
+        start.start.keep(start.home)
+    send_starts(storage, start.home, start.facts)
+    waiting = say_waiting(start.view, start.interrupts)
+    mirror = JournalMirror.claim(storage, start.journal, waiting)
+    start.mirror = Follower(
+        mirror, start.journal.feed(), may_write=lambda: not mirror.lease.is_lost
+    ).start()
+    start.ends.callback(_close_mirror, start, start.mirror)
+
+
+def _close_mirror(start: Start, mirror: Follower) -> None:
+    if mirror.close(_MIRROR_SECONDS):
+        reason = mirror.reason or f"the storage {start.space.engine.storage} did not answer in time"
+        start.view.phase(f"{reason}; it lacks the end of the journal, which a resumed search sends")
+
+
+def measure_dtype(start: Start) -> None:
+    """Begin to measure which dtype is faster on this machine's CPU, in a process."""
+    from tuner.workers.products import begin_measurement
+
+    start.products = None
+    if start.recorded is None:
+        start.products = begin_measurement(start.space, start.facts, start.home.calibration)
+    if start.products is not None:
+        start.ray.callback(start.products.end)
+
+
+def begin_ray(start: Start) -> None:
+    """Start Ray, or join the cluster."""
+    start.session = start_ray(
+        start.ray, start.address, start.corpus, start.home, start.ray_is_imported.set, start.view,
+        start.interrupts, storage=start.space.engine.storage, debug=start.request.debug,
+    )  # fmt: skip
+
+
+def open_store(start: Start) -> None:
+    """Open the tracking store, which takes seconds, once Ray's processes are under way."""
+    from tuner.tracking.record import Record
+
+    start.ray_is_imported.wait()
+    if start.is_over:  # it has failed or was interrupted
+        return
+    start.record = start.early_record or Record(start.home.tracking_uri)
+
+
+def begin_workers(start: Start) -> None:
+    """Start the workers: each takes seconds to import torch."""
+    start.team = start_team(
+        start.name, start.space, start.home, start.corpus, start.facts,
+        start.recorded.session if start.recorded else None, start.view, start.interrupts.check,
+        start.session, start.products,
+    )  # fmt: skip
+
+
+def begin_record(start: Start) -> None:
+    """Write the search to the journal, if it begins, and open its record in MLflow."""
+    from tuner.tracking.projection import MlflowProjection
+    from tuner.tracking.tags import Tag
+
+    recorded, journal = start.recorded, start.journal
+    if recorded is None:
+        if start.start is not None:
+            start.start.keep(start.home)
+        text = start.request.space_text or start.space.model_dump_json(indent=2)
+        description = start.start.description if start.start else ""
+        begun = SearchBegun(start.space, text, start.facts, description)
+        journal.append(begun)
+    else:
+        begun = recorded.begun
+    journal.check_epoch()
+    corpus = start.corpus
+    start.mlflow = MlflowProjection.of(
+        start.home, start.name, begun, lambda search: corpus,
+        resume=recorded is not None, may_write=journal.may_write,
+    )  # fmt: skip
+    previous = start.mlflow.runs.previous
+    check_digest(start.name, journal.entries, previous.tags.get(Tag.JOURNAL) if previous else None)
+    start.is_recorded = True
+
+
+STEPS: Sequence[Step] = (
+    Step("checks", check_inputs),
+    Step("data", prepare_data),
+    Step("bucket", claim_bucket),
+    Step("dtype", measure_dtype),
+    Step("store", open_store, is_aside=True),
+    Step("ray", begin_ray),
+    Step("workers", begin_workers),
+    Step("record", begin_record, after=("store",)),
+)
