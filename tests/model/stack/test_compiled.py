@@ -20,7 +20,7 @@ import torch
 from model.engine.engine import Engine
 from model.engine.report import Status
 from model.errors import CompileError
-from model.optimizers.adamw_compiled import CompiledAdamW
+from model.optimizers.adamw_compiled import CompiledAdamW, load_kernel
 from model.optimizers.adamw_fused import adamw_
 from model.optimizers.update_rule import Coefficients
 from model.spec.trial import TrialSpec
@@ -52,6 +52,7 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(home))
+        load_kernel.cache_clear()  # a test before may have loaded it from another cache
         yield home
 
 
