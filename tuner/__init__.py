@@ -18,6 +18,7 @@ _HOME = {
     "load_trial": "trained.load_trial",
     "sample": "trained.generate",
     "generate": "trained.generate",
+    "GenerationSettings": "trained.generate",
     "export": "trained.export",
     "delete_search": "housekeeping.deletion",
     "clean": "housekeeping.leftovers",

@@ -52,6 +52,8 @@ def _gain(result: SearchResult) -> list[Text]:
     elif best is defaults:
         if only_defaults_finished(result):
             start = f"Only trial 0, the defaults{note}, was trained to the end"
+        elif len(result.trials) == 1:  # the winner of a transfer, for one
+            start = "Trial 0 was trained to the end"
         else:
             start = f"No trial beat trial 0, the defaults{note}"
         line = Text(f"{start}: {metric} {value:.4f}")

@@ -100,12 +100,18 @@ def smooth(sizes: Sequence[SizeRuns], *, resamples: int = RESAMPLES, seed: int =
     """
     names = [name for name, value in _VALUES.items() if _differs(sizes, value)]
     if not names:
-        raise TunerError("all trials have one learning rate and one B; search α_max at each size")
+        raise TunerError(
+            "the finished trials of each size have one learning rate and one B: search α_max with "
+            "'search: {scheduler: none}', so that several values finish at each size"
+        )
     chosen, few = [], []
     for size in sizes:
         bowl = _bowl(size, names)
         if bowl is None:
-            few.append(f"{size.parameters:,} weights, {counted(len(size.runs), 'trial')}")
+            few.append(
+                f"{size.parameters:,} weights at {size.tokens:,.0f} tokens, "
+                f"{counted(len(size.runs), 'trial')}"
+            )
         else:
             chosen.append((size, bowl))
     if len({size.parameters for size, _ in chosen}) < FEWEST_SIZES:

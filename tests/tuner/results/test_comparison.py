@@ -77,6 +77,7 @@ def test_summary_of_an_interrupted_search_compares_equal_reports(space: SearchSp
     ("losses", "best", "line"),
     [
         ([4.0, 4.5], 0, "No trial beat trial 0, the defaults: val_loss 4.4000."),
+        ([4.0], 0, "Trial 0 was trained to the end: val_loss 4.4000."),
         ([math.nan, 4.0], 1, "Best val_loss 4.4000; the defaults diverged."),
         ([4.0, 3.0, 2.0], 1, "Trial 1 has val_loss 3.4000 against 4.4000 of the defaults: 22.7 %"),
     ],
