@@ -289,6 +289,7 @@ def test_cluster_that_cannot_be_joined_is_explained(
         raise error
 
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(session_module, "_asks_for_token", lambda address: False)
     with pytest.raises(TunerError, match=text), ray_session("head:6379"):
         pass
 
