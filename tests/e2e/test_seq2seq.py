@@ -29,7 +29,7 @@ model: {d_model: 64, n_layers: 2, n_encoder_layers: 2, n_heads: 4, source_length
 proxy: {width: 1/2, depth: 1/2}
 hyperparameters: {α_max: {log: [3e-3, 1e-2]}, B: 16}
 budget: {tokens: 60000, reports: 3, validation_tokens: 600}
-search: {trials: 3, scheduler: none}
+search: {trials: 2, scheduler: none}
 """
 
 

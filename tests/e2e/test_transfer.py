@@ -16,7 +16,7 @@ tokenizer: {vocab_size: 270}
 model: {d_model: 64, n_layers: 1, n_heads: 8, context_length: 16}
 proxy: {width: 1/8, tokens: 1/4}
 hyperparameters: {α_max: {log: [1e-3, 3e-2]}, B: 4}
-budget: {tokens: 12_000, reports: 2}
+budget: {tokens: 6_000, reports: 2}
 search: {trials: 2, sampler: random, scheduler: none}
 confirm: off
 """

@@ -50,12 +50,18 @@ def test_interval_holds_the_lowest_point(times: float) -> None:
     assert cover(times, 4, 5, 0.005, 60) >= 0.8
 
 
+# every pair of values is in it
 @pytest.mark.slow
-@pytest.mark.parametrize("noise", [0.003, 0.01, 0.03])
-@pytest.mark.parametrize("times", [1.0, 1.5, 2.5])
-@pytest.mark.parametrize(("sizes", "rates"), [(3, 4), (4, 5), (6, 5)])
+@pytest.mark.parametrize(
+    ("noise", "times", "sizes", "rates"),
+    [
+        (0.003, 1.0, 3, 4), (0.003, 1.5, 4, 5), (0.003, 2.5, 6, 5),
+        (0.01, 1.0, 4, 5), (0.01, 1.5, 6, 5), (0.01, 2.5, 3, 4),
+        (0.03, 1.0, 6, 5), (0.03, 1.5, 3, 4), (0.03, 2.5, 4, 5),
+    ],
+)  # fmt: skip
 def test_interval_holds_the_lowest_point_of_any_study(
-    times: float, noise: float, sizes: int, rates: int
+    noise: float, times: float, sizes: int, rates: int
 ) -> None:
     assert cover(times, sizes, rates, noise, 60) >= 0.85
 

@@ -46,8 +46,8 @@ def test_laws_without_noise_are_recovered() -> None:
 @pytest.mark.parametrize("above", [1.0, 2.5], ids=["symmetric", "one-sided"])
 @pytest.mark.parametrize("sizes", [SIZES[:3], SIZES], ids=["three", "four"])
 def test_intervals_hold_sizes_that_were_held_out(sizes: list[int], above: float) -> None:
-    """Of 120 studies, at 4 times the largest size; the trained target has noise of its own."""
-    count, hits = 120, {"α_max": 0, "loss": 0, "exponent": 0}
+    """Of 60 studies, at 4 times the largest size; the trained target has noise of its own."""
+    count, hits = 60, {"α_max": 0, "loss": 0, "exponent": 0}
     target = 4 * sizes[-1]
     for seed in range(count):
         found = study(made_runs(sizes, seed=seed, above=above))
@@ -60,10 +60,16 @@ def test_intervals_hold_sizes_that_were_held_out(sizes: list[int], above: float)
     assert min(hits.values()) >= 0.85 * count, hits
 
 
+# every pair of values is in it
 @pytest.mark.slow
-@pytest.mark.parametrize("noise", [0.003, 0.01, 0.03])
-@pytest.mark.parametrize("above", [1.0, 1.5, 2.5])
-@pytest.mark.parametrize("count", [4, 6])
+@pytest.mark.parametrize(
+    ("count", "above", "noise"),
+    [
+        (4, 1.0, 0.003), (6, 1.0, 0.01), (4, 1.0, 0.03),
+        (6, 1.5, 0.003), (4, 1.5, 0.01), (6, 1.5, 0.03),
+        (4, 2.5, 0.01), (6, 2.5, 0.003), (6, 2.5, 0.03), (4, 2.5, 0.03),
+    ],
+)  # fmt: skip
 def test_intervals_of_rate_and_exponent_hold_for_any_bowl(
     count: int, above: float, noise: float
 ) -> None:

@@ -201,10 +201,16 @@ def test_number_of_seeds_narrows_the_interval(move: float, half: float, more: in
     assert _more_seeds(Estimate(move, move - half, move + half), 2) == more
 
 
+# every pair of values is in it
 @pytest.mark.slow
-@pytest.mark.parametrize("above", [1.0, 2.5])
-@pytest.mark.parametrize(("cost", "ratio"), [(0.02, 0.5), (0.01, 1.5)])
-@pytest.mark.parametrize("move", [0.0, 0.5, 1.0, -1.0, 2.0])
+@pytest.mark.parametrize(
+    ("move", "cost", "ratio", "above"),
+    [
+        (0.0, 0.02, 0.5, 1.0), (0.0, 0.01, 1.5, 2.5), (0.5, 0.02, 0.5, 2.5), (0.5, 0.01, 1.5, 1.0),
+        (1.0, 0.02, 0.5, 2.5), (1.0, 0.01, 1.5, 1.0), (-1.0, 0.02, 0.5, 1.0),
+        (-1.0, 0.01, 1.5, 2.5), (2.0, 0.02, 0.5, 1.0), (2.0, 0.01, 1.5, 2.5),
+    ],
+)  # fmt: skip
 def test_words_and_intervals_of_noisy_sweeps(
     move: float, cost: float, ratio: float, above: float
 ) -> None:
