@@ -111,7 +111,7 @@ def refuse_a_second_driver(place: Workplace, process: subprocess.Popen[str], *re
     for line in process.stderr:
         if "report 1/" in line:
             break
-    second = place.fresh(*resume)
+    second = place.tuner(*resume)
     assert second.status == 2
     assert f"process {process.pid}" in second.err
 
@@ -169,8 +169,8 @@ def test_search_that_is_killed_and_interrupted_ends_as_if_undisturbed(
 ) -> None:
     """One search meets all of it, so that one search has to be trained, by one command.
 
-    A second driver is refused; SIGTERM ends the first, SIGKILL the next as it trains, a limit of
-    time the third, and the fourth sleeps while the last one finishes.
+    A second driver is refused; SIGTERM ends the first, SIGKILL the next as it trains, and the
+    third sleeps while the last one finishes.
     """
     home, draw = place.folder / "disturbed", random.Random(0)
     search: tuple[str, ...] = (*ONE_WORKER, "--name", "it", "--home", str(home), "--json")
@@ -189,19 +189,8 @@ def test_search_that_is_killed_and_interrupted_ends_as_if_undisturbed(
                 time.sleep(draw.uniform(0.0, 3.0 / KILLS))
             assert process.poll() is None, "it was done before it was killed often enough"
             process.send_signal(signal.SIGKILL)
-    limit = ("--max-time", "1s")
-    limited = place.tuner("search", "--resume", "it", "--home", str(home), "--json", *limit)
-    assert limited.status == 0, limited.err
-    assert "--max-time" in limited.err
-    assert "it goes on from its journal, with another search.max_seconds\n" in limited.err
-    assert "tuner search --resume it" in limited.err
-    before = story(home, "it")
-    assert before == whole[: len(before)]
-    # the journal keeps the limit before
     check = partial(check_undisturbed, place, home, whole)
-    replace_a_stopped_driver(place, home, check, *search, "--max-time", "1h")
-    replayed = place.tuner("replay", "--home", str(home), "--json")
-    assert replayed.json["verdict"] == "bit-exact"
+    replace_a_stopped_driver(place, home, check, *search)
 
 
 _DOWN_SECONDS = 12.0  # of a server: a client tries for eight
@@ -283,8 +272,11 @@ def test_search_grows_on_resume_and_trains_nothing_twice(
     place: Workplace, whole: list[tuple[Any, ...]]
 ) -> None:
     home = str(place.folder / "undisturbed")
-    run = place.tuner("search", "--resume", "whole", "--home", home, "--trials", "12", "--json")
+    grow = ("search", "--resume", "whole", "--home", home, "--json", "--trials", "12")
+    run = place.tuner(*grow, "--max-time", "1h")
     assert run.status == 0, run.err
+    changes = "another search.trials and search.max_seconds"
+    assert f"whole goes on from its journal, with {changes}\n" in run.err
     after = story(place.folder / "undisturbed", "whole")
     assert after[: len(whole)] == whole
     assert run.json["trials"] == 12

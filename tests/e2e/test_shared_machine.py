@@ -158,7 +158,7 @@ class Machine:
                         self.look()
                         process.send_signal(signal.SIGTERM)
                         process.wait(60)
-                    time.sleep(0.2)
+                    time.sleep(0.5)
             finally:
                 process.kill()
             self.seen.clear()

@@ -603,6 +603,25 @@ def test_driver_ends_when_another_process_asks(
     assert "'tuner stop' was called" in setting.texts[-1 if request_ is StopRequest.NOW else -3]
 
 
+def test_driver_ends_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(driver_module.time, "monotonic", clock)
+    space = space_of(tmp_path, "trials: 6, sampler: random, max_seconds: 10m")
+    setting = Setting(tmp_path, Conductor(space, FACTS, 2))
+    setting.driver.begin()
+    clock.now += 599
+    setting.driver.tick()
+    assert setting.driver.halted is None
+    clock.now += 2
+    setting.driver.tick()
+    assert setting.driver.halted == "max_seconds"
+    assert setting.texts[-1] == "the time limit is reached: waiting for the reports under way"
+    assert setting.report(0) is setting.report(1) is False
+    with pytest.raises(SearchHalted):
+        setting.driver.tick()
+    setting.journal.close()
+
+
 class Arrivals:
     """Workers of random speeds: the next report comes from any trial in training.
 
