@@ -34,7 +34,7 @@ from tuner.journal.events import (
 from tuner.journal.fold import Search
 from tuner.journal.follower import Follower
 from tuner.journal.journal import Journal
-from tuner.lease.stop_request import StopRequest
+from tuner.lease.stop_request import LOOK_SECONDS, StopRequest
 from tuner.schedulers.scheduler import Decision
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch
@@ -44,7 +44,6 @@ from tuner.workers.watchdog import Watchdog, WorkerEvent
 if TYPE_CHECKING:
     from tuner.workers.cluster import Environments
 
-_STOP_SECONDS = 1.0  # between two looks for a request to stop
 _SIGNAL_SECONDS = 1.0  # longest wait for reports under way after SIGTERM, whose sender soon kills
 _STALL_SECONDS = 900.0  # without a report, at least
 _STALL_GAPS = 10.0  # and so many of the longest times between two reports
@@ -181,7 +180,7 @@ class Driver:
         max_seconds = self.conductor.space.search.max_seconds
         if max_seconds is not None and now - self._begun_at > max_seconds:
             self.halt("max_seconds")
-        if now - self._looked_at > _STOP_SECONDS:
+        if now - self._looked_at > LOOK_SECONDS:
             self._looked_at = now
             self._obey(self._journal.stop_request())
         if self.halted and (not self._can_report() or now > self._halt_deadline):
