@@ -37,7 +37,7 @@ auth_cache_ttl_seconds = 60
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 INI
 cat >"$new/s3.json" <<JSON
-{"identities": [{"name": "mlflow", "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+{"identities": [{"name": "mlflow", "actions": ["Read:mlflow", "Write:mlflow", "List:mlflow", "Tagging:mlflow"],
   "credentials": [{"accessKey": "$(cat "$new/s3_key")", "secretKey": "$(cat "$new/s3_secret")"}]}]}
 JSON
 

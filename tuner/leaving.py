@@ -1,5 +1,8 @@
 """Leaves the process of a command soon after SIGTERM or SIGHUP, whose senders soon kill it.
 
+Ctrl-C has no time limit, but before a command works it ends the process at once as well, and it
+need not wait for a Ray that has only begun to start.
+
 Python runs a handler when its main thread comes to it, which an import or a library may delay by
 seconds, and the end of a process waits for all threads, such as those of Ray. So a thread of its
 own hears of the signals, and leaves by `os._exit` when their time is over. A program that only
@@ -34,6 +37,8 @@ def prepare() -> None:
 
     A signal that whoever started the process ignores, as `nohup` does, stays ignored.
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt_at_once)
     _ours.extend(number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL)
     for number in _ours:
         signal.signal(number, leave_at_once)
@@ -47,6 +52,22 @@ def prepare() -> None:
 def leave_at_once(number: int, frame: FrameType | None) -> NoReturn:
     """Handle a signal that comes before a command works: nothing is left to do."""
     os._exit(128 + number)
+
+
+def interrupt_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """Handle Ctrl-C that comes before or after a command works: say so, without a traceback."""
+    with suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(128 + number)
+
+
+def hasten() -> None:
+    """Let the process of a command end without waiting for its threads, as after SIGTERM.
+
+    The process of a program that only imports `tuner` goes on.
+    """
+    if _ours:
+        _heard.add(signal.SIGINT)
 
 
 def hear(number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import io
 import json
 import os
@@ -127,26 +128,28 @@ def _from_lines(lines: Sequence[str | Sequence[str]], path: Any) -> Merges:
 
 
 @lru_cache(maxsize=1)
-def _byte_characters() -> tuple[str, ...]:
+def _byte_characters() -> str:
     """Return GPT-2's printable character for each byte: itself, or a character from 256 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     substitutes = iter(range(256, 512))
-    return tuple(chr(byte if byte in printable else next(substitutes)) for byte in range(256))
+    return "".join(chr(byte if byte in printable else next(substitutes)) for byte in range(256))
 
 
 @lru_cache(maxsize=1)
-def _character_bytes() -> dict[str, int]:
-    return {character: byte for byte, character in enumerate(_byte_characters())}
+def _character_bytes() -> Any:
+    """Return the inverse of `_byte_characters`, as `codecs` wants it."""
+    return codecs.charmap_build(_byte_characters())
 
 
+# By codecs, because tokens can be long: a text without spaces is one pre-token.
 def _to_unicode(token: bytes) -> str:
-    return "".join(_byte_characters()[byte] for byte in token)
+    return codecs.charmap_decode(token, "strict", _byte_characters())[0]
 
 
 def _from_unicode(text: str) -> bytes:
     try:
-        return bytes(_character_bytes()[character] for character in text)
-    except KeyError as error:
+        return codecs.charmap_encode(text, "strict", _character_bytes())[0]
+    except UnicodeEncodeError as error:
         raise ValueError(f"{text!r} is not in GPT-2's byte alphabet") from error
 
 

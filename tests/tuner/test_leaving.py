@@ -72,7 +72,8 @@ def signal_process(process: subprocess.Popen[str], wrapper: tuple[str, ...], num
 
 @pytest.mark.parametrize("wrapper", [(), pytest.param(UNSHARE, marks=needs_unshare)])
 @pytest.mark.parametrize(
-    ("place", "number"), [("import", signal.SIGTERM), ("parse", signal.SIGHUP)]
+    ("place", "number"),
+    [("import", signal.SIGTERM), ("parse", signal.SIGHUP), ("import", signal.SIGINT)],
 )
 def test_signal_before_a_command_begins_ends_it_at_once(
     place: str, number: int, wrapper: tuple[str, ...]
@@ -87,7 +88,8 @@ def test_signal_before_a_command_begins_ends_it_at_once(
         assert process.stdout.readline() == "here\n"
         signal_process(process, wrapper, number)
         _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (128 + number, "")
+    said = "interrupted\n" if number == signal.SIGINT else ""
+    assert (process.returncode, err) == (128 + number, said)
 
 
 def test_signal_ends_a_process_whose_main_thread_is_stuck() -> None:

@@ -312,7 +312,8 @@ def _quantile(count: int, finalists: int = 1) -> float:
 
     So p·Σ_i (P(i selected | too good) + P(i selected | too bad)), the chance of an error, is at
     most 2p per pair of finalists; averaged over all pairings, p per finalist. Hence two finalists
-    need no correction.
+    need no correction. Skewed errors are covered less often: exponential ones in 81 of 100 cases
+    instead of 95, with three finalists of three seeds, because Student's t assumes normal ones.
 
     Args:
         count: number of values.

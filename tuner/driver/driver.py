@@ -34,8 +34,9 @@ from tuner.journal.events import (
 from tuner.journal.fold import Search
 from tuner.journal.follower import Follower
 from tuner.journal.journal import Journal
-from tuner.lease.stop_request import StopRequest
+from tuner.lease.stop_request import LOOK_SECONDS, StopRequest
 from tuner.schedulers.scheduler import Decision
+from tuner.texts.formatting import clock
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch
 from tuner.workers.orders import Orders
@@ -44,10 +45,10 @@ from tuner.workers.watchdog import Watchdog, WorkerEvent
 if TYPE_CHECKING:
     from tuner.workers.cluster import Environments
 
-_STOP_SECONDS = 1.0  # between two looks for a request to stop
 _SIGNAL_SECONDS = 1.0  # longest wait for reports under way after SIGTERM, whose sender soon kills
 _STALL_SECONDS = 900.0  # without a report, at least
 _STALL_GAPS = 10.0  # and so many of the longest times between two reports
+_PAUSE_SECONDS = 60.0  # between two ticks, which come about ten times a second
 
 
 class SearchHalted(KeyboardInterrupt):
@@ -114,6 +115,7 @@ class Driver:
         self._workers: WorkersChanged | None = None
         self._early: dict[int, deque[Report | Failure]] = {}  # trial → news before its turn
         self._begun_at = self._looked_at = self._reported_at = time.monotonic()
+        self._ticked_at = math.inf  # time of the last tick; infinite before the first
         self._longest_gap, self._has_stalled = 0.0, False
         self._halt_deadline = math.inf
         self._broken: set[str] = set()  # names of what cannot be written, as messages said
@@ -181,7 +183,7 @@ class Driver:
         max_seconds = self.conductor.space.search.max_seconds
         if max_seconds is not None and now - self._begun_at > max_seconds:
             self.halt("max_seconds")
-        if now - self._looked_at > _STOP_SECONDS:
+        if now - self._looked_at > LOOK_SECONDS:
             self._looked_at = now
             self._obey(self._journal.stop_request())
         if self.halted and (not self._can_report() or now > self._halt_deadline):
@@ -196,6 +198,7 @@ class Driver:
         if changes:
             self._count_workers()
         self._check_silence(now)
+        self._note_pause(now)
         self._poll()
         self._journal.retry()
         self._check_problem("the journal", self._journal.problem)
@@ -371,6 +374,14 @@ class Driver:
         if not self._has_stalled and silence > max(_STALL_SECONDS, _STALL_GAPS * self._longest_gap):
             self._has_stalled = True
             self._journal.append(SearchStalled(silence, platform.node()))
+
+    def _note_pause(self, now: float) -> None:
+        pause, self._ticked_at = now - self._ticked_at, now
+        if pause > _PAUSE_SECONDS:
+            self._say(
+                f"this driver stood still for {clock(pause)}, as after SIGSTOP; its workers "
+                f"trained on, and it takes their reports now"
+            )
 
     def _send_message(self, text: str) -> None:
         self._journal.append(MessageSent(text))

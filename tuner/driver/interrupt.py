@@ -133,18 +133,19 @@ def deferred_interrupts(
 
 @contextmanager
 def raised_interrupts() -> Iterator[None]:
-    """Raise Interrupted at SIGTERM and SIGHUP, as KeyboardInterrupt at Ctrl-C.
+    """Raise Interrupted at SIGTERM and SIGHUP, and KeyboardInterrupt at Ctrl-C.
 
     So the files and processes of the command are cleaned up.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in leaving.SIGNALS}
-    defaults = (signal.SIG_DFL, leaving.leave_at_once)
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+    defaults = (signal.SIG_DFL, leaving.leave_at_once, leaving.interrupt_at_once)
     before = {number: handler for number, handler in before.items() if handler in defaults}
     try:
         for number in before:
-            signal.signal(number, _raise)
+            is_ctrl_c = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_ctrl_c else _raise)
         yield
     finally:
         for number, handler in before.items():

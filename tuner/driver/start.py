@@ -10,6 +10,7 @@ until the first trial trains.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.corpus.corpus import Corpus
+from model.progress import Progress
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.team import Team, start_ray, start_team
 from tuner.driver.view import SilentView, View
-from tuner.errors import TunerError
+from tuner.errors import Interrupted, TunerError
 from tuner.home.home import Home
 from tuner.journal.edit import changes, check_edit
 from tuner.journal.events import SearchBegun
@@ -32,6 +34,7 @@ from tuner.journal.follower import Follower
 from tuner.journal.journal import Journal, check_digest
 from tuner.lease.holder import Holder
 from tuner.lease.lease import Wait
+from tuner.lease.stop_request import LOOK_SECONDS
 from tuner.results.result import SearchResult
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
@@ -131,6 +134,7 @@ class Start:
         self.is_recorded = self.recorded is not None
         self.early_record: Record | None = None
         self.ray_is_imported, self.is_over = threading.Event(), False
+        self._looked_at = -math.inf
         ends.callback(self.give_up)
 
     @property
@@ -148,6 +152,19 @@ class Start:
         """Storage of the search; None without one."""
         url = self.space.engine.storage
         return None if url is None else Storage(url).at(self.name)
+
+    def check(self) -> None:
+        """End the start if a signal has come, or another process has asked for the end.
+
+        Raises:
+            Interrupted: if it shall end.
+        """
+        self.interrupts.check()
+        now = time.monotonic()
+        if now - self._looked_at > LOOK_SECONDS:
+            self._looked_at = now
+            if self.journal.stop_request() is not None:
+                raise Interrupted(0)
 
     def give_up(self) -> None:
         """Let no step aside wait any more: the process could not end."""
@@ -183,19 +200,19 @@ class Step:
 
 
 def take_steps(steps: Sequence[Step], start: Start) -> None:
-    """Take the steps in order; between two of them, a signal ends the start.
+    """Take the steps in order; between two of them, a signal or 'tuner stop' ends the start.
 
     Raises:
-        Interrupted: if a signal has come.
+        Interrupted: if a signal or a request has come.
     """
     aside: dict[str, Future[None]] = {}
     for step in steps:
         for name in step.after:
             while not aside[name].done():
-                start.interrupts.check()
+                start.check()
                 wait([aside[name]], timeout=_WAIT_SECONDS)
             aside[name].result()
-        start.interrupts.check()
+        start.check()
         if step.is_aside:
             pool = ThreadPoolExecutor(1)
             aside[step.name] = pool.submit(step.run, start)
@@ -253,7 +270,12 @@ def prepare_data(start: Start) -> None:
     present = start.space if recorded is None else present_space(start.space, start.home)
     with start.view.progress() as on_progress:
         corpora = start.home.corpora
-        corpus = prepare(present.data, present.tokenizer, corpora, on_progress=on_progress)
+
+        def checked(progress: Progress) -> None:
+            start.check()
+            on_progress(progress)
+
+        corpus = prepare(present.data, present.tokenizer, corpora, on_progress=checked)
     start.corpus = corpus
     if recorded is None:
         for note in data_notes(corpus):
@@ -308,7 +330,8 @@ def begin_ray(start: Start) -> None:
     """Start Ray, or join the cluster."""
     start.session = start_ray(
         start.ray, start.address, start.corpus, start.home, start.ray_is_imported.set, start.view,
-        start.interrupts, storage=start.space.engine.storage, debug=start.request.debug,
+        start.interrupts, start.check, storage=start.space.engine.storage,
+        debug=start.request.debug,
     )  # fmt: skip
 
 
@@ -326,7 +349,7 @@ def begin_workers(start: Start) -> None:
     """Start the workers: each takes seconds to import torch."""
     start.team = start_team(
         start.name, start.space, start.home, start.corpus, start.facts,
-        start.recorded.session if start.recorded else None, start.view, start.interrupts.check,
+        start.recorded.session if start.recorded else None, start.view, start.check,
         start.session, start.products,
     )  # fmt: skip
 

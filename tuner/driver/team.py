@@ -78,6 +78,7 @@ def start_ray(
     on_import: Callable[[], None],
     view: View,
     interrupts: Interrupts,
+    check: Callable[[], None],
     *,
     storage: str | None,
     debug: bool,
@@ -93,6 +94,7 @@ def start_ray(
             Ray's processes are the ones to wait for.
         view: view for the user.
         interrupts: deferred signals of the user.
+        check: function that raises an exception if the start shall end.
         storage: URL of `engine.storage`; None without one.
         debug: True to keep the folder of a local Ray's session.
 
@@ -103,7 +105,7 @@ def start_ray(
 
     def on_wait() -> None:
         interrupts.receive()
-        interrupts.check()
+        check()
 
     if address:
         view.phase(f"joining the Ray cluster at {address}")
@@ -116,12 +118,12 @@ def start_ray(
         session = stack.enter_context(starting)
     if debug and not address:
         view.phase(f"Ray's logs are kept in {session.folder}")
-    interrupts.check()
+    check()
     if address:
         from tuner.workers.nodes import check_nodes
 
         home.search("").mkdir(parents=True, exist_ok=True)
-        checked = check_nodes(home.search(""), storage=storage, on_wait=interrupts.check)
+        checked = check_nodes(home.search(""), storage=storage, on_wait=check)
         return replace(session, checked=checked)
     return session
 

@@ -179,7 +179,8 @@ class Home:
     def _format(self) -> str:
         """Return the mark of the home; empty if an earlier version made it, or a disk was full."""
         with contextlib.suppress(OSError):
-            return read_regular(self.root / _FORMAT).decode(errors="replace").strip()
+            text = read_regular(self.root / _FORMAT).decode(errors="replace")
+            return text.strip("\0 \t\r\n")  # NULs: of a power failure
         return ""
 
     def _write_format(self) -> None:

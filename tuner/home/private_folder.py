@@ -2,7 +2,9 @@
 
 A folder lies where the machine has its temporary files, only its user can enter it, and it holds a
 lock. The kernel releases the lock when the process dies, however that is, so what a killed process
-leaves is found by its lock. No process id is needed, which another process may have by now.
+leaves is found by its lock. No process id is needed, which another process may have by now. Ray's
+dying processes may make the folder again after it was removed, without a lock: such a folder is
+found by what it holds and by its age.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from pathlib import Path
 from model.files import open_regular
 
 _PREFIX = "tuner-"
-_LOCK = "lock"
+_LOCK, _KEPT = "lock", "kept"
+_OF_RAY = "ray"  # in the folder of a Ray session
+_SESSION = frozenset({_OF_RAY, "token"})  # all that such a folder holds beside the lock
+_IDLE_SECONDS = 3600.0  # age of a folder without a lock from which on no process writes there
 _REMOVE_ATTEMPTS = 20
 _REMOVE_SECONDS = 0.1  # between two attempts
 
@@ -47,7 +52,7 @@ def private_folder(root: Path | None = None, *, keep: bool = False) -> Iterator[
         yield folder
     finally:
         if keep:
-            (folder / _LOCK).unlink(missing_ok=True)  # without a lock it is no leftover
+            (folder / _LOCK).replace(folder / _KEPT)  # so it is no leftover
         else:
             remove(folder)
         os.close(lock)
@@ -73,6 +78,9 @@ def abandoned(root: Path | None = None) -> list[Path]:
             status = folder.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
                 continue
+            if _has_lost_its_lock(folder, status):
+                found.append(folder)
+                continue
             lock = open_regular(folder / _LOCK, os.O_RDWR)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,6 +88,13 @@ def abandoned(root: Path | None = None) -> list[Path]:
             finally:
                 os.close(lock)
     return found
+
+
+def _has_lost_its_lock(folder: Path, status: os.stat_result) -> bool:
+    """Return True for an old folder of a Ray session that has no lock, and that nobody keeps."""
+    names = set(os.listdir(folder))  # noqa: PTH208 - names, not paths
+    age = time.time() - status.st_mtime
+    return _OF_RAY in names and names <= _SESSION and age > _IDLE_SECONDS
 
 
 def remove(folder: Path, attempts: int = _REMOVE_ATTEMPTS) -> None:

@@ -39,10 +39,16 @@ _SIDECARS = ("-wal", "-shm", "-journal")  # of SQLite: what they hold is in the 
 _LOCK, _EPOCHS = "lock", "epochs"
 _TRIES = 5  # to read the states of a search that goes on meanwhile
 # What `restore` takes of an archive, which may be anybody's. Header: what names a member.
-_MOST_MANIFEST = _MOST_HEADER = 1_000_000  # bytes
+_MOST_MANIFEST = 1_000_000  # bytes
+_MOST_HEADER = 1 << 16  # bytes; a path has 4,096, and a member may have a chain of hundreds
 _HEADERS = {
     tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
 }  # fmt: skip
+_FOREIGN = "the archive has headers that no backup has; nothing was restored"
+# ValueError, IndexError: what `tarfile` and paths raise for members that are forged
+_UNREADABLE = (
+    tarfile.TarError, EOFError, OSError, RecursionError, zlib.error, ValueError, IndexError,
+)  # fmt: skip
 _MOST_FILES = 1_000_000
 _MOST_OF_DISK = 0.9  # of what is free before
 
@@ -222,7 +228,7 @@ def restore(path: Path, root: Path) -> Backup:
         if root.exists():
             root.rmdir()
         building.rename(root)
-    except (tarfile.TarError, EOFError, OSError, RecursionError, zlib.error) as error:
+    except _UNREADABLE as error:
         if isinstance(error, FileNotFoundError) and not path.exists():
             raise StoreError(f"there is no file {path}") from error
         if isinstance(error, tarfile.ReadError):
@@ -235,18 +241,23 @@ def restore(path: Path, root: Path) -> Backup:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose headers are refused, before they are read, where they are too large.
+    """A member whose headers are refused, before they are read, where they may have no end.
 
-    Backups have no global headers, whose number no size of one bounds.
+    Backups have no global headers, whose number no size of one bounds, and no sparse files, whose
+    maps `tarfile` reads as far as they go.
     """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
         is_large = member.type in _HEADERS and member.size > _MOST_HEADER
-        if is_large or member.type == tarfile.XGLTYPE:
-            raise StoreError("the archive has headers that no backup has; nothing was restored")
+        if is_large or member.type in {tarfile.XGLTYPE, tarfile.GNUTYPE_SPARSE}:
+            raise StoreError(_FOREIGN)
         return member
+
+    def _proc_gnusparse_10(self, *_: Any) -> None:
+        """Refuse the map of a sparse file, which PAX headers announce."""
+        raise StoreError(_FOREIGN)
 
 
 def _manifest(archive: tarfile.TarFile, path: Path) -> dict[str, Any]:
@@ -271,7 +282,8 @@ def _manifest(archive: tarfile.TarFile, path: Path) -> dict[str, Any]:
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
     """Write one member below a folder: plain files only, and never outside."""
     name = PurePosixPath(member.name)
-    is_plain = member.isfile() and not member.issparse()  # which is larger than its archive
+    # a sparse file is larger than its archive, and a negative size makes up for a large one
+    is_plain = member.isfile() and not member.issparse() and member.size >= 0
     source: IO[bytes] | None = archive.extractfile(member) if is_plain else None
     if source is None or name.is_absolute() or ".." in name.parts:
         raise StoreError(

@@ -319,7 +319,7 @@ def _corpora(home: Home, searches: _Searches) -> _Found:
         if folder.name.startswith(_BUILDING):
             yield folder, "an interrupted preparation of data"
         elif not folder.name.startswith(".") and _data_of(folder) not in searches.data:
-            suffix = " that is not older" if searches.resting else ""
+            suffix = " but some without an event for so long" if searches.resting else ""
             yield folder, f"prepared data of no search{suffix}"
 
 

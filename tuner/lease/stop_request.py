@@ -11,6 +11,8 @@ from tuner.lease.folder import opened
 from tuner.lease.holder import Holder
 from tuner.lease.lease import epoch_name
 
+LOOK_SECONDS = 1.0  # between two looks of a driver for a request
+
 
 class StopRequest(StrEnum):
     """How a driver is asked to end its search, in the order in which it looks for requests."""

@@ -30,6 +30,8 @@ URLS = "TUNER_NOTIFY"  # environment variable: URLs, apart by white space
 _PREFIX = "whsec_"
 _HTTP = ("http", "https")
 _TIMEOUT_SECONDS = 10.0
+_LONGEST = 20  # characters of a scheme; what is longer may be a token
+_LONGEST_REASON = 100  # characters of a receiver's words in a message
 
 
 class NotDelivered(Exception):  # noqa: N818 - the name states the problem
@@ -81,10 +83,19 @@ class Webhook(Receiver):
         try:
             parts = urlsplit(url)
             _ = parts.port  # a ValueError if it is none
-        except ValueError as error:
-            raise TunerError(f"--notify {self.name} is no URL: {error}") from error
+        except ValueError:  # its text has parts of the URL, as of a password with a slash
+            raise TunerError(
+                f"--notify {self.name} is no URL: host or port cannot be read; write /, @, : and ? "
+                f"in a user or a password as %2F, %40, %3A and %3F"
+            ) from None
         if not parts.hostname:
             raise TunerError(f"--notify {self.name} is no URL: it has no host")
+        rest = parts.path + parts.query
+        if any(not "!" <= character <= "~" for character in rest):
+            raise TunerError(
+                f"--notify {self.name} is no URL: behind the host is white space, a control "
+                f"character or a letter beyond ASCII; write them as %20, …"
+            )
         user, _, host = parts.netloc.rpartition("@")
         self._url = urlunsplit(parts._replace(netloc=host))
         login = base64.b64encode(unquote(user).encode()).decode()
@@ -110,9 +121,11 @@ class Webhook(Receiver):
                 pass
         except urllib.error.HTTPError as error:
             hint = ", and redirects are not followed" if 300 <= error.code < 400 else ""
-            raise NotDelivered(f"it answers {error.code} {error.reason}{hint}") from error
+            reason = str(error.reason)[:_LONGEST_REASON]
+            raise NotDelivered(f"it answers {error.code} {reason}{hint}") from error
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise NotDelivered(str(getattr(error, "reason", error))) from error
+            reason = str(getattr(error, "reason", error))[:_LONGEST_REASON]
+            raise NotDelivered(reason) from error
 
 
 class AppriseReceiver(Receiver):
@@ -217,4 +230,6 @@ def _name_of(url: str) -> str:
             return f"{parts.scheme}://{parts.hostname}{port}/…"
     except ValueError:
         pass
-    return f"{url.partition(':')[0][:20]}:…"
+    scheme, separator, _ = url.partition("://")
+    is_scheme = separator and scheme.isascii() and scheme.isalnum() and len(scheme) <= _LONGEST
+    return f"{scheme}:…" if is_scheme else "…"

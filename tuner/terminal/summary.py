@@ -160,6 +160,9 @@ def _next_commands(result: SearchResult, home: str | None) -> list[Text]:
             "export the winner to Hugging Face",
         ),
     ]
+    if result.problem:  # the commands below read what the record has
+        sync = f"tuner sync {result.name}"
+        commands.insert(0, (sync, "first: send what MLflow lacks, once it answers"))
     if result.halted:
         commands.insert(0, (f"tuner search --resume {result.name}", "resume the search"))
     elif result.limit:

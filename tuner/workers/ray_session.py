@@ -111,6 +111,8 @@ def ray_session(
         yield thread.session
     finally:
         thread.ended.set()
+        if not thread.started.is_set():  # interrupted: Ray's start cannot be, and may take a minute
+            leaving.hasten()
         if not leaving.is_leaving():
             thread.join()
 

@@ -403,6 +403,24 @@ def test_lost_node_is_noted_for_messages(setting: Setting, faults: ScriptedWatch
     assert before <= event.time_ms <= time.time_ns() // 1_000_000
 
 
+def test_driver_that_stood_still_says_so_once(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, clock = setting.driver, Clock()
+    monkeypatch.setattr(driver_module.time, "monotonic", clock)
+    driver.begin()
+    clock.now += 100  # Ray Tune is imported before the first tick
+    driver.tick()
+    clock.now += 59
+    driver.tick()
+    assert not [text for text in setting.texts if "stood still" in text]
+    clock.now += 121
+    driver.tick()
+    driver.tick()
+    (text,) = (text for text in setting.texts if "stood still" in text)
+    assert text.startswith("this driver stood still for 2:01, ")
+
+
 def test_silence_is_noted_once_until_the_next_report(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.tuner.simulated_search import FACTS
 from tuner.driver import search as search_module
+from tuner.driver import start as start_module
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.search import resume, search
 from tuner.driver.start import STEPS, Start, Step, begin_record, open_store, take_steps
@@ -21,13 +22,15 @@ from tuner.journal.events import SearchBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.lease.folder import FolderLeases
 from tuner.lease.holder import Holder
+from tuner.lease.stop_request import StopRequest, request_stop
 from tuner.space.space import SearchSpace
 from tuner.tracking import projection as projection_module
 from tuner.tracking.tags import Tag
 
 
 def started(interrupts: Interrupts | None = None) -> Any:
-    return SimpleNamespace(interrupts=interrupts or Interrupts())
+    interrupts = interrupts or Interrupts()
+    return SimpleNamespace(interrupts=interrupts, check=interrupts.check)
 
 
 def test_steps_are_taken_in_order_and_wait_for_those_aside() -> None:
@@ -146,6 +149,24 @@ def test_search_that_did_not_begin_frees_its_name(
         search(space, name=name, home=home)
     assert list(home.search("").iterdir()) == []
     assert getattr(raised.value, "search", None) is None
+
+
+@pytest.mark.parametrize("request_", [StopRequest.SOON, StopRequest.NOW])
+def test_stop_ends_a_start(
+    home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch, request_: StopRequest
+) -> None:
+    """Between two steps and while a step waits, without a trial and without a failure."""
+    monkeypatch.setattr(start_module, "LOOK_SECONDS", 0.0)
+    taken: list[str] = []
+
+    def ask(start: Start) -> None:
+        request_stop(start.folder, Holder.me(start.journal.epoch), request_)
+
+    steps_of(monkeypatch, ask, lambda start: taken.append("too many"))
+    with pytest.raises(Interrupted) as raised:
+        search(space, name="mine", home=home)
+    assert (raised.value.exit_status, taken) == (0, [])
+    assert not home.search("mine").exists()
 
 
 def test_step_aside_does_not_outlive_a_start_that_fails(

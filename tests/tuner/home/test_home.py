@@ -256,6 +256,15 @@ def test_home_of_a_newer_format_is_refused(tmp_path: Path, text: str) -> None:
     assert (root / "format").read_text() == text
 
 
+@pytest.mark.parametrize("text", ["", "\n", "\0\0"])
+def test_home_whose_format_was_not_written_to_its_end_is_usable(tmp_path: Path, text: str) -> None:
+    """A full disk leaves an empty file, a power failure one of NULs."""
+    root = Home.at(tmp_path / "runs").root
+    (root / "format").write_text(text)
+    assert Home.at(root).root == root
+    assert (root / "format").read_text() == "1\n"
+
+
 def test_home_without_a_format_is_of_an_earlier_version(home: Path) -> None:
     assert not (home / "format").exists()
     Home.recorded(home)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,34 @@ def test_kept_folder_is_no_leftover(root: Path) -> None:
         (folder / "log").touch()
     with private_folder():
         pass
-    assert [path.name for path in folder.iterdir()] == ["log"]
+    assert sorted(path.name for path in folder.iterdir()) == ["kept", "log"]
+
+
+@pytest.mark.parametrize(
+    ("names", "age", "is_leftover"),
+    [
+        (["ray"], 4000, True),
+        (["ray", "token"], 4000, True),
+        (["ray"], 60, False),  # of processes that are still dying
+        (["ray", "kept"], 4000, False),
+        (["ray", "notes"], 4000, False),  # somebody else's
+        (["token"], 4000, False),
+        ([], 4000, False),
+    ],
+)
+def test_session_that_lost_its_lock_is_a_leftover(
+    root: Path, names: list[str], age: float, is_leftover: bool
+) -> None:
+    """Ray's dying processes made it again after it was removed."""
+    folder = root / "tuner-ab12cd34"
+    for name in names:
+        (folder / name).mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
+    then = time.time() - age
+    os.utime(folder, (then, then))
+    assert abandoned() == [folder] * is_leftover
+    with private_folder():
+        assert folder.exists() is not is_leftover
 
 
 def test_lock_is_held_by_the_folder_in_use(root: Path) -> None:

@@ -142,10 +142,22 @@ def member_of(kind: bytes) -> tarfile.TarInfo:
     return member
 
 
+def member_with(headers: dict[str, str]) -> tarfile.TarInfo:
+    member = tarfile.TarInfo("a")
+    member.pax_headers = headers
+    return member
+
+
 @pytest.mark.parametrize(
     ("member", "data", "message"),
     [
-        (member_of(tarfile.GNUTYPE_SPARSE), b"", "which is no file of a home"),
+        (member_of(tarfile.GNUTYPE_SPARSE), b"", "has headers that no backup has"),
+        (member_with({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), b"9\n", "has headers"),
+        (member_with({"GNU.sparse.map": "0,1"}), b"x", "which is no file of a home"),
+        (member_with({"GNU.sparse.map": "x,y"}), b"x", "cannot restore"),
+        (member_with({"size": "-2048"}), b"", "which is no file of a home"),
+        (member_with({"path": "a\0b"}), b"x", "cannot restore"),
+        (member_of(tarfile.XHDTYPE), bytes(70_000), "has headers that no backup has"),
         (member_of(tarfile.XHDTYPE), bytes(2_000_000), "has headers that no backup has"),
         (member_of(tarfile.GNUTYPE_LONGNAME), bytes(2_000_000), "has headers that no backup has"),
         (member_of(tarfile.XGLTYPE), b"13 comment=x\n", "has headers that no backup has"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import math
 import socket
@@ -34,6 +35,7 @@ from tuner.journal.events import (
 from tuner.journal.follower import Cursor, Follower
 from tuner.journal.journal import Journal, JournalTail
 from tuner.notify import projection as module
+from tuner.notify import receivers as receivers_module
 from tuner.notify.message import message_of_stall
 from tuner.notify.projection import MessageProjection, notified
 from tuner.notify.receivers import SECRET, NotDelivered, notify_file, receivers_of
@@ -273,8 +275,11 @@ def test_bad_url_and_secret_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with pytest.raises(TunerError, match=f"{SECRET} is no secret"):
         receivers_of(["https://a.example"])
     monkeypatch.delenv(SECRET)
-    for url in ("http://[::1", "http://a.example:99999/x", "https://", "http://S3CRET@/x"):
-        with pytest.raises(TunerError, match=r"--notify https?:… is no URL: ") as caught:
+    for url in (
+        "http://[::1", "http://a.example:99999/x", "https://", "http://S3CRET@/x",
+        "http://me:S3CRET/x@a.example/", "http://a.example/S3CRET x", "http://a.example/S3CRET?é",
+    ):  # fmt: skip
+        with pytest.raises(TunerError, match=r"--notify https?:\S*… is no URL: ") as caught:
             receivers_of([url])
         assert "\n" not in str(caught.value)
         assert "S3CRET" not in str(caught.value)
@@ -342,6 +347,26 @@ def test_receiver_that_hangs_delays_no_other(receiver: Server, journal: Journal)
 def test_name_of_a_receiver_shows_no_secret_of_apprise() -> None:
     (slack,) = receivers_of(["slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general"])
     assert slack.name == "slack:…"
+
+
+@pytest.mark.parametrize("url", ["S3CRET", "S3CRET:pw@host/x", f"{'S3CRET' * 4}://x"])
+def test_url_without_a_scheme_is_not_shown(url: str) -> None:
+    """Somebody has pasted a token alone."""
+    with pytest.raises(TunerError, match="Apprise") as caught:
+        receivers_of([url])
+    assert "S3CRET" not in str(caught.value)
+
+
+def test_long_answer_of_a_receiver_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    (webhook,) = receivers_of(["http://a.example/"])
+
+    def fail(request: object, **_: object) -> None:
+        raise http.client.BadStatusLine("x" * 60_000)
+
+    monkeypatch.setattr(receivers_module._opener, "open", fail)
+    with pytest.raises(NotDelivered) as caught:
+        webhook.send(MESSAGE)
+    assert len(str(caught.value)) == 100
 
 
 def test_apprise_delivers(receiver: Server, journal: Journal, tmp_path: Path) -> None:

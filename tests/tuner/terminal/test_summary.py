@@ -193,6 +193,14 @@ def test_summary_commands_never_wrap(space: SearchSpace) -> None:
     assert "tuner search --resume lm-1 --max-tokens N --home 'a long folder name'" in text
 
 
+def test_summary_of_a_record_that_lacks_data_begins_with_sync(space: SearchSpace) -> None:
+    """The server has died: the other commands would show less than was trained."""
+    lines = printed(result_of(space, problem="no answer"), home="h").splitlines()
+    commands = [line.strip() for line in lines if line.startswith("  tuner ")]
+    assert commands[0].startswith("tuner sync lm-1 --home h  ")
+    assert len(commands) == 6
+
+
 def test_summary_commands_repeat_home(space: SearchSpace) -> None:
     commands = {
         home: [

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
+from tuner import leaving
 from tuner.errors import TunerError
 from tuner.workers.ray_session import ray_session
 
@@ -42,6 +45,34 @@ def failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FailingRay:
 def test_ray_that_was_too_slow_is_started_once_more(failing: FailingRay) -> None:
     with ray_session(None):
         assert failing.starts == 2
+
+
+def test_interrupt_does_not_wait_for_the_start_of_ray(
+    failing: FailingRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the process of a command, which ends; a program that goes on waits for it."""
+    may_start, heard = threading.Event(), list[int]()
+
+    def start(**settings: Any) -> None:
+        assert may_start.wait(30)
+
+    def interrupt() -> None:
+        if ray_is_imported.is_set():
+            raise KeyboardInterrupt
+
+    ray_is_imported = threading.Event()
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(leaving, "_ours", [signal.SIGTERM])
+    monkeypatch.setattr(leaving, "_heard", set())
+    with pytest.raises(KeyboardInterrupt):
+        with ray_session(None, on_import=ray_is_imported.set, on_wait=interrupt):
+            heard.append(0)
+    assert leaving.is_leaving()
+    assert not heard
+    (thread,) = (t for t in threading.enumerate() if t.name == "ray")
+    may_start.set()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_ray_that_does_not_start_is_one_sentence(failing: FailingRay, tmp_path: Path) -> None:
