@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -42,9 +43,14 @@ def modules(root: Path, package: str) -> dict[str, Path]:
     return names
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
     """The modules of ours that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom):
@@ -157,7 +163,7 @@ def test_few_files_lie_beside_the_rooms() -> None:
 
 def trees(package: str = "tuner") -> Iterator[tuple[str, ast.Module]]:
     for name, path in modules(ROOT, package).items():
-        yield name, ast.parse(path.read_text(encoding="utf-8"))
+        yield name, parsed(path)
 
 
 def names_in(tree: ast.AST) -> set[str]:
@@ -265,7 +271,7 @@ def test_no_two_public_classes_have_one_name() -> None:
     places: dict[str, list[str]] = {}
     for package in FLOORS:
         for module, path in modules(ROOT, package).items():
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            for node in parsed(path).body:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     places.setdefault(node.name, []).append(module)
     assert {name: found for name, found in places.items() if len(found) > 1} == {}

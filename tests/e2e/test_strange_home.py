@@ -106,6 +106,7 @@ def run(place: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> 
     return status, out + err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", READERS, ids=" ".join)
 def test_what_is_strange_is_skipped(
     place: Path, command: list[str], capsys: pytest.CaptureFixture[str]
@@ -140,6 +141,7 @@ FILES = {  # file of the home → commands that read it
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("by", ["pipe", "link", "folder"])
 def test_file_that_is_none_is_named(

@@ -179,6 +179,7 @@ def test_slot_does_not_matter(
         assert_same(alone, outcome)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [SHAPES[1], pytest.param({"d_model": 64, "d_ff": 192}, marks=pytest.mark.slow)]
 )

@@ -85,6 +85,7 @@ def refuses(path: Path, data: bytes) -> None:
         checkpoint.read(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(place=st.floats(0, 1, exclude_max=True), xor=st.integers(1, 255))
 def test_read_finds_every_changed_byte(

@@ -76,6 +76,7 @@ def warm(
 # the law -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "width", [6, *(pytest.param(width, marks=pytest.mark.slow) for width in (2, 3))]
 )

@@ -176,6 +176,7 @@ def all_validation(spec: TrialSpec, tokens: Tokens) -> TrialSpec:
 # numbers ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows",
     [

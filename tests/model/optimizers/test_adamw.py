@@ -39,6 +39,7 @@ def descend(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Paramete
         optimizer.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slot", range(3))
 def test_adamw_with_numbers_equals_torch(slot: int) -> None:
     values = {name: each[slot] for name, each in PER_SLOT.items()}

@@ -204,6 +204,7 @@ def test_save_refuses_an_unknown_format(made: Tokenizer, tmp_path: Path) -> None
         made.save(tmp_path, "onnx")
 
 
+@pytest.mark.slow
 def test_gpt2_round_trip(tmp_path: Path, made: Tokenizer) -> None:
     files = made.save(tmp_path / "new" / "folder")
     assert [path.name for path in files] == ["vocab.json", "merges.txt"]

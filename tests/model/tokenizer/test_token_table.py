@@ -30,6 +30,7 @@ def test_gpt2_starts_are_those_of_the_pattern(text: str) -> None:
     assert [text[a:b] for a, b in pairwise(starts)] == GPT2.findall(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "around",
     [

@@ -29,6 +29,7 @@ def test_doctor_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert text == "no ticks are compiled: there is no C++ compiler (g++); install one"
 
 
+@pytest.mark.slow
 def test_doctor_makes_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check once left `runs/` in the folder where it ran."""
     monkeypatch.setattr(installation, "CHECKS", {"disk": CHECKS["disk"], "store": CHECKS["store"]})

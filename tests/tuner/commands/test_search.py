@@ -58,6 +58,7 @@ def run(
     return run
 
 
+@pytest.mark.slow
 def test_search_that_is_recorded_succeeds(run: Any) -> None:
     status, value, err = run()
     assert (status, value["unsynced"]) == (0, False)

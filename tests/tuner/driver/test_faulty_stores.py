@@ -248,6 +248,7 @@ def check_record(recorded: Recorded, store: MemoryStore) -> None:
     assert parent.files[SPACE_FILE] == search.space_text.encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", Fault)
 def test_fault_at_every_call_of_mlflow_leaves_each_report_once(
     recorded: Recorded, home: Home, fault: Fault
@@ -348,6 +349,7 @@ def begins(turns: Sequence[Sequence[Entry]]) -> list[int]:
     return list(itertools.accumulate(map(len, turns[:-1]), initial=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", Fault)
 def test_fault_at_every_call_of_the_bucket_leaves_the_journal_there(
     recorded: Recorded, fault: Fault, tmp_path: Path

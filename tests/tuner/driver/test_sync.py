@@ -84,6 +84,7 @@ def whole_search(home: Home, make_spec: MakeSpec, **options: Any) -> None:
 FILES = ("search_space.yaml", "journal.jsonl")
 
 
+@pytest.mark.slow
 def test_sync_sends_a_search_that_the_store_never_saw(
     home: Home, store: str, make_spec: MakeSpec
 ) -> None:
@@ -200,6 +201,7 @@ def test_sync_marks_open_trials_of_a_killed_search_interrupted(
     assert sync(home, "lm-1") == SyncResult(0, 0, 0, ())
 
 
+@pytest.mark.slow
 def test_sync_that_fails_leaves_no_thread(
     home: Home, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_umask_stays_for_a_store_elsewhere(tmp_path: Path) -> None:
     assert current_umask() == 0o077
 
 
+@pytest.mark.slow
 def test_command_gives_back_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program may call `main`, and go on."""
     during = []

@@ -298,6 +298,7 @@ def test_urls_of_receivers_stay_off_the_command_line(
     assert names == [f"https://{x}.example/…" for x in "abc"]
 
 
+@pytest.mark.slow
 def test_job_of_ray_writes_to_the_log(home: Home, tmp_path: Path) -> None:
     (home.root / "logs").mkdir(parents=True)
     command = [sys.executable, "-c", _LOGGED, str(home.root), "lm-1"]
@@ -310,6 +311,7 @@ def test_job_of_ray_writes_to_the_log(home: Home, tmp_path: Path) -> None:
     assert not (tmp_path / "victim").exists()
 
 
+@pytest.mark.slow
 def test_job_of_ray_is_the_command_with_its_log(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -254,6 +254,7 @@ def test_champion_does_not_move_back_but_for_its_own_search() -> None:
     assert takes_place(ALIKE | worse, ALIKE, is_newer=False, is_own=True)
 
 
+@pytest.mark.slow
 def test_card_has_result_and_usage(home: Home, searched: Searched, client: MlflowClient) -> None:
     result = searched()
     register(home, result)

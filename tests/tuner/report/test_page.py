@@ -279,6 +279,7 @@ CHECKS: dict[str, Callable[[Texts, SearchResult], None]] = {
 # files -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_page(page: Texts, result: SearchResult) -> None:
     drawn = {name: json.loads(figure.to_json()) for name, figure in figures_of(result).items()}
     assert drawn == json.loads(page.data["figures"])

@@ -29,6 +29,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.slow
 def test_report_that_does_not_fit_leaves_the_old_one(tmp_path: Path, result: SearchResult) -> None:
     path = tmp_path / "old.html"
     path.write_text("an earlier report")
@@ -39,6 +40,7 @@ def test_report_that_does_not_fit_leaves_the_old_one(tmp_path: Path, result: Sea
     assert list(tmp_path.iterdir()) == [path]  # nor is a part of the new one left
 
 
+@pytest.mark.slow
 def test_report_replaces_what_a_link_names(tmp_path: Path, result: SearchResult) -> None:
     """With the permissions of the umask, whatever those of the earlier report were."""
     shared, link = tmp_path / "shared.html", tmp_path / "link.html"

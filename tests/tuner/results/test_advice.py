@@ -63,6 +63,7 @@ def test_optimum_inside_of_the_range_is_left_alone(folder: Path, seed: int) -> N
     assert with_text(made.advise(), " lie at ") == []
 
 
+@pytest.mark.slow
 def test_single_good_trial_at_the_edge_gives_no_advice(folder: Path) -> None:
     fixed = [{RATE: 0.0299}, *({RATE: 10 ** -(2.2 + i / 20)} for i in range(23))]
     made = Made(load(folder), bowl(1.0), fixed=fixed)
@@ -237,6 +238,7 @@ def test_progress_ignores_trials_that_were_stopped(folder: Path) -> None:
     assert with_text(made.advise(), "did not improve")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 def test_progress_of_draws_that_do_not_learn_is_averaged_over_orders(
     folder: Path, sampler: str
@@ -410,6 +412,7 @@ def test_maximized_metric_inverts_the_advice(folder: Path) -> None:
     assert with_text(made.advise(), "did not improve the best sparsity, ")
 
 
+@pytest.mark.slow
 def test_several_objectives_have_no_best_to_advise_on(folder: Path) -> None:
     made = Made(load(folder), lambda d: math.nan if float(d[RATE]) > 8e-3 else bowl(1e-6)(d), 60)
     more = (Objective(metric="train_loss"),)

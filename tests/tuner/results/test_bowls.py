@@ -44,6 +44,7 @@ def cover(times: float, sizes: int, rates: int, noise: float, count: int, step: 
     return hits / count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1.0, 1.5, 2.5])
 def test_interval_holds_the_lowest_point(times: float) -> None:
     """60 studies; below 0.8 has a chance of 2 % at 90 %. With a parabola: 0 to 5 % at 1.5, 2.5."""

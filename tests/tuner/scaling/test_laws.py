@@ -43,6 +43,7 @@ def test_laws_without_noise_are_recovered() -> None:
     assert found.tokens_at(64e6) == pytest.approx(20 * 64e6, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("above", [1.0, 2.5], ids=["symmetric", "one-sided"])
 @pytest.mark.parametrize("sizes", [SIZES[:3], SIZES], ids=["three", "four"])
 def test_intervals_hold_sizes_that_were_held_out(sizes: list[int], above: float) -> None:
@@ -82,6 +83,7 @@ def test_intervals_of_rate_and_exponent_hold_for_any_bowl(
     assert min(hits, exponents) >= 0.85 * 60, (hits, exponents)
 
 
+@pytest.mark.slow
 def test_intervals_are_not_idly_wide() -> None:
     """Four sizes with little noise tell the rate of a size 4 times as large to 40 %."""
     widths = []
@@ -140,6 +142,7 @@ def test_losses_that_do_not_fall_have_a_constant_only() -> None:
     assert found.constant[0] == pytest.approx(2.1, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_rate_and_batch_are_fitted_together() -> None:
     runs = made_runs(SIZES, noise=0, batches=(8, 16, 32))
     found = study(runs)
@@ -192,6 +195,7 @@ def test_one_budget_of_compute_has_a_best_size_and_no_loss_law() -> None:
         fit_laws(found.optima, variable="flops")
 
 
+@pytest.mark.slow
 def test_interval_of_the_best_size_holds_it() -> None:
     hits = 0
     for seed in range(60):

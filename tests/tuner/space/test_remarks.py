@@ -77,6 +77,7 @@ def test_remarks_are_rare(tmp_path: Path, budget: str) -> None:
     assert remarks(space, FACTS) == []
 
 
+@pytest.mark.slow
 def test_shipped_spaces_need_no_remarks() -> None:
     for path in sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml")):
         if path.name == "shakespeare.yaml":  # its text is not shipped

@@ -68,6 +68,7 @@ def test_yaml_reads_values_as_in_version_1_2(read: Any, text: str, value: Any) -
     assert file.mistakes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "where", "message"),
     [

@@ -83,6 +83,7 @@ def test_record_returns_complete_reports(
     assert back[0] == finished
 
 
+@pytest.mark.slow
 def test_projection_retries_refused_writes(
     begin_search: Begin, store: str, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_refused_connection_says_what_to_set(text: str, reason: str) -> None:
     assert reason_of(MlflowException(text)) == reason
 
 
+@pytest.mark.slow
 def test_check_of_permission_keeps_the_experiments(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = open_client(uri)

@@ -117,6 +117,7 @@ def test_diverged_rates_are_left_out() -> None:
     assert optimum(Sweep("scaled", wide.size, few)) is None
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_true_move() -> None:
     """Of 60 families with noise, at least 48: 90 % of 60 are 54."""
     hits = count = 0
@@ -167,6 +168,7 @@ def words(move: float, cost: float, noise: float, above: float, count: int) -> C
     return Counter(noisy_verdict(move, cost, noise, above, seed).word for seed in range(count))
 
 
+@pytest.mark.slow
 def test_verified_needs_evidence() -> None:
     """Noise 1.5 times what an octave costs: a move of an octave is seldom called none."""
     said = words(1.0, 0.01, 0.015, 1.0, 40)

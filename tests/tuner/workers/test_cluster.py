@@ -156,6 +156,7 @@ def test_calibrated_asks_a_separate_worker(
     assert options == {"dtype": "bfloat16", "is_cluster": False}
 
 
+@pytest.mark.slow
 def test_session_is_private_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also its token, of which Ray would keep one in the user's home."""
     modes: dict[str, int] = {}

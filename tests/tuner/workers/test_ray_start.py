@@ -42,6 +42,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FailingRay:
     return failing
 
 
+@pytest.mark.slow
 def test_ray_that_was_too_slow_is_started_once_more(failing: FailingRay) -> None:
     with ray_session(None):
         assert failing.starts == 2

@@ -153,6 +153,7 @@ def test_worker_reports_if_its_ticks_are_compiled(
     run(scenario())
 
 
+@pytest.mark.slow
 def test_worker_measures_the_best_number_of_slots(
     tmp_path: Path, make_spec: MakeSpec, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
