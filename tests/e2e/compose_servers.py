@@ -29,6 +29,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 BIN = Path(sys.executable).parent
 SERVERS = ("postgres", "s3", "mlflow", "proxy")
@@ -71,12 +73,6 @@ def _owner() -> int | None:
     return None
 
 
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 class Stack:
     """Servers that run; made by `running`.
 
@@ -94,7 +90,7 @@ class Stack:
     def __init__(self, folder: Path, *, has_login: bool = True, has_cache: bool = True) -> None:
         self._folder = folder
         self._has_login, self._has_cache = has_login, has_cache
-        self._ports = {port: _free_port() for port in _PORTS}
+        self._ports = {port: str(free_port()) for port in _PORTS}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         made = folder / "secrets"
         subprocess.run([DOCKER / "make-secrets.sh", made], check=True, capture_output=True)
@@ -166,8 +162,8 @@ class Stack:
             words[0] = str(_find(words[0]))
         if name == "s3":
             for part in _WEED_PORTS:
-                words += [f"-{part}.port={_free_port()}", f"-{part}.port.grpc={_free_port()}"]
-            words.append(f"-s3.port.grpc={_free_port()}")
+                words += [f"-{part}.port={free_port()}", f"-{part}.port.grpc={free_port()}"]
+            words.append(f"-s3.port.grpc={free_port()}")
         return words
 
     def _environment(self, name: str) -> dict[str, str]:

@@ -18,6 +18,8 @@ from subprocess import DEVNULL, Popen
 
 import pytest
 
+from tests.ports import free_port
+
 
 def _programs() -> Path:
     """Where Postgres is installed; Debian keeps it out of the path."""
@@ -76,9 +78,7 @@ def _wait_for_socket(path: Path) -> None:
 @contextmanager
 def mlflow_server(store: str, artifacts: Path) -> Iterator[str]:
     """MLflow's own server in a process of its own; where it listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     root = f"http://127.0.0.1:{port}"
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),

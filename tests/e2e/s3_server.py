@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from typing_extensions import override
 
 from tests.e2e.conftest import Workplace
+from tests.ports import free_port
 
 BUCKET = "tuner"
 _KEY, _SECRET = "key-of-the-tests", "secret-of-the-tests"
@@ -93,9 +93,3 @@ class S3Workplace(Workplace):
     @override
     def environment(self) -> dict[str, str]:
         return {**super().environment, **self.variables}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import pytest
 from tests.e2e.command_process import Run, run_command
 from tests.e2e.conftest import Workplace, make_workplace
 from tests.e2e.second_user import SecondUser, second_user
+from tests.ports import free_port
 from tests.tuner.fault_injection import FaultyServer, mlflow_server
 from tuner.tracking.store import open_client
 
@@ -234,12 +234,6 @@ def test_others_reach_nothing_and_secrets_stay_in_memory(machine: Machine) -> No
     assert "refuse" in crashed.err
     assert machine.found == []
     assert files_with_secrets(machine.root) == []
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(port: int) -> bool:
