@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 
 from tests.tuner.simulated_search import FACTS, Simulation, outcomes, space_of
 from tuner.cli import main
+from tuner.commands.jobs import stop as stop_command
 from tuner.conductor.board import Board
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
@@ -201,6 +204,22 @@ def test_now_counts_more_than_soon(home: Home) -> None:
         request_stop(home.search("lm-1"), holder, request)
         assert journal.stop_request() is request
     journal.close()
+
+
+def test_stop_of_a_search_that_has_not_begun_says_that_it_ended(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its driver frees the name, as nothing was recorded."""
+    journal = Journal.open(home.search("lm-2"))
+
+    def end(name: str, home: Home, **_: object) -> None:
+        journal.close()
+        shutil.rmtree(home.search(name))
+
+    monkeypatch.setattr(stop_command, "stop", end)
+    assert main(["stop", "lm-2", "--home", str(home.root), "--json"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert json.loads(out[-1]) == {"name": "lm-2", "state": "not begun"}
 
 
 def test_stop_waits_for_the_end(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

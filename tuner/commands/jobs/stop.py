@@ -21,6 +21,10 @@ def run_stop(options: argparse.Namespace) -> int:
         progress.write_line(f"waiting for {what}the end of {holder.text}")
 
     stop(name, home, now=options.now, on_wait=on_wait)
+    if not home.search(name).exists():  # nothing was recorded, so its name is free again
+        results.write_line(f"{name} has ended before it began; nothing was recorded")
+        print_json(options, {"name": name, "state": "not begun"})
+        return 0
     status = SearchStatus.of(home, name)
     results.write_line(
         f"{name} has ended: {status.state}, {status.ended} of {status.trials} trials; 'tuner "
