@@ -55,7 +55,7 @@ def add_doctor(doctor: argparse.ArgumentParser) -> None:
     """Add the options of `tuner doctor`."""
     doctor.add_argument(
         "--cluster", action="store_true",
-        help="look at each node of a Ray cluster instead: versions, the home, clock",
+        help="look at each node of a Ray cluster instead: versions, the home",
     )  # fmt: skip
     doctor.add_argument(
         "--address", metavar="ADDRESS",
