@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.conductor.board import Board
@@ -21,6 +22,7 @@ _STATES = {
     "diverged": TrialState.FAIL,
     "failed": TrialState.FAIL,
 }
+_DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 
 
 def study_of(name: str, space: SearchSpace, trials: Sequence[Trial]) -> optuna.Study:
@@ -30,7 +32,7 @@ def study_of(name: str, space: SearchSpace, trials: Sequence[Trial]) -> optuna.S
     """
     study = optuna.create_study(
         study_name=name,
-        directions=[f"{objective.mode}imize" for objective in space.objectives],
+        directions=[_DIRECTIONS[objective.mode] for objective in space.objectives],
         sampler=optuna.samplers.RandomSampler(),
     )
     with warnings.catch_warnings():
