@@ -41,13 +41,14 @@ from typing import Any
 from parts.measuring import BENCH, about, add_options, finish, goal, save_figure
 
 from model.corpus.prepare import prepare
+from tuner.results.bowls import Estimate
 from tuner.space.data_facts import DataFacts
 from tuner.space.settings import Proxy
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
 from tuner.transfer.sweep import KINDS, Size, Sweep, Trainer, measure, sweep_of, trial_spec
-from tuner.transfer.verdict import Estimate, Optimum, move_of
+from tuner.transfer.verdict import Optimum, move_of
 
 RATE = 0.004  # of AdamW at the target, the middle of the first sweep
 LARGEST_MOVE, SMALLEST_MOVE = 0.5, 1.5  # octaves over 8 times the width: scaled, standard
@@ -223,7 +224,7 @@ def axis_result(part: Part, sweeps: Sequence[Sweep]) -> tuple[list[list[Any]], d
             shift = "–" if None in ends else f"{ends[1] - ends[0]:+.2f}"  # type: ignore[operator]
             rows.append([f"{kind}, by three rates of each size", None, shift, None])
             lost = Estimate(*(100 * v for v in vars(move.given_up).values()))
-            rows.append([f"{kind}, loss given up, %", None, lost.text(sign=""), None])
+            rows.append([f"{kind}, loss given up, %", None, lost.text(".2f"), None])
     return rows, moved
 
 

@@ -14,7 +14,7 @@ from model.errors import CorpusError
 from model.sources import documents
 from model.sources.documents import Document
 from model.sources.files import SourceFile
-from model.sources.hub_folder import check_builder, folder_files
+from model.sources.hub_folder import check_builder, check_paths, folder_files
 from model.sources.limits import too_long
 from model.sources.streams import no_column
 from model.spec.data import DataConfig
@@ -54,7 +54,7 @@ def local_files(config: DataConfig) -> list[SourceFile] | None:
     """Return the files of a data set that is a folder; None if the data set is on the hub.
 
     Raises:
-        CorpusError: if a file of the folder names or links to something outside of it.
+        CorpusError: if a file of the folder links to something outside of it.
     """
     root = Path(hub_name(config))
     return folder_files(root) if root.is_dir() else None
@@ -157,13 +157,12 @@ def _stream(config: DataConfig) -> Iterator[dict[str, Any]]:
     # unreachable, while loading would retry for half a minute.
     revision = None if is_local else _resolve(name, commit(config))
     try:
-        if is_local:
-            folder_files(Path(name))  # checks them
         if is_local and Path(name, "state.json").is_file():  # written by save_to_disk
-            return iter(_text_only(datasets.load_from_disk(name).to_iterable_dataset(), config))
+            saved = datasets.load_from_disk(name)
+            check_paths(Path(name), (str(Path(f["filename"]).resolve()) for f in saved.cache_files))
+            return iter(_text_only(saved.to_iterable_dataset(), config))
         if is_local:
-            builder = datasets.load_dataset_builder(name, config.hub_config)
-            check_builder(Path(name), builder, config.longest_row)
+            check_builder(Path(name), datasets.load_dataset_builder(name, config.hub_config))
         rows = datasets.load_dataset(
             name, config.hub_config, split=config.split, revision=revision, streaming=True
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,22 +10,12 @@ from typing import IO, Any
 
 from model.errors import CorpusError
 from model.sources.documents import SourceRow
-from model.sources.limits import RAISE, too_long
-from model.sources.parquet_pages import PageSizes
+from model.sources.limits import too_long
 from model.sources.streams import blocks, is_compressed, no_column, unreadable
 from model.spec.data import DataConfig
 
-# Bytes of text decoded at a time, approximately, and the most if the texts differ much in length.
-_BATCH_BYTES = 2**22
-_LARGEST_BATCH_BYTES = 2**25
+_BATCH_BYTES = 2**22  # of text decoded at a time, about
 _MOST_ROWS = 2**12
-# A compressed file is decompressed to disk if that takes at most so many times its size, and leaves
-# so many bytes free.
-_LARGEST_RATIO = 100
-_FREE_BYTES = 2**30
-_CHECKED_BYTES = 2**26  # written between two checks
-# A page is decompressed at once. Some programs write pages of 100 MB.
-_PAGE_BYTES_PER_CHARACTER = 2
 # With a buffer, the column of a row group is read in parts instead of at once.
 _OPTIONS: dict[str, Any] = {
     "buffer_size": 2**20, "pre_buffer": False, "page_checksum_verification": True,
@@ -42,15 +31,15 @@ def parquet_rows(path: Path, columns: Mapping[str, str], config: DataConfig) -> 
         config: the options `errors` and `max_row_characters`.
 
     Raises:
-        CorpusError: if the file cannot be read, is damaged, has no such column, or a page or a text
-            is too large.
+        CorpusError: if the file cannot be read, is damaged, has no such column, or a text is too
+            large.
     """
     import pyarrow
 
     errors, longest = config.errors, config.longest_row
     with _damage_named(path), _seekable(path) as file:
         number = 0
-        for batch in _batches(file, path, columns, longest):
+        for batch in _batches(file, path, columns):
             # As bytes, so that `errors` decides about bytes that are not UTF-8.
             values = [
                 batch.column(column).cast(pyarrow.large_binary()).to_pylist()
@@ -89,7 +78,7 @@ def _damage_named(path: Path) -> Generator[None]:
         yield
     except CorpusError:
         raise
-    # ValueError: of `pages`, or UnicodeDecodeError, because pyarrow decodes the names of columns.
+    # ValueError: UnicodeDecodeError, because pyarrow decodes the names of columns
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from error
@@ -107,31 +96,14 @@ def _seekable(path: Path) -> Generator[IO[bytes]]:
         with path.open("rb") as file:
             yield file
         return
-    packed = path.stat().st_size
     with tempfile.TemporaryFile() as copy:
-        written = checked = 0
         for block in blocks(path):
-            written += copy.write(block)
-            if written - checked < _CHECKED_BYTES:
-                continue
-            checked = written
-            if written > _LARGEST_RATIO * packed:
-                raise CorpusError(
-                    f"data: {path} is more than {_LARGEST_RATIO} times as large when it is "
-                    f"decompressed; decompress it yourself, and name the .parquet file"
-                )
-            if shutil.disk_usage(tempfile.gettempdir()).free < _FREE_BYTES:
-                raise CorpusError(
-                    f"data: {path} is decompressed to {tempfile.gettempdir()}, where no space is "
-                    f"left; decompress it yourself, or set TMPDIR to a folder with more space"
-                )
+            copy.write(block)
         copy.seek(0)
         yield copy
 
 
-def _batches(
-    file: IO[bytes], path: Path, columns: Mapping[str, str], longest: int
-) -> Iterator[Any]:
+def _batches(file: IO[bytes], path: Path, columns: Mapping[str, str]) -> Iterator[Any]:
     import pyarrow
     from pyarrow import parquet
 
@@ -148,52 +120,15 @@ def _batches(
             )
     names = list(columns.values())
     for number in range(table.metadata.num_row_groups):
-        if not table.metadata.row_group(number).num_rows:
-            continue  # has no pages
-        rows = _batch_rows(file, path, table, number, names, longest)
+        group = table.metadata.row_group(number)
+        chunks = [
+            c for c in map(group.column, range(group.num_columns)) if c.path_in_schema in names
+        ]
+        mean = sum(c.total_uncompressed_size for c in chunks) // max(1, group.num_rows)
+        rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // max(1, mean)))
         yield from table.iter_batches(
             batch_size=rows, row_groups=[number], columns=names, use_threads=False
         )
-
-
-def _batch_rows(
-    file: IO[bytes], path: Path, table: Any, number: int, names: Collection[str], longest: int
-) -> int:
-    """Return how many rows of a row group to decode at once; raise CorpusError for a large page."""
-    group = table.metadata.row_group(number)
-    chunks = [c for c in map(group.column, range(group.num_columns)) if c.path_in_schema in names]
-    mean: int = sum(c.total_uncompressed_size for c in chunks) // max(1, group.num_rows)
-    rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // max(1, mean)))
-    for chunk in chunks:
-        sizes = PageSizes.of(file, chunk)
-        if sizes.largest > _PAGE_BYTES_PER_CHARACTER * longest:
-            raise CorpusError(
-                f"data: {path}: a page of column {chunk.path_in_schema!r} has {sizes.largest:,} "
-                f"bytes when it is decompressed; write the file with pages of a megabyte "
-                f"(data_page_size in pyarrow), or {RAISE}"
-            )
-        rows = sizes.batch_rows(rows, _LARGEST_BATCH_BYTES)
-        longest_text = sizes.longest_prefix
-        if sizes.dictionary * rows > _LARGEST_BATCH_BYTES:
-            known = _longest_in_dictionary(file, number, chunk.path_in_schema)
-            longest_text = max(longest_text, known or sizes.dictionary)
-        rows = max(1, min(rows, _LARGEST_BATCH_BYTES // max(1, longest_text)))
-    return rows
-
-
-def _longest_in_dictionary(file: IO[bytes], number: int, column: str) -> int:
-    """Return the bytes of the longest text in the dictionary of a column; 0 if it is not known."""
-    import pyarrow
-    from pyarrow import compute, parquet
-
-    table = parquet.ParquetFile(file, read_dictionary=[column], **_OPTIONS)
-    batches = table.iter_batches(
-        batch_size=1, row_groups=[number], columns=[column], use_threads=False
-    )
-    texts = next(batches).column(column)
-    if not pyarrow.types.is_dictionary(texts.type):
-        return 0
-    return int(compute.max(compute.binary_length(texts.dictionary)).as_py() or 0)
 
 
 def _text(value: bytes | None, where: str, column: str, errors: str, longest: int) -> str | None:

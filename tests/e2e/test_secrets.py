@@ -17,7 +17,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["list", "show", "sync", "replay", "report", "generate", "ui"])
+@pytest.mark.parametrize("command", ["list", "sync", "replay", "ui"])
 def test_commands_show_no_password(place: Workplace, command: str) -> None:
     (place.home / "searches").mkdir(parents=True, exist_ok=True)
     run = run_command([command], place.folder, place.environment)

@@ -37,7 +37,6 @@ SECRETS = {
         "GITHUB_TOKEN", "RAY_AUTH_TOKEN",
     ))
 } | {
-    "TUNER_OPTUNA_STORAGE": f"postgresql://me:{SECRET}ofOptuna@127.0.0.1:9/optuna",
     "HTTP_PROXY": f"http://me:{SECRET}ofTheProxy@127.0.0.1:9",
     "https_proxy": f"http://me:{SECRET}ofTheProxy@127.0.0.1:9",
     "NO_PROXY": "127.0.0.1,localhost",

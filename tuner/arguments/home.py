@@ -9,21 +9,29 @@ from tuner.arguments.option_types import duration, search_name, whole
 
 def add_ui(ui: argparse.ArgumentParser) -> None:
     """Add the options of `tuner ui`."""
-    ui.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
-    )
-    ui.add_argument(
-        "--port", type=whole(1, 65535), help="port (default: the first free one from 5000)"
-    )
-    ui.add_argument(
-        "--search", type=search_name, metavar="NAME", help="open this search (default: the newest)"
-    )
+    add_address(ui, None, "the first free one from 5000")
+    add_search_name(ui, "open this search (default: the newest)")
     ui.add_argument(
         "--no-browser",
         dest="browser",
         action="store_false",
         help="print the link, do not open a browser",
     )
+
+
+def add_address(server: argparse.ArgumentParser, port: int | None, default: str) -> None:
+    """Add host and port of a server; `default` says what the port is by default."""
+    server.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    server.add_argument(
+        "--port", type=whole(1, 65535), default=port, help=f"port (default: {default})"
+    )
+
+
+def add_search_name(command: argparse.ArgumentParser, text: str) -> None:
+    """Add `--search`, the name of a search."""
+    command.add_argument("--search", type=search_name, metavar="NAME", help=text)
 
 
 def add_delete(delete: argparse.ArgumentParser) -> None:
@@ -55,7 +63,7 @@ def add_doctor(doctor: argparse.ArgumentParser) -> None:
     """Add the options of `tuner doctor`."""
     doctor.add_argument(
         "--cluster", action="store_true",
-        help="look at each node of a Ray cluster instead: versions, the home, clock",
+        help="look at each node of a Ray cluster instead: versions, the home",
     )  # fmt: skip
     doctor.add_argument(
         "--address", metavar="ADDRESS",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from tuner.arguments.home import add_address
 from tuner.arguments.option_types import duration, new_name, override, search_name, whole
 
 _JOBS = {  # commands for searches that other processes run
@@ -77,12 +78,7 @@ def add_jobs(
     for name, text in _JOBS.items():
         add_job(command(name, text, common, home), name)
     metrics = command("metrics", "serve metrics of all searches to Prometheus", debug, home)
-    metrics.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
-    )
-    metrics.add_argument(
-        "--port", type=whole(1, 65535), default=9464, help="port (default: %(default)s)"
-    )
+    add_address(metrics, 9464, "9464")
 
 
 def add_job(job: argparse.ArgumentParser, name: str) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 
+from tuner.arguments.home import add_search_name
 from tuner.arguments.option_types import amount, duration, real, run_name, search_name, whole
 from tuner.commands.output import in_utf8
 
 EXPORTS = ("hf", "gguf", "torch")
+_NEWEST = "name of the search (default: the newest)"
 _RUN = "run id, or SEARCH/TRIAL such as lm-1/13 (default: the best trial)"
 
 
 def _add_trial(command: argparse.ArgumentParser) -> None:
     """Add the two ways to name one trial."""
     command.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
-    command.add_argument(
-        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
-    )
+    add_search_name(command, "take the best trial of this search")
 
 
 def add_replay(replay: argparse.ArgumentParser) -> None:
@@ -35,12 +35,7 @@ def add_show(show: argparse.ArgumentParser) -> None:
         "run", nargs="?", type=run_name, metavar="RUN",
         help="show this trial in full: run id, or SEARCH/TRIAL such as lm-1/13",
     )  # fmt: skip
-    show.add_argument(
-        "--search",
-        type=search_name,
-        metavar="NAME",
-        help="name of the search (default: the newest)",
-    )
+    add_search_name(show, _NEWEST)
     show.add_argument(
         "--by",
         type=in_utf8,
@@ -167,12 +162,7 @@ def add_scaling(scaling: argparse.ArgumentParser) -> None:
 
 def add_report(report: argparse.ArgumentParser) -> None:
     """Add the options of `tuner report`."""
-    report.add_argument(
-        "--search",
-        type=search_name,
-        metavar="NAME",
-        help="name of the search (default: the newest)",
-    )
+    add_search_name(report, _NEWEST)
     report.add_argument(
         "-o",
         "--output",

@@ -20,7 +20,7 @@ def run_export(options: argparse.Namespace) -> int:
 
     home = recorded_home(options)
     record = Record(home.tracking_uri)
-    trial = record.trial(options.run) if options.run else record.best(record.search(options.search))
+    trial = record.trial_or_best(options.run, options.search)
     # fail before weights are loaded or the trial is retrained
     check_export(record.spec(trial), options.output, options.format, force=options.force)
     results, progress = consoles(options)

@@ -41,8 +41,8 @@ def run_generate(options: argparse.Namespace) -> int:
     settings = GenerationSettings(**{k: v for k, v in values.items() if v is not None})
     # look up all trials before the first one is retrained
     record = Record(recorded_home(options).tracking_uri)
-    runs = options.runs or ([options.run] if options.run else [])
-    records = [record.trial(run) for run in runs] or [record.best(record.search(options.search))]
+    runs = options.runs or [options.run]
+    records = [record.trial_or_best(run, options.search) for run in runs]
     for trial in records:
         if record.spec(trial).architecture.n_encoder_layers and not prompt:
             which = f"trial {trial.number} of {trial.search}"

@@ -19,6 +19,7 @@ from tuner.texts.control_characters import in_json, visible
 from tuner.texts.secrets import MaskedStream, masked
 
 if TYPE_CHECKING:  # `cli` imports this module at every start
+    from model.engine.report import Report
     from tuner.home.home import Home
     from tuner.space.space import SearchSpace
     from tuner.terminal.console import PlainConsole
@@ -216,6 +217,11 @@ def check_run(options: argparse.Namespace) -> None:
         raise TunerError("give a run id or --search, not both")
 
 
+def report_line(number: int, count: int, report: Report) -> str:
+    """Return a line on a report of a retraining."""
+    return f"report {number}/{count}  step {report.step}  val_loss {report.val_loss:.6f}"
+
+
 def load_weights(
     options: argparse.Namespace, progress: PlainConsole, run: str | None
 ) -> TrainedTrial:
@@ -233,9 +239,7 @@ def load_weights(
         if number == 1:
             which = f"run {run}" if run else "the best trial"
             progress.print(f"{which}: its weights were not kept, so the trial is retrained")
-        progress.print(
-            f"report {number}/{count}  step {report.step}  val_loss {report.val_loss:.6f}"
-        )
+        progress.print(report_line(number, count, report))
 
     with show_progress(progress) as on_progress:
         return load_trial(

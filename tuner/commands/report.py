@@ -27,10 +27,8 @@ def run_report(options: argparse.Namespace) -> int:
     page = write_report(result, options.output, samples, reload_seconds=seconds)
     results, _ = consoles(options)
     megabytes = page.stat().st_size / 1e6
-    results.print(
-        f"wrote {page}: {result.name}, {counted(len(result.trials), 'trial')}, {megabytes:.1f} MB",
-        highlight=False,
-        soft_wrap=True,
+    results.write_line(
+        f"wrote {page}: {result.name}, {counted(len(result.trials), 'trial')}, {megabytes:.1f} MB"
     )
     if options.open:
         webbrowser.open(page.resolve().as_uri())

@@ -14,6 +14,7 @@ from tuner.commands.output import (
     home_of,
     print_json,
     recorded_home,
+    report_line,
     say,
     say_study,
 )
@@ -33,9 +34,6 @@ from tuner.texts.formatting import short_run
 from tuner.tracking.metrics import with_counts
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from tuner.driver.view import View
     from tuner.results.result import SearchResult
 
 
@@ -59,12 +57,13 @@ def run_search(options: argparse.Namespace) -> int:
 
     # imported when the space is valid: a mistake in it is reported at once
     from tuner.driver.search import resume, search
+    from tuner.terminal.live import view_on
     from tuner.terminal.summary import print_summary
 
     results, progress = consoles(options)
     common: dict[str, Any] = {
         "home": home,
-        "view": None if options.quiet else _view(progress),
+        "view": None if options.quiet else view_on(progress),
         "space_text": space_text,
         "fresh": options.fresh,
         "debug": options.debug,
@@ -111,13 +110,6 @@ def _warn(result: SearchResult) -> None:
         say(f"tuner search: warning: {result.problem}{hint}")
     if result.lost:
         say(f"tuner search: {result.lost}; 'tuner search --resume {result.name}' repairs it")
-
-
-def _view(progress: Console) -> View:
-    """Return the view for a terminal, or for a pipe."""
-    from tuner.terminal.live import LiveView, LogView
-
-    return LiveView(progress) if progress.is_terminal else LogView(progress)
 
 
 def _begun(options: argparse.Namespace) -> str | None:
@@ -179,10 +171,7 @@ def run_replay(options: argparse.Namespace) -> int:
     results, progress = consoles(options)
 
     def on_report(number: int, count: int, report: Any) -> None:
-        progress.print(
-            f"report {number}/{count}  step {report.step}  val_loss {report.val_loss:.6f}",
-            highlight=False,
-        )
+        progress.print(report_line(number, count, report))
 
     home = recorded_home(options)
     home.set_umask()
@@ -196,14 +185,11 @@ def run_replay(options: argparse.Namespace) -> int:
             prepared=options.prepared,
         )
     trial = result.trial
-    style = {"bit-exact": "bold green", "within tolerance": "yellow"}.get(
-        result.verdict, "bold red"
+    styles = {"bit-exact": "bold green", "within tolerance": "yellow"}
+    results.write_line(
+        f"trial {trial.number} of {trial.search} (run {short_run(trial.run_id)}, {trial.status}):"
     )
-    results.print(
-        f"trial {trial.number} of {trial.search} (run {short_run(trial.run_id)}, {trial.status}):",
-        soft_wrap=True,
-    )
-    results.print(result.sentence, style=style, soft_wrap=True, highlight=False)
+    results.write_line(result.sentence, styles.get(result.verdict, "bold red"))
     print_json(
         options,
         {

@@ -34,7 +34,7 @@ from tuner.journal.journal import JOURNAL_FILE
 from tuner.lease.holder import Holder
 
 _MANIFEST = "tuner-backup.json"
-_DATABASES = ("mlflow.db",)
+_DATABASE = "mlflow.db"
 _SIDECARS = ("-wal", "-shm", "-journal")  # of SQLite: what they hold is in the copies
 _LOCK, _EPOCHS = "lock", "epochs"
 _TRIES = 5  # to read the states of a search that goes on meanwhile
@@ -108,16 +108,15 @@ def _write(home: Home, archive: tarfile.TarFile, scratch: Path, date: str) -> Ba
         "searches": names,
     }  # fmt: skip
     _add(archive, _MANIFEST, json.dumps(manifest).encode())
-    # first the databases: all files that their rows name are still to be read
-    for name in _DATABASES:
-        if (root / name).is_file():
-            copy_database(root / name, scratch / name)
-            archive.add(scratch / name, name, recursive=False)
+    # first the database: all files that its rows name are still to be read
+    if (root / _DATABASE).is_file():
+        copy_database(root / _DATABASE, scratch / _DATABASE)
+        archive.add(scratch / _DATABASE, _DATABASE, recursive=False)
     for name in names:
         _add_search(root, root / "searches" / name, archive)
     for path in _files(root):
         relative = path.relative_to(root)
-        if relative.parts[0] != "searches" and str(relative) not in _DATABASES:
+        if relative.parts[0] != "searches" and str(relative) != _DATABASE:
             _add_file(archive, path, relative)
     members = [m for m in archive.getmembers() if m.name != _MANIFEST]
     return Backup(str(root), date, tuple(names), len(members), sum(m.size for m in members))

@@ -75,10 +75,10 @@ class Deletion:
         """The object of --json."""
         return {
             "search": self.search,
-            "runs": list(self.runs),
+            "runs": self.runs,
             "deleted_versions": [version_text(v) for v in self.deleted_versions],
             "kept_versions": [version_text(v) for v in self.kept_versions],
-            "folders": [str(folder) for folder in self.folders],
+            "folders": self.folders,
             "bytes": self.bytes,
             "storage": self.storage,
         }
@@ -133,7 +133,7 @@ def plan_deletion(name: str, home: Home, *, force: bool = False, models: bool = 
             f"{search.name} is recorded as running, and its folder is not in {home.root}; stop it "
             "there, or give --force if it was killed"
         )
-    runs = [] if search is None else _runs(record, search)
+    runs = [] if search is None else [search.run_id, *(t.run_id for t in record.trials(search))]
     with store_errors(record.uri):
         versions = [] if search is None else _versions(record.client, search, runs)
         champions = [v for v in versions if _is_champion(record.client, v)]
@@ -214,10 +214,6 @@ def _folder(home: Home, name: str) -> Path | None:
 
 
 # MLflow --------------------------------------------------------------------------------------
-
-
-def _runs(record: Record, search: SearchRecord) -> list[str]:
-    return [search.run_id, *(trial.run_id for trial in record.trials(search))]
 
 
 def _versions(

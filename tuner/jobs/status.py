@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tuner.conductor.board import Board
 from tuner.errors import TunerError
@@ -104,11 +103,6 @@ class SearchStatus:
         ended = search.end.status if search.end else "interrupted"
         state = "running" if is_on else ended
         return _of_board(search.board, name, state, driver, search.newest_ms / 1000)
-
-    @property
-    def as_json(self) -> dict[str, Any]:
-        """The status as JSON."""
-        return asdict(self)
 
 
 def _of_board(board: Board, name: str, state: str, driver: str, newest_time: float) -> SearchStatus:

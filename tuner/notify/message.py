@@ -84,17 +84,13 @@ def message_of_end(search: str, end: SessionEnded, digest: str) -> Message:
     best = next(((k, v) for k, v in numbers.items() if k.startswith("best_")), None)
     if best is not None:
         text += f": {best[0].removeprefix('best_')} {metric_text(best[1])} in trial {end.best}"
-    return Message(
-        _id_of(digest), subject, search, end.time_ms / 1000, f"{text}.",
-        {
-            "best_trial": end.best, "limit": end.limit, "halted": end.halted,
-            # JSON has no NaN: a diverged trial may be the best
-            "summary": {
-                name: None if isinstance(value, float) and not math.isfinite(value) else value
-                for name, value in numbers.items()
-            },
-        },
-    )  # fmt: skip
+    # JSON has no NaN: a diverged trial may be the best
+    summary = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in numbers.items()
+    }
+    data = {"best_trial": end.best, "limit": end.limit, "halted": end.halted, "summary": summary}
+    return Message(f"msg_{digest}", subject, search, end.time_ms / 1000, f"{text}.", data)
 
 
 def message_of_best(search: str, best: NewBest, time: float, digest: str) -> Message:
@@ -111,7 +107,7 @@ def message_of_best(search: str, best: NewBest, time: float, digest: str) -> Mes
     if before is not None:
         text += f" (before: {metric_text(before)})"
     data = {"best_trial": number, "metric": metric, "value": value, "before": before}
-    return Message(_id_of(f"{digest}-champion"), Subject.CHAMPION, search, time, f"{text}.", data)
+    return Message(f"msg_{digest}-champion", Subject.CHAMPION, search, time, f"{text}.", data)
 
 
 def message_of_stall(search: str, stall: SearchStalled, digest: str) -> Message:
@@ -121,7 +117,7 @@ def message_of_stall(search: str, stall: SearchStalled, digest: str) -> Message:
         f"{stall.host}."
     )
     at = stall.time_ms / 1000
-    return Message(_id_of(f"{digest}-stalled"), Subject.STALLED, search, at, text)
+    return Message(f"msg_{digest}-stalled", Subject.STALLED, search, at, text)
 
 
 def message_of_lost_node(search: str, lost: NodeLost, digest: str) -> Message:
@@ -130,8 +126,4 @@ def message_of_lost_node(search: str, lost: NodeLost, digest: str) -> Message:
     text = f"{search}: node {lost.name} is lost; {where}."
     data = {"node": lost.name, "node_id": lost.node_id}
     at = lost.time_ms / 1000
-    return Message(_id_of(f"{digest}-node-lost"), Subject.NODE_LOST, search, at, text, data)
-
-
-def _id_of(text: str) -> str:
-    return f"msg_{text}"
+    return Message(f"msg_{digest}-node-lost", Subject.NODE_LOST, search, at, text, data)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from tuner.clock import CLOCK, SystemClock
+from tuner.clock import CLOCK
 from tuner.journal.events import NodeLost, Reported, SearchStalled, SessionEnded
 from tuner.journal.fold import Search
 from tuner.journal.follower import Cursor, Follower, Projection, Source
@@ -97,7 +97,6 @@ def notified(
     receivers: Sequence[Receiver],
     source: Callable[[], Source],
     say: Callable[[str], None],
-    clock: SystemClock = CLOCK,
 ) -> Iterator[None]:
     """Send the messages of a search during the block, and for some seconds after it.
 
@@ -106,19 +105,18 @@ def notified(
         receivers: who gets them. A new one gets no messages about earlier events.
         source: returns the entries of the journal, for one follower.
         say: called with one sentence about what could not be delivered.
-        clock: the clock by which the followers wait.
     """
     followers = [
         Follower(
             MessageProjection(folder.name, receiver), source(),
-            Cursor(folder, receiver.key), from_now=True, clock=clock,
+            Cursor(folder, receiver.key), from_now=True,
         ).start()
         for receiver in receivers
     ]  # fmt: skip
     try:
         yield
     finally:
-        until = clock.now() + _END_SECONDS
-        problems = [follower.close(max(0.0, until - clock.now())) for follower in followers]
+        until = CLOCK.now() + _END_SECONDS
+        problems = [follower.close(max(0.0, until - CLOCK.now())) for follower in followers]
         if missing := [problem for problem in problems if problem]:
             say(f"not delivered: {'; '.join(missing)}; 'tuner sync {folder.name}' tries again")

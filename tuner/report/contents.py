@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -22,7 +21,7 @@ from tuner.results.pareto import pareto_front
 from tuner.results.range_edit import numbers
 from tuner.results.result import SearchResult
 from tuner.space.parameter import Range, symbol
-from tuner.texts.formatting import clock, short_hash, short_run
+from tuner.texts.formatting import clock, counted, short_hash, short_run
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ def headline(series: ReportData) -> str:
     """Return the answer in one line."""
     result = series.result
     if len(result.space.objectives) > 1:
-        count = len(_front(result))
-        return f"{count} trial{'' if count == 1 else 's'} on the Pareto front"
+        return f"{counted(len(_front(result)), 'trial')} on the Pareto front"
     best, change = result.best, gain(series)
     so_far = "So far, " if result.halted or result.status == "running" else ""
     if best is result.defaults and only_defaults_finished(result):
@@ -106,7 +104,7 @@ def tiles(series: ReportData) -> list[Tile]:
         spread = (
             f" ±\N{NO-BREAK SPACE}{(winner.high - winner.low) / 2:.4f}" if winner.count > 1 else ""
         )
-        seeds = f"mean of {winner.count} fresh seed{'' if winner.count == 1 else 's'}"
+        seeds = f"mean of {counted(winner.count, 'fresh seed')}"
         note = f"{seeds}, 95 % interval" if winner.count > 1 else seeds
         main.append(Tile(f"Confirmed {result.metric}", f"{winner.mean:.4f}{spread}", note))
     return [*main, _cost(result)]
@@ -200,14 +198,10 @@ def winners(series: ReportData) -> dict[str, Any] | None:
 def about(result: SearchResult) -> list[str]:
     """Return the parts of the line below the title."""
     settings = result.space.search
-    count = len(result.trials)
     line = [
-        str(result.status),
-        f"{count} trial{'' if count == 1 else 's'}",
-        f"sampler {settings.sampler}",
-        f"scheduler {settings.scheduler}",
-        f"seed {settings.seed}",
-    ]
+        str(result.status), counted(len(result.trials), "trial"), f"sampler {settings.sampler}",
+        f"scheduler {settings.scheduler}", f"seed {settings.seed}",
+    ]  # fmt: skip
     if result.started:
         line.append(time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(result.started / 1000)))
     return line
@@ -315,15 +309,14 @@ def commands(result: SearchResult) -> list[tuple[str, str]]:
 def environment(result: SearchResult) -> list[tuple[str, str]]:
     """Return facts of the machine, the data and the winner."""
     best = result.best.spec
-    facts: Iterable[tuple[str, Any]] = (
-        *result.environment.items(),
+    return [
+        *((name, str(value)) for name, value in result.environment.items()),
         ("weights", f"{best.architecture.num_parameters:,}"),
         ("data", short_hash(best.data_fingerprint)),
         ("tokenizer", short_hash(best.tokenizer_fingerprint)),
         ("specification of the winner", short_hash(best.hash)),
         ("time in training", f"{100 * result.training_share:.0f} % of the workers' time"),
-    )
-    return [(name, str(value)) for name, value in facts]
+    ]
 
 
 def _value(value: float) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from tuner.report.axes import axis_of
 from tuner.report.palette import FINISHED, INK, STOPPED
 from tuner.report.picture import NAMES, Picture, new_figure, safe
 from tuner.report.series import ReportData
@@ -17,8 +18,6 @@ from tuner.results.importance import (
     importance,
     undervalues_choices,
 )
-from tuner.results.range_edit import condition
-from tuner.space.parameter import symbol
 
 METHODS: dict[Method, str] = {"fanova": "fANOVA", "ped-anova": "PED-ANOVA"}
 
@@ -83,12 +82,10 @@ def _bars(group: Importance, others: list[Importance]) -> list[Bar]:
         p = share.parameter
         if p.label not in group.labels:
             continue
-        title = f"{symbol(p.name)} / {symbol(p.fraction_of)}" if p.fraction_of else symbol(p.name)
-        title = f"{title} (if {condition(p.when)})" if p.when else title
         shares: dict[Method, tuple[float, float]] = {"fanova": (share.mean, share.deviation)}
         if p.label in ped_anova:
             shares["ped-anova"] = ped_anova[p.label]
-        bars.append(Bar(title, shares))
+        bars.append(Bar(axis_of(p).full_title, shares))
     return bars
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from scipy.special import bdtrc  # importing scipy.stats takes a second more
+
 from model.engine.report import Status
 from tuner.conductor.trial import Trial
 from tuner.results.divergence import divergence
@@ -41,7 +43,7 @@ from tuner.space.parameter import (
     Value,
 )
 from tuner.space.space import SearchSpace
-from tuner.texts.formatting import counted, written
+from tuner.texts.formatting import counted, listed, written
 
 Draw = Mapping[str, Value]
 
@@ -225,7 +227,7 @@ def _most_surprising(at_end: Sequence[bool], share: float) -> tuple[float, int, 
     for num_best in range(_FEWEST_BEST, len(at_end) + 1):
         hits = sum(at_end[:num_best])
         if at_end[0] and 2 * hits > num_best:
-            cases.append((_binomial(num_best, hits, share), hits, num_best))
+            cases.append((float(bdtrc(hits - 1, num_best, share)), hits, num_best))
     return min(cases)
 
 
@@ -281,14 +283,6 @@ def _end_value(distribution: AnyDistribution, end: End) -> Value:
     return values[-1] if end == "upper" else values[0]
 
 
-def _binomial(trials: int, hits: int, share: float) -> float:
-    """Probability of as many hits or more."""
-    return sum(
-        math.comb(trials, k) * share**k * (1 - share) ** (trials - k)
-        for k in range(hits, trials + 1)
-    )
-
-
 def _progress(table: _Table, name: str, spread: float) -> list[str]:
     """Return a sentence on what more trials would bring."""
     if len(table.finished) < _FEWEST_BEST:
@@ -338,8 +332,7 @@ def _share(share: Share) -> str:
 
 
 def _names(shares: Sequence[Share]) -> str:
-    names = [named(s.parameter) for s in shares]
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return listed((named(s.parameter) for s in shares), "and")
 
 
 def _sensitivity(table: _Table, spread: float | None) -> list[str]:

@@ -18,6 +18,7 @@ from scipy.special import logsumexp, ndtr, ndtri  # importing scipy.stats takes 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+QUANTILES = (0.05, 0.95)  # ends of all intervals
 _WINDOW = 3.0  # octaves around the best trial; farther away, loss has no shape that is known
 _STEEP = 1.1  # times the lowest loss; higher ones nearly diverged, and lie above any bowl
 BEYOND = 1.0  # octaves by which a lowest point may lie outside of the trials
@@ -35,6 +36,25 @@ _POINTS = (41, 21)  # of a grid of places, and of tilts
 _NOISES = np.geomspace(0.25, 10, 32)  # times the noise that the best shape leaves
 _ROUNDS = 30  # of narrowing the grids; with noise, three or four do
 _TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 90 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float, draws: Floats) -> Estimate:
+        """Return a value with the quantiles of draws of it."""
+        low, high = np.quantile(draws, QUANTILES)
+        return cls(value, min(value, float(low)), max(value, float(high)))
+
+    def text(self, form: str = "+.2f") -> str:
+        """Return `+0.12 (-0.30 … +0.51)`."""
+        return f"{self.value:{form}} ({self.low:{form}} … {self.high:{form}})"
 
 
 @dataclass(frozen=True)
@@ -88,6 +108,13 @@ def near(x: Floats, y: Floats) -> npt.NDArray[np.bool_]:
     """
     is_near = (np.abs(x - x[y.argmin()]) <= _WINDOW + 1e-9).all(axis=1)
     return np.asarray(is_near & (y <= _STEEP * y.min()))
+
+
+def bottom(slope: Floats, curve: Floats, low: float, high: float) -> Floats:
+    """Return where slope·v + curve·v² is lowest between two ends."""
+    has_bottom = curve > 0
+    lowest = -slope / (2 * np.where(has_bottom, curve, 1))
+    return np.clip(np.where(has_bottom, lowest, np.where(slope > 0, low, high)), low, high)
 
 
 def height(u: Floats, shapes: Ints) -> Floats:

@@ -10,13 +10,12 @@ from statistics import median
 from model.spec.trial import TrialSpec
 from tuner.conductor.trial import Trial
 from tuner.results.range_edit import cut, entry, from_unit, is_number, unit
-from tuner.space.parameter import Parameter, Range, Value, symbol
+from tuner.space.parameter import Parameter, Range, Value, rate_row, symbol
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import significant, written
 
 _PURE = 0.75  # least share: of the trials on one side that diverged, and of the diverged on it
 _CHANCE = 0.01  # probability that a value separates randomly diverging trials as well
-_RATES = {"constant": "learning_rate", "noam": "noam_factor"}  # all others: max_learning_rate
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class _Feature:
 
 def _rate(space: SearchSpace, trials: Sequence[Trial]) -> _Feature:
     """Return the peak learning rate of each trial."""
-    names = {_RATES.get(t.spec.hyperparameters.schedule, "max_learning_rate") for t in trials}
+    names = {rate_row(t.spec.hyperparameters) for t in trials}
     name = names.pop() if len(names) == 1 else "max_learning_rate"
     entries = [p for p in space.searched if p.name == name]
     is_drawn = len(entries) == 1 and not names
@@ -111,11 +110,10 @@ def _rate(space: SearchSpace, trials: Sequence[Trial]) -> _Feature:
 
 def _peak(spec: TrialSpec) -> float:
     h = spec.hyperparameters
-    if h.schedule == "constant":
-        return h.learning_rate
+    rate = float(getattr(h, rate_row(h)))
     if h.schedule == "noam":
-        return h.noam_factor / math.sqrt(spec.value_of("d_model") * max(1, h.warmup_steps))
-    return h.max_learning_rate
+        return rate / math.sqrt(spec.value_of("d_model") * max(1, h.warmup_steps))
+    return rate
 
 
 def _ten_times_lower(rate: _Feature) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
 
 import optuna
 from optuna.study import StudyDirection
@@ -15,33 +14,41 @@ from tuner.conductor.outcome import INTERRUPTED
 from tuner.conductor.trial import Trial
 from tuner.samplers.observation import Observation
 from tuner.samplers.optuna_sampler import distribution_of
-from tuner.space.objective import Objective
-from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
-_NUMBER = "trial"  # user attribute: number of the trial in the search
 _STATES = {
     "finished": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
     "diverged": TrialState.FAIL,
     "failed": TrialState.FAIL,
 }
+_DIRECTIONS = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 
 
-def study_trial(
-    space: SearchSpace,
-    draw: Mapping[str, Value],
-    observation: Observation,
-    seconds: float | None = None,
-) -> FrozenTrial:
-    """Return a trial as Optuna stores and its dashboard shows it.
+def study_of(name: str, space: SearchSpace, trials: Sequence[Trial]) -> optuna.Study:
+    """Return the trials of a search as a study in memory.
 
-    Args:
-        space: the search space.
-        draw: the drawn parameters.
-        observation: reports and outcome of the trial.
-        seconds: duration of the trial, if it is known.
+    The user attribute `trial` of each trial of the study is its number in the search.
     """
+    study = optuna.create_study(
+        study_name=name,
+        directions=[_DIRECTIONS[objective.mode] for objective in space.objectives],
+        sampler=optuna.samplers.RandomSampler(),
+    )
+    with warnings.catch_warnings():
+        # plots show the names of metrics, which Optuna marks as experimental
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([objective.metric for objective in space.objectives])
+    board = Board(space.objectives, len(trials), 0)
+    for trial in trials:
+        has_ended = trial.outcome not in {None, INTERRUPTED}
+        if has_ended and trial.reports and not trial.is_duplicate:
+            study.add_trial(_study_trial(space, trial, board.observation(trial)))
+    return study
+
+
+def _study_trial(space: SearchSpace, trial: Trial, observation: Observation) -> FrozenTrial:
+    """Return a trial as Optuna stores it."""
     signs = [objective.sign for objective in space.objectives]
     reports = {tokens: signs[0] * value for tokens, value in observation.values.items()}
     newest = [reports[max(reports)]] if reports else []
@@ -52,51 +59,14 @@ def study_trial(
     distributions = {
         p.label: distribution_of(p)
         for p in space.searched
-        if p.label in draw and p.contains(draw[p.label])  # the range may have been edited
+        if p.label in trial.draw and p.contains(trial.draw[p.label])  # the range may be edited
     }
-    trial = optuna.trial.create_trial(
+    return optuna.trial.create_trial(
         state=state,
         values=values if state is TrialState.COMPLETE else None,
-        params={label: draw[label] for label in distributions},
+        params={label: trial.draw[label] for label in distributions},
         distributions=distributions,
         # Optuna accepts curves for a single objective only
         intermediate_values=reports if len(signs) == 1 else {},
-        user_attrs={"outcome": observation.state},
+        user_attrs={"outcome": observation.state, "trial": trial.number},
     )
-    if seconds is not None:
-        trial.datetime_complete = datetime.now()
-        trial.datetime_start = trial.datetime_complete - timedelta(seconds=seconds)
-    return trial
-
-
-def study_of(name: str, space: SearchSpace, trials: Sequence[Trial]) -> optuna.Study:
-    """Return the trials of a search as a study in memory.
-
-    The user attribute `trial` of each trial of the study is its number in the search.
-    """
-    study = optuna.create_study(
-        study_name=name,
-        directions=_directions(space.objectives),
-        sampler=optuna.samplers.RandomSampler(),
-    )
-    _name_metrics(study, space.objectives)
-    board = Board(space.objectives, len(trials), 0)
-    for trial in trials:
-        has_ended = trial.outcome not in {None, INTERRUPTED}
-        if has_ended and trial.reports and not trial.is_duplicate:
-            frozen = study_trial(space, trial.draw, board.observation(trial))
-            frozen.set_user_attr(_NUMBER, trial.number)
-            study.add_trial(frozen)
-    return study
-
-
-def _directions(objectives: Sequence[Objective]) -> list[StudyDirection]:
-    kinds = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
-    return [kinds[objective.mode] for objective in objectives]
-
-
-def _name_metrics(study: optuna.Study, objectives: Sequence[Objective]) -> None:
-    with warnings.catch_warnings():
-        # the dashboard shows the names of metrics, which Optuna marks as experimental
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([objective.metric for objective in objectives])

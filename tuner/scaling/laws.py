@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from tuner.errors import TunerError
-from tuner.scaling.optima import FEWEST_SIZES, QUANTILES, Floats, Optima
+from tuner.results.bowls import Estimate, Floats, bottom
+from tuner.scaling.optima import FEWEST_SIZES, Optima
 from tuner.scaling.saturating import Saturating, fit_saturating
 from tuner.texts.formatting import listed
 
@@ -29,26 +30,6 @@ DESCRIPTIONS: Mapping[Kind, str] = {
 
 
 @dataclass(frozen=True)
-class LawValue:
-    """A value with its 90 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, draws: Floats) -> LawValue:
-        """Take the first as the value, and quantiles of all others."""
-        low, high = np.quantile(draws[1:], QUANTILES)
-        value = float(draws[0])
-        return cls(value, min(float(low), value), max(float(high), value))
-
-    def holds(self, value: float) -> bool:
-        """Return whether a value lies in the interval."""
-        return self.low <= value <= self.high
-
-
-@dataclass(frozen=True)
 class BestSize:
     """The best size for one budget of compute.
 
@@ -60,8 +41,8 @@ class BestSize:
     """
 
     flops: float
-    parameters: LawValue
-    loss: LawValue
+    parameters: Estimate
+    loss: Estimate
     is_edge: bool
 
 
@@ -78,8 +59,8 @@ class Law:
 
     quantity: str
     variables: Sequence[str]
-    exponents: Sequence[LawValue]
-    constant: LawValue | None
+    exponents: Sequence[Estimate]
+    constant: Estimate | None
     _lines: Floats | None  # natural logarithms: 1, slopes, (1 + R, k + 1)
     _saturating: Saturating | None
     _scatter: Floats  # of a new size around the law, (1 + R,), 0 for the value
@@ -93,9 +74,9 @@ class Law:
         logs: Floats = self._lines[:, 0] + self._lines[:, 1:] @ np.log(x) + self._scatter
         return np.asarray(np.exp(logs))
 
-    def predict(self, at: Mapping[str, float]) -> LawValue:
+    def predict(self, at: Mapping[str, float]) -> Estimate:
         """Return the prediction at a point: variable → value."""
-        return LawValue.of(self.draws(at))
+        return _estimate(self.draws(at))
 
 
 @dataclass(frozen=True)
@@ -198,6 +179,11 @@ def fit_laws(optima: Optima, variable: str | None = None, only: str | None = Non
     return ScalingLaws("joint", optima, laws, found, math.nan)
 
 
+def _estimate(draws: Floats) -> Estimate:
+    """Take the first as the value, and quantiles of all others."""
+    return Estimate.of(float(draws[0]), draws[1:])
+
+
 def _line(x: Floats, y: Floats) -> tuple[float, float]:
     """Return the slope of a line, and the largest deviation from it."""
     slope, start = np.polyfit(x, y, 1)
@@ -246,7 +232,7 @@ def _power(
     features = np.column_stack([np.ones(len(x)), np.log(x)])
     y, scatter = _scattered(features, logs, rng)
     lines = y @ np.linalg.pinv(features).T
-    exponents = [LawValue.of(column) for column in lines[:, 1:].T]
+    exponents = [_estimate(column) for column in lines[:, 1:].T]
     return Law(quantity, variables, exponents, None, lines, None, _own(scatter, len(y), rng))
 
 
@@ -273,10 +259,10 @@ def _loss(
     added = rng.normal(0, scatter, losses.shape)
     added[0] = 0
     law_draws = fit_saturating(x, losses + added)
-    exponents = [LawValue.of(-column) for column in law_draws.exponents.T]
+    exponents = [_estimate(-column) for column in law_draws.exponents.T]
     relative = math.hypot(noise, scatter) / float(losses[0].min())
     own = _own(relative, len(losses), rng)
-    constant = LawValue.of(law_draws.constant)
+    constant = _estimate(law_draws.constant)
     return Law("loss", variables, exponents, constant, None, law_draws, own)
 
 
@@ -299,16 +285,12 @@ def _best_size(
     coefficients = y @ np.linalg.pinv(features).T
     slope, curve = coefficients[:, 1], coefficients[:, 2]
     reach = math.log(2)
-    low, high = u.min() - reach, u.max() + reach
-    has_bottom = curve > 0
-    at = np.where(has_bottom, -slope / (2 * np.where(has_bottom, curve, 1)),
-                  np.where(slope > 0, low, high))  # fmt: skip
-    at = np.clip(at, low, high)
+    at = bottom(slope, curve, u.min() - reach, u.max() + reach)
     bottoms = coefficients[:, 0] + slope * at + curve * at**2
     parameters = np.exp(at + middle)
     is_edge = not u.min() < at[0] < u.max()
     flops = math.exp(np.log(c[rows]).mean())
-    best = BestSize(flops, LawValue.of(parameters), LawValue.of(bottoms), is_edge)
+    best = BestSize(flops, _estimate(parameters), _estimate(bottoms), is_edge)
     return best, parameters, bottoms
 
 

@@ -11,19 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtrit  # importing scipy.stats takes a second more
 
 from tuner.errors import TunerError
-from tuner.results.bowls import BEYOND, Bowl, BowlFits, fit_bowls, height, near
+from tuner.results.bowls import (
+    BEYOND,
+    QUANTILES,
+    Bowl,
+    BowlFits,
+    Floats,
+    bottom,
+    fit_bowls,
+    height,
+    near,
+)
 from tuner.scaling.runs import ScalingRun, SizeRuns
 from tuner.texts.formatting import counted, listed
 
-Floats = npt.NDArray[np.float64]
-
 RESAMPLES = 1000
-LEVEL = 0.9  # of all intervals
-QUANTILES = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 FEWEST_SIZES = 3
 _COEFFICIENTS = {1: 3, 2: 6}  # of a bowl of one or two hyperparameters, its shape not counted
 _VALUES: Mapping[str, Callable[[ScalingRun], float]] = {
@@ -84,7 +89,7 @@ class Optima:
     few: Sequence[str]
 
 
-def smooth(sizes: Sequence[SizeRuns], *, resamples: int = RESAMPLES, seed: int = 0) -> Optima:
+def smooth(sizes: Sequence[SizeRuns], *, resamples: int = RESAMPLES) -> Optima:
     """Fit a bowl to the trials of each size; all sizes have its shape and the noise in common.
 
     Few trials of one size say little about either.
@@ -92,7 +97,6 @@ def smooth(sizes: Sequence[SizeRuns], *, resamples: int = RESAMPLES, seed: int =
     Args:
         sizes: trials of three or more sizes.
         resamples: number R of draws.
-        seed: seed of the draws.
 
     Raises:
         TunerError: if fewer than three sizes have enough trials or an optimum, or nothing is left
@@ -127,7 +131,7 @@ def smooth(sizes: Sequence[SizeRuns], *, resamples: int = RESAMPLES, seed: int =
             "no trials are left to measure noise with: a bowl through three trials of each size "
             "always fits; add a learning rate, or seeds by 'confirm:'"
         )
-    fits = fit_bowls([bowl for _, bowl in chosen], resamples, seed)
+    fits = fit_bowls([bowl for _, bowl in chosen], resamples)
     optima = [_optimum(*pair, names, fits, i) for i, pair in enumerate(chosen)]
     used = [i for i, optimum in enumerate(optima) if not optimum.edges]
     if len({optima[i].size.parameters for i in used}) < FEWEST_SIZES:
@@ -185,11 +189,7 @@ def _lowest(bowl: Bowl, fits: BowlFits, number: int) -> tuple[Floats, Floats]:
     if bowl.tilt is None:
         return places, others[:, 0]
     level, slope, curve = others.T  # a parabola in B of the losses at the best rate of each B
-    low, high = bowl.tilt.min() - BEYOND, bowl.tilt.max() + BEYOND
-    has_bottom = curve > 0
-    v = np.where(has_bottom, -slope / (2 * np.where(has_bottom, curve, 1)),
-                 np.where(slope > 0, low, high))  # fmt: skip
-    v = np.clip(v, low, high)
+    v = bottom(slope, curve, bowl.tilt.min() - BEYOND, bowl.tilt.max() + BEYOND)
     at = np.stack([places[:, 0] + places[:, 1] * (v - bowl.tilt.mean()), v], axis=1)
     return at, level + slope * v + curve * v**2
 

@@ -10,7 +10,8 @@ import numpy as np
 from tuner.report.palette import FINISHED, INK, PALE, WINNER, shades
 from tuner.report.picture import Picture, Section, log_axis, new_figure, value_axis
 from tuner.report.write import write_pictures
-from tuner.scaling.laws import Law, LawValue, ScalingLaws
+from tuner.results.bowls import Estimate
+from tuner.scaling.laws import Law, ScalingLaws
 
 _LABELS = {
     "parameters": "weights", "flops": "FLOPs", "tokens": "tokens",
@@ -84,7 +85,7 @@ def _law(laws: ScalingLaws, law: Law, target: Mapping[str, float] | None) -> Pic
     xs, ys = _optima(laws, law)
     ends = [*xs, *([target[variable]] if target and variable in target else [])]
     line = np.geomspace(min(ends), max(ends), _POINTS).tolist()
-    values: list[LawValue] = []
+    values: list[Estimate] = []
     if len(law.variables) == 1:
         values = [law.predict({variable: x}) for x in line]
         figure.add_scatter(
@@ -122,8 +123,7 @@ def _law(laws: ScalingLaws, law: Law, target: Mapping[str, float] | None) -> Pic
         form = "~s" if quantity == "parameters" else "~g"
         figure.update_yaxes(log_axis(shown, _LABELS[quantity], form))
     ways = [
-        f"{_LABELS[name]}^{e.value:+.2f} ({e.low:+.2f} … {e.high:+.2f})"
-        for name, e in zip(law.variables, law.exponents, strict=True)
+        f"{_LABELS[name]}^{e.text()}" for name, e in zip(law.variables, law.exponents, strict=True)
     ]
     above = f", above {law.constant.value:.3f}" if law.constant else ""
     caption = f"{_LABELS[quantity]} ∝ {' · '.join(ways)}{above}"

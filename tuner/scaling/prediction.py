@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from model.files import read_regular, replacing
 from tuner.errors import RecordError, TunerError
 from tuner.home.home import Home
-from tuner.scaling.laws import DESCRIPTIONS, ScalingLaws
+from tuner.scaling.laws import ScalingLaws
 from tuner.scaling.runs import SizeRuns
 from tuner.texts.formatting import listed
 
@@ -99,11 +99,6 @@ class Prediction(BaseModel):
                 for name, v in found.items()
             },
         )
-
-    @property
-    def description(self) -> str:
-        """What the laws hold for, as a clause."""
-        return next((text for kind, text in DESCRIPTIONS.items() if kind == self.kind), self.kind)
 
     def is_of(self, size: SizeRuns) -> bool:
         """Return whether a trained model has the size of the target."""

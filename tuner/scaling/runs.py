@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import geometric_mean
 
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.trial import TrialSpec
 from tuner.conductor.trial import Trial
 from tuner.errors import TunerError
 from tuner.results.result import SearchResult
-from tuner.space.parameter import symbol
+from tuner.space.parameter import rate_row, symbol
 from tuner.texts.formatting import listed, shown
 
 SIZES = ("d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff")  # may differ
-RATE_ROWS = {"constant": "learning_rate", "noam": "noam_factor"}  # others: max_learning_rate
 _ROUNDED = 1.1  # budgets of one size that differ by less are one: whole updates of several B
 # given by the size, the tokens or the fitted rows
 _DERIVED = ("batch_size", "total_steps", "epochs", "learning_rate", "max_learning_rate",
@@ -95,8 +95,8 @@ def by_size(runs: Iterable[ScalingRun]) -> list[SizeRuns]:
         else:
             groups.append([run])
     return [
-        SizeRuns(group[0].parameters, _mean(r.tokens for r in group),
-                 _mean(r.flops for r in group), group)
+        SizeRuns(group[0].parameters, geometric_mean(r.tokens for r in group),
+                 geometric_mean(r.flops for r in group), group)
         for group in groups
     ]  # fmt: skip
 
@@ -121,7 +121,7 @@ def check_comparable(specs: Sequence[tuple[str, TrialSpec]]) -> None:
                 f"in {listed(SIZES)}, tokens, learning rate, B and seed only"
             )
     values = [spec.hyperparameters for _, spec in specs]
-    rate = _rate_row(first)
+    rate = rate_row(first.hyperparameters)
     for row in SYMBOL_TABLE:
         if row not in _DERIVED and _is_used(row, values) and not _scales(row, rate, values):
             different = listed(sorted({getattr(h, row) for h in values}, key=str)[:2], "and")
@@ -173,21 +173,17 @@ def _scales(row: str, rate: str, values: Sequence[Hyperparameters]) -> bool:
     return bool(max(shares) - min(shares) <= 1e-6 * abs(max(shares)))
 
 
-def _rate_row(spec: TrialSpec) -> str:
-    return RATE_ROWS.get(str(spec.hyperparameters.schedule), "max_learning_rate")
-
-
 def _counts(trial: Trial) -> bool:
     if not trial.has_finished or trial.last is None or not math.isfinite(trial.last.val_loss):
         return False
-    row = _rate_row(trial.spec)
+    row = rate_row(trial.spec.hyperparameters)
     return len({getattr(s.hyperparameters, row) for s in trial.spec.chain}) == 1
 
 
 def _run(search: str, trial: Trial) -> ScalingRun:
     spec, last = trial.spec, trial.last
     assert last is not None
-    rate = float(getattr(spec.hyperparameters, _rate_row(spec)))
+    rate = float(getattr(spec.hyperparameters, rate_row(spec.hyperparameters)))
     if rate <= 0:
         raise TunerError(f"{search}/{trial.number} has a learning rate of {shown(rate)}")
     return ScalingRun(
@@ -195,8 +191,3 @@ def _run(search: str, trial: Trial) -> ScalingRun:
         spec.budget_tokens * spec.architecture.flops_per_token, rate,
         spec.hyperparameters.batch_size, last.val_loss,
     )  # fmt: skip
-
-
-def _mean(values: Iterable[float]) -> float:
-    logs = [math.log(value) for value in values]
-    return math.exp(sum(logs) / len(logs))

@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from tuner.results.bowls import Floats
 
 _EXPONENTS = np.geomspace(0.02, 2.5, 32)
 _NEAR, _ROUNDS = 7, 9  # points of a refined grid in each dimension, each a third of the last

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from model.spec.architecture import Architecture
-from model.spec.hyperparameters import SYMBOL_TABLE
+from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.symbol import FractionOf
 from tuner.texts.formatting import listed, shown
 
@@ -301,6 +301,12 @@ def symbol(name: str) -> str:
 def symbols(parameters: Iterable[Parameter]) -> str:
     """Return `α_max, γ and λ`."""
     return listed((symbol(p.name) for p in parameters), "and")
+
+
+def rate_row(rows: Hyperparameters) -> str:
+    """Return the name of the row that sets the peak of the learning rate under its schedule."""
+    others = {"constant": "learning_rate", "noam": "noam_factor"}
+    return others.get(rows.schedule, "max_learning_rate")
 
 
 def default_value(name: str) -> Value | None:

@@ -18,10 +18,11 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tuner.errors import StorageError
 from tuner.storage.storage import Storage
@@ -81,9 +82,8 @@ class States:
         self._works: dict[str, _Work] = {}  # by trial; the first one waits longest
         self._is_sending = False
         self._changed = threading.Condition()
-        self._sent: dict[
-            str, set[int]
-        ] = {}  # steps of the states in storage, of trials trained here
+        # steps of the states in storage, of trials trained here
+        self._sent: dict[str, set[int]] = {}
         if self.has_storage:
             threading.Thread(target=self._send_all, name="states", daemon=True).start()
 
@@ -91,32 +91,21 @@ class States:
 
     def saved(self, trial_id: str, path: Path) -> None:
         """Send a state that is on the disk, instead of an older one of the trial that waits."""
-
-        def change(work: _Work) -> None:
-            work.newest = path
-
-        self._add(trial_id, change)
+        self._add(trial_id, newest=path)
 
     def prune(self, trial_id: str, step: int, needed: Collection[int] = ()) -> None:
         """Delete states older than the one before `step`, but those of the steps `needed`."""
-
-        def change(work: _Work) -> None:
-            work.pruned, work.needed = step, needed
-
-        self._add(trial_id, change)
+        self._add(trial_id, pruned=step, needed=needed)
 
     def delete(self, trial_id: str) -> None:
         """Delete all states of a trial, and forget what waits for it."""
+        self._add(trial_id, is_deleted=True, newest=None, pruned=0)
 
-        def change(work: _Work) -> None:
-            work.is_deleted, work.newest, work.pruned = True, None, 0
-
-        self._add(trial_id, change)
-
-    def _add(self, trial_id: str, change: Callable[[_Work], None]) -> None:
+    def _add(self, trial_id: str, **changes: Any) -> None:
+        """Change the work of a trial; the names are those of `_Work`."""
         if self.has_storage:
             with self._changed:
-                change(self._works.setdefault(trial_id, _Work()))
+                self._works[trial_id] = replace(self._works.get(trial_id, _Work()), **changes)
                 self._changed.notify_all()
 
     # calls that wait ----------------------------------------------------------------------------

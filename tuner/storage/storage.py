@@ -70,9 +70,8 @@ class Storage:
             FileNotFoundError: if there is none.
             StorageError: if the storage does not answer, or refuses.
         """
-        with self._explained():
-            file_system, folder = self._place
-            return bytes(file_system.cat_file(f"{folder}/{name}"))
+        with self._files() as (files, folder):
+            return bytes(files.cat_file(f"{folder}/{name}"))
 
     def read_all(self, names: Sequence[str]) -> list[bytes]:
         """Return the contents of several files, which a bucket reads at one time.
@@ -80,10 +79,9 @@ class Storage:
         Raises:
             FileNotFoundError, StorageError: as `read`.
         """
-        with self._explained():
-            file_system, folder = self._place
+        with self._files() as (files, folder):
             paths = [f"{folder}/{name}" for name in names]
-            contents = file_system.cat(paths) if paths else {}
+            contents = files.cat(paths) if paths else {}
             return [bytes(contents[path]) for path in paths]
 
     def write(self, name: str, data: bytes) -> None:
@@ -92,9 +90,8 @@ class Storage:
         Raises:
             StorageError: if the storage does not answer, or refuses.
         """
-        with self._explained():
-            file_system, folder = self._place
-            file_system.pipe_file(f"{folder}/{name}", data)
+        with self._files() as (files, folder):
+            files.pipe_file(f"{folder}/{name}", data)
 
     def create(self, name: str, data: bytes) -> None:
         """Write a file that must be new: of several drivers, one can.
@@ -107,18 +104,17 @@ class Storage:
             FileExistsError: if there is such a file.
             StorageError: if the storage does not answer, or refuses.
         """
-        with self._explained():
-            file_system, folder = self._place
+        with self._files() as (files, folder):
             path = f"{folder}/{name}"
             try:
-                with file_system.open(path, "xb") as file:  # on S3 with If-None-Match
+                with files.open(path, "xb") as file:  # on S3 with If-None-Match
                     file.write(data)
                 return
             except Exception:
                 # Libraries differ in the error, and repeat a request whose answer was lost: then
                 # they are told that the file exists, and it is ours.
                 try:
-                    found = file_system.cat_file(path)
+                    found = files.cat_file(path)
                 except FileNotFoundError:
                     found = None
                 if found is None:
@@ -132,9 +128,8 @@ class Storage:
         Raises:
             StorageError: if the storage does not answer, or refuses.
         """
-        with self._explained():
-            file_system, folder = self._place
-            file_system.put_file(str(path), f"{folder}/{name}")
+        with self._files() as (files, folder):
+            files.put_file(str(path), f"{folder}/{name}")
 
     def download(self, name: str, path: Path) -> None:
         """Copy a file to a local path, at which there is the complete file or none.
@@ -154,10 +149,9 @@ class Storage:
         Raises:
             StorageError: if the storage does not answer, or refuses.
         """
-        with self._explained():
-            file_system, root = self._place
+        with self._files() as (files, root):
             try:
-                paths = file_system.ls(f"{root}/{folder}".rstrip("/"), detail=False)
+                paths = files.ls(f"{root}/{folder}".rstrip("/"), detail=False)
             except FileNotFoundError:
                 return []
             return sorted(name for path in paths if (name := path.rstrip("/").rpartition("/")[2]))
@@ -168,9 +162,8 @@ class Storage:
         Raises:
             StorageError: if the storage does not answer, or refuses.
         """
-        with self._explained():
-            file_system, root = self._place
-            paths = file_system.find(f"{root}/{folder}")
+        with self._files() as (files, root):
+            paths = files.find(f"{root}/{folder}")
             return sorted(path.removeprefix(f"{root}/") for path in paths)
 
     def delete(self, name: str) -> None:
@@ -179,9 +172,8 @@ class Storage:
         Raises:
             StorageError: if the storage does not answer, or refuses.
         """
-        with self._explained(), suppress(FileNotFoundError):
-            file_system, folder = self._place
-            file_system.rm_file(f"{folder}/{name}")
+        with self._files() as (files, folder), suppress(FileNotFoundError):
+            files.rm_file(f"{folder}/{name}")
 
     def delete_all(self, names: Sequence[str]) -> None:
         """Delete several files, which a bucket does at one time.
@@ -189,10 +181,9 @@ class Storage:
         Raises:
             StorageError: if the storage does not answer, or refuses.
         """
-        with self._explained(), suppress(FileNotFoundError):
-            file_system, folder = self._place
+        with self._files() as (files, folder), suppress(FileNotFoundError):
             if names:
-                file_system.rm([f"{folder}/{name}" for name in names])
+                files.rm([f"{folder}/{name}" for name in names])
 
     def delete_folder(self, name: str = "") -> None:
         """Delete a folder with all that is in it, if it exists.
@@ -200,9 +191,8 @@ class Storage:
         Raises:
             StorageError: if the storage does not answer, or refuses.
         """
-        with self._explained(), suppress(FileNotFoundError):
-            file_system, folder = self._place
-            file_system.rm(f"{folder}/{name}".rstrip("/"), recursive=True)
+        with self._files() as (files, folder), suppress(FileNotFoundError):
+            files.rm(f"{folder}/{name}".rstrip("/"), recursive=True)
 
     def check(self, seconds: float = _PROBE_SECONDS) -> None:
         """Check that a file can be written, read and deleted.
@@ -254,10 +244,10 @@ class Storage:
         return self.url if protocol in _LOCAL else f"{protocol}://{rest.partition('/')[0]}"
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Raise errors of the library as a StorageError with a sentence for the user."""
+    def _files(self) -> Iterator[tuple[Any, str]]:
+        """Give the file system and the path in it; raise its errors as a StorageError for users."""
         try:
-            yield
+            yield self._place
         except (FileNotFoundError, TunerError):
             raise
         except Exception as error:  # each library has errors of its own

@@ -58,12 +58,10 @@ class LogView(SilentView):
         board = self._board
         assert board is not None
         left = "" if board.seconds_left is None else f", about {clock(board.seconds_left)} left"
-        self._console.print(
+        self.phase(
             f"{clock(board.seconds)}  trial {trial.number:>3}  {message}  "
             f"[{len(board.ended)}/{board.num_trials} trials, "
-            f"{board.tokens_per_second:,.0f} tokens/s{left}]",
-            highlight=False,
-            soft_wrap=True,
+            f"{board.tokens_per_second:,.0f} tokens/s{left}]"
         )
 
 
@@ -118,6 +116,11 @@ class LiveView(SilentView):
         assert self._board is not None
         size = self._console.size
         return Group(*draw_board(self._board, self._title, size.width, size.height, self._workers))
+
+
+def view_on(console: Console) -> LogView | LiveView:
+    """Return the view for a terminal, or for a pipe."""
+    return LiveView(console) if console.is_terminal else LogView(console)
 
 
 def waiting_text(number: int) -> str:

@@ -124,5 +124,5 @@ def show_texts(view: TextsView, pieces: Iterable[Piece], samples: int) -> tuple[
         for piece in pieces:
             number = piece.trial * samples + piece.sample
             view.add(number, piece)
-            tokens[number] += piece.is_token
+            tokens[number] += not piece.has_ended
     return sum(tokens), tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -26,14 +27,12 @@ class Piece:
         trial: index of the trial among the arguments.
         sample: number of the text among those of the trial, from 0.
         text: complete characters only; empty while a character is incomplete.
-        is_token: True if a token was sampled; False in the piece that ends a text.
-        has_ended: True for the last piece of the text.
+        has_ended: True for the last piece of the text, which is of no token.
     """
 
     trial: int
     sample: int
     text: str
-    is_token: bool
     has_ended: bool
 
 
@@ -155,17 +154,13 @@ def _stack(
         for slot, trained in enumerate(members)
         for number in range(samples)
     }
-    for ids in generation.generate(a, weights, prompts, settings):
+    ended = torch.full((len(members), samples), ENDED)
+    for ids in chain(generation.generate(a, weights, prompts, settings), [ended]):
         yield [
             text.add(int(ids[slot, number]), indices[slot], number)
             for (slot, number), text in texts.items()
             if not text.has_ended
         ]
-    yield [
-        text.add(ENDED, indices[slot], number)
-        for (slot, number), text in texts.items()
-        if not text.has_ended
-    ]
 
 
 class _Text:
@@ -182,4 +177,4 @@ class _Text:
         # the vocabulary of the model may be larger than the tokenizer's: untrained ids give no text
         token_bytes = b"" if self.has_ended else self._vocab.get(token, b"")
         text = self._decode(token_bytes, self.has_ended)
-        return Piece(trial, sample, text, not self.has_ended, self.has_ended)
+        return Piece(trial, sample, text, self.has_ended)

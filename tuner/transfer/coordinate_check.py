@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from model.spec.schedules import ScheduleContext, learning_rate
 from model.spec.trial import TrialSpec
+from tuner.conductor.confirmation import interval
 from tuner.home.private_folder import private_folder
 from tuner.transfer.family import Axis, FamilyMember
 
@@ -30,7 +31,6 @@ LOWEST, HIGHEST = 0.3, 2.0
 LARGEST_SLOPE = 0.1  # of log size over log width or depth, after the first updates
 _HUGE = 1e30  # size of the activations of a model that diverged
 _SETTLED = 10  # update from which slopes count; the first ones differ by design (a zero output)
-_TWO_SIDED = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # Student's t for 95 %, by number of seeds
 _SEQUENCES = 16  # on which activations are measured
 _REGULARIZERS = (
     "dropout", "embedding_dropout", "attention_dropout", "residual_dropout", "token_noise",
@@ -192,8 +192,7 @@ def _verdict(
     late = [i for i, step in enumerate(steps) if step >= _SETTLED] or [len(steps) - 1]
     worst = max(late, key=lambda i: abs(float(slopes[:, i].mean())))
     own = [float(slope) for slope in slopes[:, worst]]
-    t = _TWO_SIDED.get(len(own), 2.3)
-    half = t * stdev(own) / math.sqrt(len(own)) if len(own) > 1 else 0.0
+    half = interval(own).half if len(own) > 1 else 0.0
     low, high = float(ratios.min()), float(ratios.max())
     is_bounded = low >= LOWEST and high <= HIGHEST
     slope = fmean(own)

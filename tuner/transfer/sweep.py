@@ -57,9 +57,7 @@ class Sweep:
     losses: Mapping[float, tuple[float, ...]]
 
 
-def sizes_of(
-    space: SearchSpace, drawn: Mapping[str, Value], facts: DataFacts, most: int = SIZES
-) -> list[Size]:
+def sizes_of(space: SearchSpace, drawn: Mapping[str, Value], facts: DataFacts) -> list[Size]:
     """Return sizes on the way from the proxy to the target; the proxy is the first.
 
     Each is twice as large as the one before in every direction in which the proxy is smaller, or as
@@ -92,7 +90,7 @@ def sizes_of(
             f"there are only {len(found)} sizes from the proxy to the target, each twice the one "
             f"before, and the measurement needs {SIZES}; give proxy: a smaller width or depth"
         )
-    return found[:most]
+    return found[:SIZES]
 
 
 def _grown(proxy: Proxy, step: int) -> Proxy:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from tuner.results.bowls import Bowl, Floats, Ints, fit_bowls, height, near
+from tuner.results.bowls import Bowl, Estimate, Floats, Ints, fit_bowls, height, near
 from tuner.texts.formatting import counted
 from tuner.transfer.sweep import Kind, Sweep
 
@@ -21,29 +21,9 @@ Word = Literal["verified", "moves", "not shown to move", "not transferable"]
 
 TOLERATED = 0.5  # octaves by which a verified optimum may move
 _LOSS = 0.005  # share of the loss that may be given up
-_DRAWS, _QUANTILES = 4000, (0.05, 0.95)
+_DRAWS = 4000
 _SURE = 0.7  # share of the draws whose lowest point lies between the rates that were tried
 _FEWEST = 4  # rates of a sweep
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 90 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, value: float, draws: Floats) -> Estimate:
-        """Return a value with the quantiles of draws of it."""
-        low, high = np.quantile(draws, _QUANTILES)
-        return cls(value, min(value, float(low)), max(value, float(high)))
-
-    def text(self, digits: int = 2, sign: str = "+") -> str:
-        """Return `+0.12 (-0.30 … +0.51)`."""
-        low, high = (f"{end:{sign}.{digits}f}" for end in (self.low, self.high))
-        return f"{self.value:{sign}.{digits}f} ({low} … {high})"
 
 
 @dataclass(frozen=True)
@@ -85,6 +65,12 @@ class Move:
     exponent: Estimate | None = None
     given_up: Estimate | None = None
 
+    @property
+    def estimates(self) -> tuple[Estimate, Estimate, Estimate]:
+        """Octaves, exponent and what is given up, where all sweeps have an optimum."""
+        assert self.octaves is not None and self.exponent is not None and self.given_up is not None
+        return self.octaves, self.exponent, self.given_up
+
 
 @dataclass(frozen=True)
 class TransferVerdict:
@@ -112,10 +98,7 @@ class TransferVerdict:
         """
         if self.word == "not transferable":
             return f"Not transferable: {self.reason}."
-        octaves, given_up, exponent = self.move.octaves, self.move.given_up, self.move.exponent
-        assert octaves is not None
-        assert given_up is not None
-        assert exponent is not None
+        octaves, exponent, given_up = self.move.estimates
         moved = (
             f"the best learning rate moves by {octaves.text()} octaves over {2**doublings:.3g} "
             f"times the size, which gives up {100 * given_up.value:.2f} % of the loss "
@@ -131,18 +114,17 @@ class TransferVerdict:
         )
 
 
-def optima_of(sweeps: Sequence[Sweep], seed: int = 0) -> tuple[Optimum | None, ...]:
+def optima_of(sweeps: Sequence[Sweep]) -> tuple[Optimum | None, ...]:
     """Return the lowest point of each sweep; None where the losses do not show one.
 
     Args:
         sweeps: losses by rate, of one kind; rates at which a trial diverged are left out.
-        seed: seed of the draws.
     """
     bowls = [_bowl(sweep) for sweep in sweeps]
     known = [bowl for bowl in bowls if bowl is not None]
     if not known:
         return tuple(None for _ in sweeps)
-    fits = fit_bowls(known, _DRAWS, seed)
+    fits = fit_bowls(known, _DRAWS)
     found: list[Optimum | None] = []
     number = 0
     for sweep, bowl in zip(sweeps, bowls, strict=True):
@@ -219,10 +201,7 @@ def judge(sweeps: Sequence[Sweep], doublings: float) -> TransferVerdict:
                 f"{high:g} times the winner's learning rate; train longer, or with more --seeds"
             )
             return verdict("not transferable", reason)
-    octaves, given_up, exponent = move.octaves, move.given_up, move.exponent
-    assert octaves is not None
-    assert given_up is not None
-    assert exponent is not None
+    octaves, exponent, given_up = move.estimates
     is_shown = not octaves.low <= 0 <= octaves.high
     is_still = -TOLERATED <= octaves.low and octaves.high <= TOLERATED
     # what a move costs here is less than what it costs at the target: known ones are continued

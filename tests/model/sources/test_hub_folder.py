@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections.abc import Callable
@@ -71,15 +70,12 @@ def saved(root: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "parent": (named("../outside/s.jsonl"), r"README.md names '../outside/s.jsonl', outside"),
-    "absolute": (named("/etc/*.txt"), r"README.md names '/etc/\*.txt', outside of it"),
-    "address": (named("https://localhost:9/s.jsonl"), r"names 'https://localhost:9/s.jsonl'"),
-    "archive": (named("zip://s.jsonl::../a.zip"), r"names 'zip://s.jsonl::../a.zip'"),
+    "parent": (named("../outside/s.jsonl"), r"it names .*outside/s.jsonl, which is hidden or not"),
     "splits": (
-        named([{"split": "train", "path": ["a.jsonl", "x/../../outside/*"]}]),
-        r"names 'x/../../outside/\*'",
+        named([{"split": "train", "path": ["a.jsonl", "../outside/*"]}]),
+        r"it names .*outside/s.jsonl, which is hidden or not a file of it",
     ),
-    "folder": (lambda root: card(root, "*.jsonl", data_dir="/etc"), r"names '/etc'"),
+    "folder": (lambda root: card(root, "*.jsonl", data_dir="../outside"), r"it names .*s\.jsonl"),
     "hidden": (hidden, r"it names .*\.more/h.jsonl, which is hidden or not a file"),
     "settings": (
         lambda root: (root / ".huggingface.yaml").write_text("configs: []"),
@@ -87,14 +83,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "link": (linked("b.jsonl", "../outside/s.jsonl"), r"b.jsonl is a link to .*s.jsonl, outside"),
     "link to a folder": (linked("sub", "../outside"), r"sub is a link to a folder; copy"),
-    "state": (saved, r"state.json names '../outside/x.arrow', outside of it"),
+    "state": (saved, r"it names .*outside/x.arrow, which is hidden or not a file of it"),
     "kind": (
         lambda root: (root / "a.jsonl").rename(root / "a.pkl"),
         r"cannot be loaded|would be read as",
     ),
     "head": (
         lambda root: (root / "README.md").write_text(f"---\na: {'[' * 5000}\n---\n"),
-        r"README.md has no valid head",
+        r"cannot be loaded",
     ),
 }
 
@@ -135,23 +131,6 @@ def test_a_pipe_in_a_folder_is_not_opened(folder: Path) -> None:
     for name in ("b.jsonl", "README.md"):
         os.mkfifo(folder / name)
     assert read(folder) == ["inside"]
-
-
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-@pytest.mark.parametrize("is_list", [False, True])
-def test_a_long_line_is_refused_before_the_library_reads_it(
-    folder: Path, suffix: str, is_list: bool
-) -> None:
-    rows = [{"text": "a" * 40}, {"text": "b" * (10 if is_list else 200)}, {"text": "c"}]
-    lines = [json.dumps(rows)] if is_list else list(map(json.dumps, rows))
-    data = "\n".join(lines).encode()
-    (folder / "a.jsonl").unlink()
-    path = folder / f"a.jsonl{suffix}"
-    path.write_bytes(gzip.compress(data) if suffix else data)
-    with pytest.raises(CorpusError, match=r"a.jsonl.* has more than 80 characters; split"):
-        read(folder, max_row_characters=80)
-    if not is_list:
-        assert len(read(folder, max_row_characters=300)) == 3
 
 
 def test_columns_beside_the_text_are_not_decoded(folder: Path, tmp_path: Path) -> None:

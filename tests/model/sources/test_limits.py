@@ -1,9 +1,10 @@
-"""Rows, white space and pages that would take much memory: a sentence, and little memory."""
+"""Rows and white space that would take much memory: a sentence, and little memory."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,11 +16,8 @@ import pytest
 from pyarrow import parquet
 
 from model.errors import CorpusError
-from model.sources import parquet as parquet_reader
-from model.sources.parquet_pages import PageSizes, pages
 from model.sources.registry import documents
 from model.spec.data import LONGEST_ROW, DataConfig
-from tests.model.sources.compress import COMPRESS
 
 ROOT = Path(__file__).parents[3]
 MEGABYTE = 2**20
@@ -36,19 +34,6 @@ def compressed(name: str, *parts: bytes) -> Callable[[Path], Any]:
     return lambda folder: (folder / name).write_bytes(gzip.compress(b"".join(parts), 1))
 
 
-def columns(values: Any, **options: Any) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        table = pyarrow.table({"text": values()})
-        parquet.write_table(table, folder / "a.parquet", compression="zstd", **options)
-
-    return write
-
-
-def repeated() -> Any:
-    texts = pyarrow.array(["a" * (2 * MEGABYTE)])
-    return pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 40), texts)
-
-
 BOMBS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "row": (
         compressed("a.jsonl.gz", b'{"text": "', b"a" * UNPACKED * MEGABYTE, b'"}\n'),
@@ -56,10 +41,6 @@ BOMBS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "blank line": (
         compressed("a.jsonl.gz", b" " * UNPACKED * MEGABYTE), r"line 1 has more than 4,194,304"
-    ),
-    "values": (
-        compressed("a.jsonl.gz", b'{"text": "a", "n": [', b"[]," * MEGABYTE, b"[]]}\n"),
-        r"line 1 holds more than 131,072 values; leave out what is not text",
     ),
     "field": (
         compressed("a.csv.gz", b'text\n"', b"a\n" * (UNPACKED * MEGABYTE // 2), b'"\n'),
@@ -70,11 +51,6 @@ BOMBS: dict[str, tuple[Callable[[Path], Any], str]] = {
         compressed("a.txt.gz", b" \n\t " * 999 + b" ", (b" \n\t" * 999 + b" ") * 26_000, b"a"),
         r"document 1 begins with more than 4,194,304 characters of white space; remove them, or",
     ),
-    "page": (
-        columns(lambda: ["a" * MEGABYTE] * UNPACKED, use_dictionary=False, data_page_size=2**30),
-        r"a page of column 'text' has 83,\d+,\d+ bytes when it is decompressed; write",
-    ),
-    "dictionary": (columns(repeated, store_schema=False), ""),
 }  # fmt: skip
 
 
@@ -86,7 +62,7 @@ def test_a_bomb_takes_little_memory(tmp_path: Path, case: str) -> None:
     write(tmp_path)
     (path,) = tmp_path.iterdir()
     code = (
-        "import sys, pyarrow.parquet, pyarrow.compute\n"
+        "import sys\n"
         "from model.errors import CorpusError\n"
         "from model.sources.registry import documents\n"
         "from model.spec.data import DataConfig\n"
@@ -104,11 +80,7 @@ def test_a_bomb_takes_little_memory(tmp_path: Path, case: str) -> None:
         check=True, cwd=ROOT,
     )  # fmt: skip
     said, grown = done.stdout.splitlines()
-    if message:
-        with pytest.raises(CorpusError, match=message):
-            raise CorpusError(said)
-    else:
-        assert said == str(80 * MEGABYTE)
+    assert re.search(message, said)
     assert float(grown) < MOST
 
 
@@ -137,55 +109,7 @@ def test_white_space_before_a_text_is_kept(tmp_path: Path) -> None:
     assert "".join(read(tmp_path / "a.txt", 2**22)) == text
 
 
-def test_commas_in_a_text_are_no_values(tmp_path: Path) -> None:
-    row = {"text": ',[{\\"' * 100, "n": [1, 2]}
-    (tmp_path / "a.jsonl").write_text(json.dumps(row))
-    assert read(tmp_path / "a.jsonl", 1600) == [row["text"]]
-    row["n"] = [1] * 60
-    (tmp_path / "a.jsonl").write_text(json.dumps(row))
-    with pytest.raises(CorpusError, match="line 1 holds more than 50 values"):
-        read(tmp_path / "a.jsonl", 1600)
-
-
 def test_deep_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a", "n": ' + "[" * 100_000)
     with pytest.raises(CorpusError, match=r"line 1 is not JSON \(maximum recursion depth"):
         read(tmp_path / "a.jsonl")
-
-
-def test_a_compressed_parquet_file_is_decompressed_within_limits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.parquet.gz"
-    table = pyarrow.table({"text": ["a" * 3000] * 2000})
-    parquet.write_table(table, tmp_path / "a.parquet", compression=None, use_dictionary=False)
-    path.write_bytes(COMPRESS[".gz"]((tmp_path / "a.parquet").read_bytes()))
-    assert len(read(path)) == 2000
-    monkeypatch.setattr(parquet_reader, "_CHECKED_BYTES", 1000)
-    with pytest.raises(CorpusError, match=r"more than 100 times as large when it is decomp"):
-        read(path)
-    monkeypatch.setattr(parquet_reader, "_LARGEST_RATIO", 10_000)
-    monkeypatch.setattr(parquet_reader, "_FREE_BYTES", 2**62)
-    with pytest.raises(CorpusError, match=r"where no space is left; decompress it yourself, or se"):
-        read(path)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"use_dictionary": False}, {"data_page_version": "2.0", "compression": "gzip"}],
-    ids=["dictionary", "plain", "v2"],
-)
-def test_pages_are_those_of_the_file(tmp_path: Path, options: dict[str, Any]) -> None:
-    path = tmp_path / "a.parquet"
-    texts = [f"text {i} " * (i % 50) for i in range(5000)]
-    parquet.write_table(pyarrow.table({"text": texts}), path, data_page_size=10_000, **options)
-    with path.open("rb") as file:
-        chunk = parquet.ParquetFile(file).metadata.row_group(0).column(0)
-        found = list(pages(file, chunk))
-    assert sum(page.num_values for page in found if not page.is_dictionary) == 5000
-    assert sum(page.size for page in found) <= chunk.total_uncompressed_size
-    assert [page.is_dictionary for page in found][:1] == [chunk.has_dictionary_page]
-    sizes = PageSizes(found)
-    assert sizes.batch_rows(4096, 10**9) == 4096
-    if not chunk.has_dictionary_page:
-        assert 1 <= sizes.batch_rows(4096, 10_000) < 1000

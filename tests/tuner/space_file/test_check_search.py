@@ -300,6 +300,7 @@ def test_search_reads_time(tmp_path: Path, text: str, seconds: float) -> None:
 def test_confirm_may_be_off(tmp_path: Path) -> None:
     assert load(tmp_path, HEAD + "confirm: off").confirm == Confirm(top=0)
     assert load(tmp_path, HEAD, "confirm=off").confirm.top == 0
+    assert load(tmp_path, HEAD + "confirm: false").confirm.top == 0
     assert load(tmp_path, HEAD + "confirm: {top: 2}").confirm == Confirm(top=2, seeds=3)
     assert load(tmp_path, HEAD).confirm == Confirm()
 

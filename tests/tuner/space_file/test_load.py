@@ -306,7 +306,6 @@ MISTAKES = {
     "B as long range": (hyper("B: ▲{int: [1, 1000]}"), "B must be a value, a choice or a grid"),
     "heads": (BUDGET + "model: ▲{n_heads: 5}", "d_model must be a multiple of n_heads"),
     "heads, choice": (BUDGET + "model: ▲{d_model: {choice: [64, 60]}, n_heads: 8}", "got 60 and 8"),
-    "size as text": (BUDGET + "model: {d_model: ▲'64'}", "d_model must be a whole number, got the text '64'"),
     "size too small": (BUDGET + "model: {n_layers: ▲0}", "n_layers must be at least 1, got 0"),
     "size as range": (BUDGET + "model: {d_model: {uniform: ▲[64, 96]}}", "use int instead of uni"),
     "size as long range": (BUDGET + "model: ▲{d_ff: {int: [64, 960]}}", "d_ff must be a value, a"),
@@ -709,13 +708,6 @@ def test_random_text_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
     check_only_space_errors(tmp_path_factory.getbasetemp() / "random_text.yaml", text)
-
-
-@pytest.mark.parametrize("off", ["off", "false"])
-def test_confirmation_is_switched_off(tmp_path: Path, off: str) -> None:
-    path = tmp_path / "space.yaml"
-    path.write_text(hyper("α_max: {log: [1e-4, 1e-1]}") + f"confirm: {off}\n", encoding="utf-8")
-    assert load_space(path).confirm.top == 0
 
 
 @pytest.mark.slow

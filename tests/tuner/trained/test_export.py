@@ -131,7 +131,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Any:
             def __init__(self, uri: str) -> None:
                 pass
 
-            def trial(self, run: str) -> Any:
+            def trial_or_best(self, run: str | None, search: str | None) -> Any:
                 return trained.trial
 
             def spec(self, trial: Any) -> TrialSpec:

@@ -36,7 +36,7 @@ def test_text_comes_in_whole_characters(make_spec: MakeSpec) -> None:
     assert [piece.text for piece in pieces if piece.text] == list(TEXT)
     assert len(pieces) == len(TEXT.encode()) + 1
     assert [piece.has_ended for piece in pieces] == [*[False] * 11, True]
-    assert sum(piece.is_token for piece in pieces) == 11
+    assert sum(not piece.has_ended for piece in pieces) == 11
 
 
 def test_half_a_character_at_the_end_is_marked(make_spec: MakeSpec) -> None:
@@ -113,7 +113,7 @@ def shown(
         legacy_windows=False,
     )
     pieces = [
-        Piece(number, 0, character, is_token=True, has_ended=False)
+        Piece(number, 0, character, has_ended=False)
         for number, text in enumerate(texts)
         for character in text
     ]
@@ -131,7 +131,7 @@ def test_one_text_is_streamed_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> No
 
     console = Console(file=Stream(), force_terminal=False)
     with TextsView(console, ["trial 0"], ["It "]) as view:
-        view.add(0, Piece(0, 0, "was", is_token=True, has_ended=False))
+        view.add(0, Piece(0, 0, "was", has_ended=False))
     assert written == ["It ", "It was", "It was\n"]
 
 
@@ -191,16 +191,10 @@ def command(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> Any:
         def __init__(self, uri: str) -> None:
             pass
 
-        def search(self, name: str | None) -> Any:
-            return name
-
-        def best(self, search: Any) -> Any:
-            return self.trial("best")
-
-        def trial(self, run: str) -> Any:
+        def trial_or_best(self, run: str | None, search: str | None) -> Any:
             if run == "missing":
                 raise RecordError("no trial has the run id missing")
-            return replace(speller(make_spec, run).trial, run_id=run)
+            return replace(speller(make_spec, run or "best").trial, run_id=run or "best")
 
         def spec(self, trial: Any) -> TrialSpec:
             return speller(make_spec, trial.run_id).spec

@@ -9,10 +9,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from tuner.results.bowls import Estimate
 from tuner.space.settings import Proxy
 from tuner.transfer.sweep import Kind, Size, Sweep
 from tuner.transfer.verdict import (
-    Estimate,
     Optimum,
     TransferVerdict,
     _more_seeds,

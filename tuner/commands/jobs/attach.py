@@ -11,14 +11,14 @@ from pathlib import Path
 
 from model.files import NotRegular
 from tuner.commands.output import consoles, print_data, print_json, say
-from tuner.driver.view import View, ViewProjection
+from tuner.driver.view import ViewProjection
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus, no_search
 from tuner.journal.follower import Follower
 from tuner.journal.journal import JournalTail
 from tuner.lease.folder import is_running
-from tuner.terminal.live import LiveView, LogView
+from tuner.terminal.live import view_on
 
 _POLL_SECONDS = 0.5
 _END_SECONDS = 5.0  # longest wait for the last lines of the view
@@ -30,7 +30,7 @@ def run_attach(options: argparse.Namespace) -> int:
     _, progress = consoles(options)
     home, name = Home.of(options.home), options.search
     folder = _folder(home, name)
-    view: View = LiveView(progress) if progress.is_terminal else LogView(progress)
+    view = view_on(progress)
     if not is_running(folder):
         say(f"tuner attach: nothing runs {name} at present")
         return _say_end(options, home, name)
@@ -55,12 +55,8 @@ def _say_end(options: argparse.Namespace, home: Home, name: str) -> int:
     results, _ = consoles(options)
     status = SearchStatus.of(home, name)
     best = "" if status.best is None else f"; best {status.metric} {status.best:.4f}"
-    results.print(
-        f"{name}: {status.state}, {status.ended}/{status.trials} trials{best}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    print_json(options, status.as_json)
+    results.write_line(f"{name}: {status.state}, {status.ended}/{status.trials} trials{best}")
+    print_json(options, status)
     return 0
 
 

@@ -21,7 +21,7 @@ def run_status(options: argparse.Namespace) -> int:
         status = SearchStatus.of(home, options.search)
         for line in _lines(status, home_option(options)):
             results.write_line(line)
-        print_json(options, status.as_json)
+        print_json(options, status)
         return 0
     statuses = [SearchStatus.of(home, name) for name in reversed(searches_of(home))]
     if statuses:
@@ -29,7 +29,7 @@ def run_status(options: argparse.Namespace) -> int:
         results.table(None, _HEAD, map(_cells, statuses), hidden)
     else:
         results.write_line(f"No search has begun in {home.root}.")
-    print_json(options, {"searches": [status.as_json for status in statuses]})
+    print_json(options, {"searches": statuses})
     return 0
 
 

@@ -30,5 +30,5 @@ def run_stop(options: argparse.Namespace) -> int:
         f"{name} has ended: {status.state}, {status.ended} of {status.trials} trials; 'tuner "
         f"submit --resume {name}{home_option(options)}' goes on"
     )
-    print_json(options, status.as_json)
+    print_json(options, status)
     return 0

@@ -32,20 +32,11 @@ def run_backup(options: argparse.Namespace) -> int:
         say("tuner backup: the tracking server has the runs, and is not part of the backup")
     found = back_up(home, path)
     results, _ = consoles(options)
-    results.print(
-        f"{path}: {_searches(found)}, "
-        f"{counted(found.files, 'file')}, {size_text(found.bytes)}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    print_json(
-        options,
-        {
-            "file": str(path),
-            "searches": list(found.searches),
-            "files": found.files,
-            "bytes": found.bytes,
-        },
+    results.write_line(
+        f"{path}: {_searches(found)}, {counted(found.files, 'file')}, {size_text(found.bytes)}"
     )
+    facts = {"searches": found.searches, "files": found.files, "bytes": found.bytes}
+    print_json(options, {"file": path, **facts})
     return 0
 
 
@@ -55,18 +46,7 @@ def run_restore(options: argparse.Namespace) -> int:
     found = restore(Path(options.file).absolute(), home.root)
     Home.at(options.home, say)  # corrects the paths in its store
     results, _ = consoles(options)
-    results.print(
-        f"{home.root}: {_searches(found)} of {found.home} as of "
-        f"{found.date}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    print_json(
-        options,
-        {
-            "home": str(home.root),
-            "from": found.home,
-            "date": found.date,
-            "searches": list(found.searches),
-        },
-    )
+    results.write_line(f"{home.root}: {_searches(found)} of {found.home} as of {found.date}")
+    origin = {"from": found.home, "date": found.date, "searches": found.searches}
+    print_json(options, {"home": home.root, **origin})
     return 0

@@ -19,18 +19,16 @@ def run_clean(options: argparse.Namespace) -> int:
     results, _ = consoles(options)
     for note in leftovers.notes:
         say(note)
-    summary = f"{counted(len(leftovers.items), 'leftover')}, {size_text(leftovers.bytes)}"
+    items = leftovers.items
+    summary = f"{counted(len(items), 'leftover')}, {size_text(leftovers.bytes)}"
     kinds = "; ".join(
         f"{kind}: {count}, {size_text(size)}" for kind, (count, size) in leftovers.kinds.items()
     )
     is_deleted = False
-    if not leftovers.items:
+    if not items:
         results.print(f"{home.root} has no files that no search needs", soft_wrap=True)
     else:
-        rows = [
-            [size_text(item.bytes), _place(item.path, home.root), item.reason]
-            for item in leftovers.items
-        ]
+        rows = [[size_text(i.bytes), _place(i.path, home.root), i.reason] for i in items]
         results.print(table(None, ["size", f"in {home.root}", "not needed"], rows))
         results.print(kinds, highlight=False, soft_wrap=True)
         if options.dry_run or not (options.yes or can_ask(options)):
@@ -51,16 +49,8 @@ def run_clean(options: argparse.Namespace) -> int:
                 kind: {"count": count, "bytes": size}
                 for kind, (count, size) in leftovers.kinds.items()
             },
-            "files": [
-                {
-                    "path": str(item.path),
-                    "reason": item.reason,
-                    "bytes": item.bytes,
-                    "kind": item.kind,
-                }
-                for item in leftovers.items
-            ],
-            "notes": list(leftovers.notes),
+            "files": items,
+            "notes": leftovers.notes,
         },
     )
     return 0

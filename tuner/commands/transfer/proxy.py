@@ -66,7 +66,7 @@ def _picture(options: argparse.Namespace, result: SearchResult, name: str) -> Pa
 def _train(options: argparse.Namespace, result: SearchResult, home: Home) -> dict[str, Any]:
     """Train the target as a search of one trial; begun before, it goes on."""
     from tuner.driver.search import search
-    from tuner.terminal.live import LiveView, LogView
+    from tuner.terminal.live import view_on
     from tuner.terminal.summary import print_summary
     from tuner.trained.moved_data import present_space
     from tuner.transfer.target import read_factor, target_space
@@ -84,7 +84,7 @@ def _train(options: argparse.Namespace, result: SearchResult, home: Home) -> dic
         space,
         name=name,
         home=home,
-        view=LiveView(progress) if progress.is_terminal else LogView(progress),
+        view=view_on(progress),
         debug=options.debug,
         on_result=partial(print_summary, results, home=options.home),
     )

@@ -12,7 +12,7 @@ from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.report.write import check_output
 from tuner.scaling.findings import PredictionCheck, ScalingFindings
-from tuner.scaling.laws import DESCRIPTIONS, LawValue, ScalingLaws, fit_laws
+from tuner.scaling.laws import DESCRIPTIONS, ScalingLaws, fit_laws
 from tuner.scaling.optima import smooth
 from tuner.scaling.prediction import PredictedValue, Prediction, write_prediction
 from tuner.scaling.runs import measure
@@ -95,22 +95,20 @@ def _print_laws(console: PlainConsole, found: ScalingLaws) -> None:
     console.print(f"{DESCRIPTIONS[found.kind]}.")
     rows = []
     for law in found.laws:
-        ways = [
-            f"{name}^{_interval(e, '+.2f')}"
-            for name, e in zip(law.variables, law.exponents, strict=True)
-        ]
+        pairs = zip(law.variables, law.exponents, strict=True)
+        ways = [f"{name}^{e.text()}" for name, e in pairs]
         above = ""
         if law.quantity == "loss":
-            above = f"above {_interval(law.constant, '.3f')}" if law.constant else "no constant"
+            above = f"above {law.constant.text('.3f')}" if law.constant else "no constant"
         rows.append([law.quantity, "∝", " · ".join(ways), above])
     console.table("laws, with 90 % intervals", ["", "", "", ""], rows)
     for best in found.best_sizes:
-        p, loss = best.parameters, best.loss
+        p = best.parameters
         text = (
             "is at the edge of the sizes or beyond; train smaller or larger ones"
             if best.is_edge
             else f"has {p.value:,.0f} weights ({p.low:,.0f} … {p.high:,.0f}) and a loss of "
-            f"{_interval(loss, '.4f')}"
+            f"{best.loss.text('.4f')}"
         )
         console.print(f"At {best.flops:.3g} FLOPs the best size {text}.")
     console.print()
@@ -169,10 +167,6 @@ def _predicted(name: str, value: PredictedValue) -> list[str]:
 
 def _target(target: Mapping[str, float]) -> str:
     return listed([f"{value:,.6g} {_UNITS[name]}" for name, value in target.items()], "and")
-
-
-def _interval(value: LawValue, form: str) -> str:
-    return f"{value.value:{form}} ({value.low:{form}} … {value.high:{form}})"
 
 
 def _rounded(value: float) -> float:

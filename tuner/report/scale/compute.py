@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from tuner.conductor.trial import Trial
 from tuner.report.palette import WINNER, shades
 from tuner.report.picture import Picture, add_lines, log_axis, new_figure, value_axis
-from tuner.report.series import Curve, ReportData
+from tuner.report.series import ReportData
 from tuner.texts.formatting import counted
 
 
-@dataclass(frozen=True)
-class ComputeCurve:
+class ComputeCurve(NamedTuple):
     """Values of a trial by the operations of its training.
 
     Attributes:
@@ -39,42 +38,37 @@ class Compute:
         curves: curves by number.
         front: operations, value and trial of each report than which no other has a better value
             with as few operations; by operations.
+        sizes: numbers of weights of the models, each once, smallest first.
     """
 
-    curves: tuple[ComputeCurve, ...]
-    front: tuple[tuple[int, float, int], ...]
-
-    @property
-    def sizes(self) -> list[int]:
-        """Numbers of weights of the models, each once, smallest first."""
-        return sorted({curve.parameters for curve in self.curves})
+    curves: Sequence[ComputeCurve]
+    front: Sequence[tuple[int, float, int]]
+    sizes: Sequence[int]
 
 
 def compute_of(series: ReportData) -> Compute | None:
     """Return losses against compute; None if all models have one size."""
     by_number = {trial.number: trial for trial in series.trials}
-    curves = tuple(_curve(by_number[c.number], c) for c in series.curves if c.tokens)
-    found = Compute(curves, _front(curves, series.sign))
-    return found if len(found.sizes) > 1 else None
+    curves = []
+    for curve in series.curves:
+        trial = by_number[curve.number]
+        size, each = trial.spec.architecture.num_parameters, trial.flops(1)
+        if curve.tokens:
+            flops = tuple(each * tokens for tokens in curve.tokens)
+            curves.append(ComputeCurve(curve.number, size, flops, curve.values))
+    sizes = sorted({curve.parameters for curve in curves})
+    return Compute(curves, _front(curves, series.sign), sizes) if len(sizes) > 1 else None
 
 
-def _curve(trial: Trial, curve: Curve) -> ComputeCurve:
-    each = trial.flops(1)
-    flops = tuple(each * tokens for tokens in curve.tokens)
-    return ComputeCurve(trial.number, trial.spec.architecture.num_parameters, flops, curve.values)
-
-
-def _front(curves: Sequence[ComputeCurve], sign: int) -> tuple[tuple[int, float, int], ...]:
+def _front(curves: Sequence[ComputeCurve], sign: int) -> list[tuple[int, float, int]]:
     points = [
-        (flops, sign * value, curve.number)
-        for curve in curves
-        for flops, value in zip(curve.flops, curve.values, strict=True)
+        (f, sign * v, c.number) for c in curves for f, v in zip(c.flops, c.values, strict=True)
     ]
     front: list[tuple[int, float, int]] = []
     for flops, rank, number in sorted(points):
         if not front or rank < sign * front[-1][1]:
             front.append((flops, sign * rank, number))
-    return tuple(front)
+    return front
 
 
 def pictures(series: ReportData) -> list[Picture]:
