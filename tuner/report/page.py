@@ -14,7 +14,7 @@ from tuner.report import confirmed, curves, parallel, progress, shares, slices
 from tuner.report.contents import about, commands, environment, headline, table, tiles, winners
 from tuner.report.palette import css_variables, dark_colours
 from tuner.report.picture import Picture, Section
-from tuner.report.scale import compute, sensitivity
+from tuner.report.scale import collapse, compute, sensitivity
 from tuner.report.series import ReportData
 from tuner.results.result import SearchResult
 from tuner.results.sentences import summary_sentences
@@ -79,6 +79,7 @@ def sections_of(series: ReportData, compared: shares.Shares) -> dict[str, list[P
         "curves": [
             *curves.pictures(series, winner),
             *compute.pictures(series),
+            *collapse.pictures(series),
             *progress.rungs(series),
         ],
         "confirmed": confirmed.pictures(series),

@@ -1,1 +1,1 @@
-"""Plots of loss against compute (`compute`) and learning rate (`sensitivity`)."""
+"""Plots of loss against compute (`compute`), learning rate (`sensitivity`), size (`collapse`)."""
