@@ -8,7 +8,9 @@ Memory is bounded by the longest row, not by the file.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -25,6 +27,11 @@ from model.spec.data import DataConfig
 
 # Option of `DataConfig` → name of the field or column that the option requests.
 Fields = Mapping[str, str]
+
+# A value of JSON takes up to a hundred times the memory of its spelling: a row of the longest size
+# may hold one for each so many characters.
+_VALUE_CHARACTERS = 32
+_STRING_OR_MARK = re.compile(r'"[^"]*"|([,\[{])')
 
 
 def read(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
@@ -108,7 +115,7 @@ def _jsonl_rows(path: Path, fields: Fields, config: DataConfig) -> Iterator[Sour
             if line.isspace():
                 continue
             where = f"data: {path} line {number + 1}"
-            row = _object(line, where)
+            row = _object(line, where, longest // _VALUE_CHARACTERS)
             values = tuple(_value(row, option, field, where) for option, field in fields.items())
             # JSON can escape half a surrogate pair, which is not a character.
             if "\\ud" in line or "\\uD" in line:
@@ -120,8 +127,13 @@ def _jsonl_rows(path: Path, fields: Fields, config: DataConfig) -> Iterator[Sour
         raise too_long(f"data: {path} line {error.number + 1}", longest) from error
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
+def _object(line: str, where: str, most_values: int) -> dict[str, Any]:
     """Parse a line of a JSONL file."""
+    if len(line) > most_values and _has_more_values(line, most_values):
+        raise CorpusError(
+            f"{where} holds more than {most_values:,} values; leave out what is not text, or "
+            f"{RAISE}"
+        )
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -134,6 +146,16 @@ def _object(line: str, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise CorpusError(f"{where} is not an object; each must be one with a field of text")
     return row
+
+
+def _has_more_values(line: str, limit: int) -> bool:
+    """Return True if a line of JSON has more values than a limit, without parsing it."""
+    if sum(map(line.count, ",[{")) <= limit:
+        return False
+    # Commas and brackets inside of strings do not count.
+    without_escapes = line.replace("\\\\", "").replace('\\"', "")
+    marks = (mark for mark in _STRING_OR_MARK.finditer(without_escapes) if mark.lastindex)
+    return next(itertools.islice(marks, limit, None), None) is not None
 
 
 def _value(row: dict[str, Any], option: str, field: str, where: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ from model.spec.data import DataConfig
 
 _BATCH_BYTES = 2**22  # of text decoded at a time, about
 _MOST_ROWS = 2**12
+# A compressed file is decompressed to disk if that takes at most so many times its size, and leaves
+# so many bytes free.
+_LARGEST_RATIO = 100
+_FREE_BYTES = 2**30
+_CHECKED_BYTES = 2**26  # written between two checks
 # With a buffer, the column of a row group is read in parts instead of at once.
 _OPTIONS: dict[str, Any] = {
     "buffer_size": 2**20, "pre_buffer": False, "page_checksum_verification": True,
@@ -96,9 +102,24 @@ def _seekable(path: Path) -> Generator[IO[bytes]]:
         with path.open("rb") as file:
             yield file
         return
+    packed = path.stat().st_size
     with tempfile.TemporaryFile() as copy:
+        written = checked = 0
         for block in blocks(path):
-            copy.write(block)
+            written += copy.write(block)
+            if written - checked < _CHECKED_BYTES:
+                continue
+            checked = written
+            if written > _LARGEST_RATIO * packed:
+                raise CorpusError(
+                    f"data: {path} is more than {_LARGEST_RATIO} times as large when it is "
+                    f"decompressed; decompress it yourself, and name the .parquet file"
+                )
+            if shutil.disk_usage(tempfile.gettempdir()).free < _FREE_BYTES:
+                raise CorpusError(
+                    f"data: {path} is decompressed to {tempfile.gettempdir()}, where no space is "
+                    f"left; decompress it yourself, or set TMPDIR to a folder with more space"
+                )
         copy.seek(0)
         yield copy
 

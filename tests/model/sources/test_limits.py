@@ -16,8 +16,10 @@ import pytest
 from pyarrow import parquet
 
 from model.errors import CorpusError
+from model.sources import parquet as parquet_reader
 from model.sources.registry import documents
 from model.spec.data import LONGEST_ROW, DataConfig
+from tests.model.sources.compress import COMPRESS
 
 ROOT = Path(__file__).parents[3]
 MEGABYTE = 2**20
@@ -41,6 +43,10 @@ BOMBS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "blank line": (
         compressed("a.jsonl.gz", b" " * UNPACKED * MEGABYTE), r"line 1 has more than 4,194,304"
+    ),
+    "values": (
+        compressed("a.jsonl.gz", b'{"text": "a", "n": [', b"[]," * MEGABYTE, b"[]]}\n"),
+        r"line 1 holds more than 131,072 values; leave out what is not text",
     ),
     "field": (
         compressed("a.csv.gz", b'text\n"', b"a\n" * (UNPACKED * MEGABYTE // 2), b'"\n'),
@@ -109,7 +115,34 @@ def test_white_space_before_a_text_is_kept(tmp_path: Path) -> None:
     assert "".join(read(tmp_path / "a.txt", 2**22)) == text
 
 
+def test_commas_in_a_text_are_no_values(tmp_path: Path) -> None:
+    row = {"text": ',[{\\"' * 100, "n": [1, 2]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    assert read(tmp_path / "a.jsonl", 1600) == [row["text"]]
+    row["n"] = [1] * 60
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    with pytest.raises(CorpusError, match="line 1 holds more than 50 values"):
+        read(tmp_path / "a.jsonl", 1600)
+
+
 def test_deep_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a", "n": ' + "[" * 100_000)
     with pytest.raises(CorpusError, match=r"line 1 is not JSON \(maximum recursion depth"):
         read(tmp_path / "a.jsonl")
+
+
+def test_a_compressed_parquet_file_is_decompressed_within_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.parquet.gz"
+    table = pyarrow.table({"text": ["a" * 3000] * 2000})
+    parquet.write_table(table, tmp_path / "a.parquet", compression=None, use_dictionary=False)
+    path.write_bytes(COMPRESS[".gz"]((tmp_path / "a.parquet").read_bytes()))
+    assert len(read(path)) == 2000
+    monkeypatch.setattr(parquet_reader, "_CHECKED_BYTES", 1000)
+    with pytest.raises(CorpusError, match=r"more than 100 times as large when it is decomp"):
+        read(path)
+    monkeypatch.setattr(parquet_reader, "_LARGEST_RATIO", 10_000)
+    monkeypatch.setattr(parquet_reader, "_FREE_BYTES", 2**62)
+    with pytest.raises(CorpusError, match=r"where no space is left; decompress it yourself, or se"):
+        read(path)
