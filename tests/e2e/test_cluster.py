@@ -83,6 +83,7 @@ def test_doctor_looks_at_each_node(place: Workplace, cluster: Any) -> None:
     assert len(nodes) == len(cluster.list_all_nodes()) == 2
     for node in nodes:
         assert (node["cpus"], node["gpus"], node["problem"]) == (1, 0, None)
+        assert abs(node["seconds_ahead"]) < 10  # all are this machine
     assert run.err.count("versions and folder as here") == 2
 
 

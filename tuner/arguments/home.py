@@ -63,7 +63,7 @@ def add_doctor(doctor: argparse.ArgumentParser) -> None:
     """Add the options of `tuner doctor`."""
     doctor.add_argument(
         "--cluster", action="store_true",
-        help="look at each node of a Ray cluster instead: versions, the home",
+        help="look at each node of a Ray cluster instead: versions, the home, clock",
     )  # fmt: skip
     doctor.add_argument(
         "--address", metavar="ADDRESS",

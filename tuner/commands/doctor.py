@@ -15,6 +15,7 @@ from tuner.housekeeping.weaknesses import find_weaknesses
 from tuner.terminal.console import PlainConsole
 from tuner.texts.formatting import counted
 
+_MOST_SKEW_SECONDS = 5.0
 _PASSED, _WARNED, _FAILED = ("✓ ", "green"), ("! ", "yellow"), ("✗ ", "bold red")
 
 
@@ -52,20 +53,25 @@ def _check_cluster(options: argparse.Namespace) -> int:
     folder = home_of(options).search("")
     folder.mkdir(parents=True, exist_ok=True)
     with ray_session(address):
-        states = look_at_nodes(folder, storage=options.storage)
+        states = look_at_nodes(folder, storage=options.storage, has_clocks=True)
     for state in states:
         node = state.node
         text = f"{counted(node.cores, 'CPU')}, {counted(node.gpus, 'GPU')}; "
         if state.problem:
             _print(console, _FAILED, node.name, text + state.problem)
             continue
-        _print(console, _PASSED, node.name, f"{text}versions and folder as here")
+        is_late = abs(state.seconds_ahead) > _MOST_SKEW_SECONDS
+        text += f"versions and folder as here; its clock differs by {state.seconds_ahead:+.2f} s"
+        if is_late:
+            text += ": S3 and TLS refuse clocks that are far off; let NTP set it"
+        _print(console, _WARNED if is_late else _PASSED, node.name, text)
     if not states:
         _print(console, _FAILED, "nodes", "no node of the cluster has a CPU or GPU for Ray")
     nodes = [
         {
             "name": state.node.name, "cpus": state.node.cores, "gpus": state.node.gpus,
             "problem": state.problem or None,
+            "seconds_ahead": None if state.problem else state.seconds_ahead,
         }
         for state in states
     ]  # fmt: skip

@@ -26,7 +26,7 @@ _URLS = ("MLFLOW_TRACKING_URI",)
 def find_weaknesses(home: Home) -> list[str]:
     """Return what weakens the protection of a home, if it exists, and of secrets, here."""
     root = home.root
-    folders = [*_folder(root), *_disk(root)] if root.is_dir() else []
+    folders = [*_folder(root), *_parents(root), *_disk(root)] if root.is_dir() else []
     return [*folders, *_files(), *_urls()]
 
 
@@ -48,6 +48,20 @@ def _folder(root: Path) -> Iterator[str]:
             f"{root} belongs to {_user(status.st_uid)}, who may change every record in it: "
             f"cp -r {_quoted(root)} YOURS, and name that folder with --home"
         )
+
+
+def _parents(root: Path) -> Iterator[str]:
+    """Yield folders in which everybody may put something else in the place of a file of ours."""
+    temporary = [os.environ.get("RAY_TMPDIR"), tempfile.gettempdir()]
+    places = [Path(place).resolve() for place in temporary if place]
+    above = (*root.resolve().parents, *(f for place in places for f in (place, *place.parents)))
+    for folder in dict.fromkeys(above):
+        mode = folder.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and _is_reachable(folder):
+            yield (
+                f"every user of this machine may replace what others have in {folder}: "
+                f"chmod +t {_quoted(folder)}"
+            )
 
 
 def _disk(root: Path) -> Iterator[str]:

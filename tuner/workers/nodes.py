@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import secrets
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from tuner.storage.storage import Storage
 
 _PROBE_SECONDS = 60.0  # a node may have to start a process, which imports Ray
 _WAIT_SECONDS = 0.05
+_CLOCK_QUESTIONS = 5
 _PACKAGES = ("tuner", "torch")
 _CODE = "code of tuner"
 
@@ -92,10 +95,12 @@ class NodeState:
     Attributes:
         node: the node.
         problem: why it cannot train trials; empty if it can.
+        seconds_ahead: what its clock is ahead of this machine's; NaN if it was not asked.
     """
 
     node: Node
     problem: str
+    seconds_ahead: float = math.nan
 
 
 def check_nodes(
@@ -122,7 +127,11 @@ def check_nodes(
 
 
 def look_at_nodes(
-    folder: Path, *, storage: str | None = None, on_wait: Callable[[], None] = lambda: None
+    folder: Path,
+    *,
+    storage: str | None = None,
+    on_wait: Callable[[], None] = lambda: None,
+    has_clocks: bool = False,
 ) -> list[NodeState]:
     """Look at all nodes with a CPU or GPU, by a process on each.
 
@@ -130,6 +139,7 @@ def look_at_nodes(
         folder: as for `check_nodes`.
         storage: as for `check_nodes`.
         on_wait: as for `check_nodes`.
+        has_clocks: True to ask for the time, too.
     """
     import ray
 
@@ -144,7 +154,7 @@ def look_at_nodes(
         ):
             waited += _WAIT_SECONDS
             on_wait()
-        return [probe.state() for probe in probes]
+        return [probe.state(has_clock=has_clocks) for probe in probes]
     finally:
         for probe in probes:
             probe.close()
@@ -212,17 +222,32 @@ class _Probe:
         if self._storage is not None:
             self._storage.write(self._seen.name, b"")
         there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        self._options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
         probe: Any = ray.remote(_probe)
-        probe = probe.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-        self.answer = probe.remote(str(folder), self._seen.name, self._written.name, storage)
+        self.answer = probe.options(**self._options).remote(
+            str(folder), self._seen.name, self._written.name, storage
+        )
 
-    def state(self) -> NodeState:
+    def state(self, *, has_clock: bool) -> NodeState:
         """Return what was found, once `answer` is there or late."""
         try:
             self.check()
         except TunerError as error:
             return NodeState(self._node, str(error))
-        return NodeState(self._node, "")
+        return NodeState(self._node, "", self._seconds_ahead() if has_clock else math.nan)
+
+    def _seconds_ahead(self) -> float:
+        """Return what the clock of the node is ahead, as NTP does: the quickest of some answers."""
+        import ray
+
+        ask: Any = ray.remote(_time).options(**self._options)
+        answers: list[tuple[float, float]] = []
+        for _ in range(_CLOCK_QUESTIONS):
+            before = time.time()
+            there = ray.get(ask.remote(), timeout=_PROBE_SECONDS)
+            after = time.time()
+            answers.append((after - before, there - (before + after) / 2))
+        return min(answers)[1]
 
     def check(self) -> None:
         """Raise a `TunerError` if the node cannot train trials."""
@@ -314,6 +339,11 @@ def _probe(folder: str, seen: str, written: str, storage: str | None) -> dict[st
         except OSError as error:
             found["unwritable"] = error.strerror or str(error)
     return found
+
+
+def _time() -> float:
+    """Return the time; runs on a node."""
+    return time.time()
 
 
 def _storage_problem(url: str, seen: str) -> str:

@@ -75,6 +75,26 @@ def test_home_for_a_team_is_no_weakness(place: Path) -> None:
     assert found(place) == []
 
 
+def test_folder_above_that_everybody_may_change(place: Path) -> None:
+    place.chmod(0o777)
+    (weakness,) = found(place)
+    assert weakness.endswith(f"in {place}: chmod +t {place}")
+    mend(weakness)
+    assert found(place) == []
+
+
+def test_folder_for_temporary_files_without_sticky_bit(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "a b").mkdir()
+    (place / "a b").chmod(0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(place / "a b"))
+    (weakness,) = found(place)
+    mend(weakness)
+    assert (place / "a b").stat().st_mode & 0o7777 == 0o1777
+    assert found(place) == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_home_of_somebody_else(place: Path) -> None:
     os.chown(place / "runs", 54321, -1)
