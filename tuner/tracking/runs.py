@@ -15,14 +15,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from model.engine.report import Report
-from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
 from tuner.errors import StoreError
 from tuner.home.artifact_locations import is_inside
 from tuner.home.home import Home
 from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.record import Record
-from tuner.tracking.records import TrialRecord
+from tuner.tracking.records import TrialRecord, parameters_of
 from tuner.tracking.store import store_errors
 from tuner.tracking.tags import CHECKPOINT_FILE, SPEC_FILE, Tag
 
@@ -76,19 +75,6 @@ def trial_tags(
     links = {Tag.PARENT_TRIAL: parent, Tag.CONFIRMS: confirms}
     tags = {name: str(number) for name, number in links.items() if number is not None}
     return {**tags, Tag.ORIGIN: "recorded"} if recorded else tags
-
-
-def parameters_of(spec: TrialSpec) -> dict[str, str]:
-    """Return the parameters of a trial's run, as MLflow keeps them."""
-    target = spec.architecture.target
-    values = {
-        **{name: getattr(spec.hyperparameters, name) for name in SYMBOL_TABLE},
-        **spec.architecture.model_dump(exclude={"target"}),
-        **({} if target is None else {"target": target.model_dump_json()}),
-        "micro_batch": spec.micro_batch,
-        "seed": spec.seed,
-    }
-    return {name: str(value) for name, value in values.items()}
 
 
 @dataclass(frozen=True)
