@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tuner.tracking.projection import MlflowProjection
     from tuner.tracking.record import Record
     from tuner.trained.find_start import WarmStart
+    from tuner.trained.recorded_trials import RecordedTrials
     from tuner.workers.products import ProductsMeasurement
     from tuner.workers.ray_session import RaySession
 
@@ -104,7 +105,7 @@ class Start:
         recorded: the search up to the last session; None if it begins.
         space: space of this session.
         is_recorded: True once the search must be kept: the journal has it, and the store.
-        receivers, address, corpus, facts, start, mirror, products, session, team, record, mlflow:
+        receivers, address, corpus, facts, start, mirror, products, session, team, trials, mlflow:
             what the step of each has made.
     """
 
@@ -117,7 +118,7 @@ class Start:
     products: ProductsMeasurement | None
     session: RaySession
     team: Team
-    record: Record
+    trials: RecordedTrials
     mlflow: MlflowProjection
 
     def __init__(
@@ -296,16 +297,12 @@ def claim_bucket(start: Start) -> None:
     start.mirror, storage = None, start.storage
     if storage is None:
         return
-    from tuner.storage.mirror import JournalMirror, send_starts
+    from tuner.storage.mirror import begin_mirror
 
     if start.start is not None:
         start.start.keep(start.home)
-    send_starts(storage, start.home, start.facts)
     waiting = say_waiting(start.view, start.interrupts)
-    mirror = JournalMirror.claim(storage, start.journal, waiting)
-    start.mirror = Follower(
-        mirror, start.journal.feed(), may_write=lambda: not mirror.lease.is_lost
-    ).start()
+    start.mirror = begin_mirror(storage, start.home, start.facts, start.journal, waiting)
     start.ends.callback(_close_mirror, start, start.mirror)
 
 
@@ -338,11 +335,13 @@ def begin_ray(start: Start) -> None:
 def open_store(start: Start) -> None:
     """Open the tracking store, which takes seconds, once Ray's processes are under way."""
     from tuner.tracking.record import Record
+    from tuner.trained.recorded_trials import RecordedTrials
 
     start.ray_is_imported.wait()
     if start.is_over:  # it has failed or was interrupted
         return
-    start.record = start.early_record or Record(start.home.tracking_uri)
+    record = start.early_record or Record(start.home.tracking_uri)
+    start.trials = RecordedTrials(record, start.home)
 
 
 def begin_workers(start: Start) -> None:
