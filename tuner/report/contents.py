@@ -20,6 +20,7 @@ from tuner.results.comparison import (
 from tuner.results.pareto import pareto_front
 from tuner.results.range_edit import numbers
 from tuner.results.result import SearchResult
+from tuner.results.sentences import resume_commands
 from tuner.space.parameter import Range, symbol
 from tuner.texts.formatting import clock, counted, short_hash, short_run
 
@@ -285,7 +286,8 @@ def commands(result: SearchResult) -> list[tuple[str, str]]:
     best = f"{result.name}/{result.best.number}"
     # other models continue an empty text, whatever their data is
     prompt = " --prompt TEXT" if result.best.spec.architecture.n_encoder_layers else ""
-    meanings = [
+    return [
+        *resume_commands(result),
         ("tuner ui", "compare the trials in MLflow"),
         (
             f"tuner replay --search {result.name}",
@@ -297,13 +299,6 @@ def commands(result: SearchResult) -> list[tuple[str, str]]:
         ),
         (f"tuner generate {best}{prompt}", "generate text with the winner"),
     ]
-    if result.halted:
-        meanings.insert(0, (f"tuner search --resume {result.name}", "resume the search"))
-    elif result.limit:
-        option = f"--{result.limit.replace('_', '-')}"
-        command = f"tuner search --resume {result.name} {option} N"
-        meanings.insert(0, (command, "resume with a higher limit"))
-    return meanings
 
 
 def environment(result: SearchResult) -> list[tuple[str, str]]:

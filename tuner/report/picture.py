@@ -121,6 +121,16 @@ def add_lines(
     )
 
 
+def add_band(
+    figure: go.Figure, x: Sequence[float], low: Sequence[float], high: Sequence[float], **style: Any
+) -> None:
+    """Fill the area between two lines, in the style of a trace."""
+    figure.add_scatter(
+        x=[*x, *x[::-1]], y=[*high, *low[::-1]], fill="toself", mode="lines", line={"width": 0},
+        hoverinfo="skip", **style,
+    )  # fmt: skip
+
+
 # axes --------------------------------------------------------------------------------------------
 
 

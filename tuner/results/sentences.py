@@ -206,6 +206,17 @@ def _endings(result: SearchResult) -> list[Text]:
     return lines
 
 
+def resume_commands(result: SearchResult) -> list[tuple[str, str]]:
+    """Return the command that resumes a search that ended early, and its meaning; else nothing."""
+    command = f"tuner search --resume {result.name}"
+    if result.halted:
+        return [(command, "resume the search")]
+    if result.limit:
+        option = f"--{result.limit.replace('_', '-')}"
+        return [(f"{command} {option} N", "resume with a higher limit")]
+    return []
+
+
 def _few(numbers: Sequence[int]) -> str:
     first = ", ".join(map(str, numbers[:MOST_TRIALS]))
     return f"{first}, …" if len(numbers) > MOST_TRIALS else first

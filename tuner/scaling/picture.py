@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tuner.report.palette import FINISHED, INK, PALE, WINNER, shades
-from tuner.report.picture import Picture, Section, log_axis, new_figure, value_axis
+from tuner.report.picture import Picture, Section, add_band, log_axis, new_figure, value_axis
 from tuner.report.write import write_pictures
 from tuner.results.bowls import Estimate
 from tuner.scaling.laws import Law, ScalingLaws
@@ -88,11 +88,8 @@ def _law(laws: ScalingLaws, law: Law, target: Mapping[str, float] | None) -> Pic
     values: list[Estimate] = []
     if len(law.variables) == 1:
         values = [law.predict({variable: x}) for x in line]
-        figure.add_scatter(
-            x=[*line, *line[::-1]], y=[*(v.high for v in values), *(v.low for v in values[::-1])],
-            fill="toself", mode="lines", fillcolor=PALE, line={"width": 0}, hoverinfo="skip",
-            name="90 % interval",
-        )  # fmt: skip
+        low, high = [v.low for v in values], [v.high for v in values]
+        add_band(figure, line, low, high, fillcolor=PALE, name="90 % interval")
         figure.add_scatter(
             x=line, y=[v.value for v in values], mode="lines", name="law",
             line={"color": FINISHED, "width": 2}, hoverinfo="skip",

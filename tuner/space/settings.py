@@ -7,9 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from model.spec.architecture import Architecture
 from model.spec.target import SIZES_OF_TARGET, BatchRule, Target, TokensRule
@@ -23,6 +30,11 @@ _LARGEST_DENOMINATOR = 4096
 
 _URL = re.compile(r"(?!file://[^/])[a-z][a-z0-9+.-]*://[^\s?#*\[\]]*[^\s?#*\[\]/]/*")
 _SECRET = re.compile(r"[^@]*://[^@/]*:.*@|.*[?&#]")  # user:password@, or options
+
+
+# true and false where a setting has the words on and off
+_ON = BeforeValidator(lambda value: "on" if value is True else value)
+_OFF = BeforeValidator(lambda value: "off" if value is False else value)
 
 
 class Budget(Frozen):
@@ -96,8 +108,8 @@ class Proxy(Frozen):
     tokens: float = Field(default=1.0, gt=0, le=1)
     batch: float = Field(default=1.0, gt=0, le=1)
     decay_exponent: float = Field(default=1.0, ge=-4, le=4)
-    batch_rule: BatchRule = "off"
-    tokens_rule: TokensRule = "off"
+    batch_rule: Annotated[BatchRule, _OFF] = "off"
+    tokens_rule: Annotated[TokensRule, _OFF] = "off"
 
     @field_validator(*_SHARES, mode="before")
     @classmethod
@@ -112,11 +124,6 @@ class Proxy(Frozen):
                 f"proxy.{info.field_name} must be a number or a quotient such as 1/8, got "
                 f"{shown(value)}"
             ) from error
-
-    @field_validator("batch_rule", "tokens_rule", mode="before")
-    @classmethod
-    def _as_word(cls, value: Any) -> Any:
-        return "off" if value is False else value
 
     @model_validator(mode="after")
     def _rules_agree(self) -> Self:
@@ -234,7 +241,7 @@ class EngineConfig(Frozen):
     micro_batch: int | None = Field(default=None, ge=1)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "tf32", "bfloat16", "mixed_bfloat16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Annotated[Literal["auto", "on", "off"], _ON, _OFF] = "auto"
     timeout_seconds: float = Field(default=60.0, gt=0)
     storage: str | None = None
 
@@ -252,11 +259,6 @@ class EngineConfig(Frozen):
             example = "such as s3://bucket/folder"
             raise ValueError(f"engine.storage must be a URL, {example}, got {shown(value)}")
         return value.rstrip("/")
-
-    @field_validator("compile", mode="before")
-    @classmethod
-    def _as_word(cls, value: Any) -> Any:
-        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @field_validator("slots", mode="before")
     @classmethod
@@ -304,18 +306,13 @@ class SearchConfig(Frozen):
     reduction_factor: int = Field(default=3, ge=2, le=100)
     perturb_reports: int = Field(default=2, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**32)
-    defaults: DefaultsMode = "full"
+    defaults: Annotated[DefaultsMode, _OFF] = "full"
     try_first: tuple[Mapping[str, Value], ...] = ()
     order: Literal["auto", "tokens", "arrival"] = "auto"
     max_tokens: int | None = Field(default=None, ge=1)
     max_seconds: float | None = Field(default=None, gt=0)
     patience: int | None = Field(default=None, ge=1)
     keep: int = Field(default=3, ge=1, le=10_000)
-
-    @field_validator("defaults", mode="before")
-    @classmethod
-    def _as_word(cls, value: Any) -> Any:
-        return "off" if value is False else value
 
     @field_validator("max_seconds", mode="before")
     @classmethod

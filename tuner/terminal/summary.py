@@ -13,7 +13,7 @@ from rich.text import Text
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.trial import Trial
 from tuner.results.pareto import pareto_front
-from tuner.results.sentences import MOST_TRIALS, summary_texts
+from tuner.results.sentences import MOST_TRIALS, resume_commands, summary_texts
 from tuner.space.objective import Metric, Mode
 from tuner.space.parameter import symbol
 from tuner.terminal.tables import table
@@ -58,10 +58,6 @@ def print_summary(console: Console, result: SearchResult, home: str | None = Non
 # tables --------------------------------------------------------------------------------------
 
 
-def _searched(result: SearchResult) -> list[str]:
-    return result.space.searched_names
-
-
 def _outcome(trial: Trial) -> str:
     """Return the outcome as a cell; reasons of failures stand below the table."""
     if trial.has_failed:
@@ -71,7 +67,7 @@ def _outcome(trial: Trial) -> str:
 
 
 def _best_trials(result: SearchResult, width: int) -> RenderableType:
-    names = _searched(result)
+    names = result.space.searched_names
     rows = [
         [
             trial.number,
@@ -89,7 +85,7 @@ def _best_trials(result: SearchResult, width: int) -> RenderableType:
 
 def _front(result: SearchResult, objectives: Mapping[Metric, Mode], width: int) -> RenderableType:
     """Return the Pareto front: trials that no other trial beats in every objective."""
-    names, front = _searched(result), pareto_front(result.trials, objectives)
+    names, front = result.space.searched_names, pareto_front(result.trials, objectives)
     rows = [
         [
             trial.number,
@@ -149,6 +145,7 @@ def _next_commands(result: SearchResult, home: str | None) -> list[Text]:
     option = f" --home {shlex.quote(home)}" if home else ""
     replayed = "confirmed winner" if result.confirmation else "best trial"
     commands = [
+        *resume_commands(result),
         ("tuner ui", "compare the trials in MLflow"),
         ("tuner replay", f"retrain the {replayed} and verify that it reproduces"),
         (f"tuner show --search {result.name}", "list all trials"),
@@ -163,13 +160,6 @@ def _next_commands(result: SearchResult, home: str | None) -> list[Text]:
     if result.problem:  # the commands below read what the record has
         sync = f"tuner sync {result.name}"
         commands.insert(0, (sync, "first: send what MLflow lacks, once it answers"))
-    if result.halted:
-        commands.insert(0, (f"tuner search --resume {result.name}", "resume the search"))
-    elif result.limit:
-        limit = f"--{result.limit.replace('_', '-')}"
-        commands.insert(
-            0, (f"tuner search --resume {result.name} {limit} N", "resume with a higher limit")
-        )
     width = max(len(command) for command, _ in commands) + len(option)
     return [
         Text.assemble(

@@ -11,7 +11,7 @@ import numpy as np
 from plotly.graph_objects import Figure
 
 from tuner.report.palette import shades
-from tuner.report.picture import Picture, Section, log_axis, new_figure, value_axis
+from tuner.report.picture import Picture, Section, add_band, log_axis, new_figure, value_axis
 from tuner.report.write import write_pictures
 from tuner.texts.formatting import listed
 from tuner.transfer.coordinate_check import CoordinateCheck, SizeVerdict
@@ -55,10 +55,7 @@ def _quantity(check: CoordinateCheck, verdict: SizeVerdict, steps: Sequence[int]
         low, mean, high = (
             [float(f(values[:, i])) for _, values in pairs] for f in (np.min, np.mean, np.max)
         )
-        figure.add_scatter(
-            x=[*at, *at[::-1]], y=[*high, *low[::-1]], fill="toself", mode="lines",
-            fillcolor=colour, line={"width": 0}, opacity=_BAND, hoverinfo="skip",
-        )  # fmt: skip
+        add_band(figure, at, low, high, fillcolor=colour, opacity=_BAND)
         figure.add_scatter(
             x=at, y=mean, mode="lines+markers", name=f"update {step}",
             line={"color": colour, "width": 2}, marker={"size": 6},

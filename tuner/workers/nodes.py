@@ -7,7 +7,7 @@ import math
 import platform
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -189,11 +189,7 @@ class NodeChecks:
         probe = self._probes[node_id]
         if not ray.wait([probe.answer], timeout=0)[0]:
             return None
-        try:
-            probe.check()
-            self._lacks[node_id] = ""
-        except TunerError as error:
-            self._lacks[node_id] = str(error)
+        self._lacks[node_id] = probe.problem()
         probe.close()
         return self._lacks[node_id]
 
@@ -207,6 +203,7 @@ class _Probe:
         storage: URL of the storage that it must reach instead; None without one.
 
     Attributes:
+        node: the node.
         answer: Ray's reference to what the process found.
     """
 
@@ -214,7 +211,7 @@ class _Probe:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._node, self._folder = node, folder
+        self.node, self._folder = node, folder
         self._storage = None if storage is None else Storage(storage)
         self._seen = folder / f".probe-{secrets.token_hex(8)}"
         self._written = folder / f"{self._seen.name}-written"
@@ -229,12 +226,14 @@ class _Probe:
         )
 
     def state(self, *, has_clock: bool) -> NodeState:
-        """Return what was found, once `answer` is there or late."""
-        try:
-            self.check()
-        except TunerError as error:
-            return NodeState(self._node, str(error))
-        return NodeState(self._node, "", self._seconds_ahead() if has_clock else math.nan)
+        """Return what is wrong with the node, or how far its clock is ahead."""
+        problem = self.problem()
+        asks = has_clock and not problem
+        return NodeState(self.node, problem, self._seconds_ahead() if asks else math.nan)
+
+    def problem(self) -> str:
+        """Return why the node cannot train trials, by an answer or none; empty if it can."""
+        return _problem_of(self.node, self.answer, self._folder, self._written)
 
     def _seconds_ahead(self) -> float:
         """Return what the clock of the node is ahead, as NTP does: the quickest of some answers."""
@@ -249,10 +248,6 @@ class _Probe:
             answers.append((after - before, there - (before + after) / 2))
         return min(answers)[1]
 
-    def check(self) -> None:
-        """Raise a `TunerError` if the node cannot train trials."""
-        _check_answer(self._node, self.answer, self._folder, self._written)
-
     def close(self) -> None:
         """Remove the files."""
         for path in (self._seen, self._written):
@@ -263,46 +258,53 @@ class _Probe:
                 self._storage.delete(self._seen.name)
 
 
-def _check_answer(node: Node, answer: Any, folder: Path, written: Path) -> None:
+def _problem_of(node: Node, answer: Any, folder: Path, written: Path) -> str:
+    """Return why a node cannot train trials, by its answer; empty if it can."""
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
+    name = f"node {node.name} of the cluster"
     try:
         found: dict[str, str] = ray.get(answer, timeout=0)
-    except GetTimeoutError as error:
-        raise TunerError(
-            f"node {node.name} of the cluster did not answer within {_PROBE_SECONDS:.0f} seconds; "
-            f"restart Ray on it, or remove it from the cluster"
-        ) from error
+    except GetTimeoutError:
+        return (
+            f"{name} did not answer within {_PROBE_SECONDS:.0f} seconds; restart Ray on it, or "
+            f"remove it from the cluster"
+        )
     except (RayError, ImportError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise TunerError(
-            f"node {node.name} of the cluster cannot run tuner ({reason}); install tuner "
-            f"{metadata.version('tuner')} there, in the Python that runs Ray"
-        ) from error
-    if reason := found.pop("unreached", ""):
-        raise TunerError(f"node {node.name} of the cluster cannot use engine.storage: {reason}")
-    if not found.pop("sees", ""):
-        raise TunerError(
-            f"node {node.name} of the cluster does not see {folder}, where trials keep their "
-            f"states; put the home on a file system that all nodes mount at the same path (--home)"
+        return (
+            f"{name} cannot run tuner ({reason}); install tuner {metadata.version('tuner')} there, "
+            f"in the Python that runs Ray"
         )
-    if reason := found.pop("unwritable", ""):
-        raise TunerError(
-            f"node {node.name} of the cluster cannot write to {folder}: {reason}; run Ray there as "
-            f"the user who owns the home"
+    return next(_lacks_of(name, found, folder, written), "")
+
+
+def _lacks_of(name: str, found: dict[str, str], folder: Path, written: Path) -> Iterator[str]:
+    """Yield what a node lacks that has answered."""
+    if reason := found.get("unreached"):
+        yield f"{name} cannot use engine.storage: {reason}"
+    if not found["sees"]:
+        yield (
+            f"{name} does not see {folder}, where trials keep their states; put the home on a file "
+            f"system that all nodes mount at the same path (--home)"
+        )
+    if reason := found["unwritable"]:
+        yield (
+            f"{name} cannot write to {folder}: {reason}; run Ray there as the user who owns the "
+            f"home"
         )
     if "storage" not in found and not written.exists():
-        raise TunerError(
-            f"what node {node.name} of the cluster writes to {folder} is not seen here: it has "
-            f"another file system at this path; mount the same one on all nodes"
+        yield (
+            f"what {name} writes to {folder} is not seen here: it has another file system at this "
+            f"path; mount the same one on all nodes"
         )
     for what, own in _versions().items():
         if found[what] != own:
             fix = f"install {what} {own}" if what != _CODE else "install this machine's tuner"
-            raise TunerError(
-                f"node {node.name} of the cluster has {what} {found[what] or '(none)'}, and this "
-                f"machine has {own}: trials would have other bits; {fix} there"
+            yield (
+                f"{name} has {what} {found[what] or '(none)'}, and this machine has {own}: trials "
+                f"would have other bits; {fix} there"
             )
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Sequence
 
-from tuner.commands.output import consoles, home_of, print_json, say, say_study
+from tuner.commands.output import consoles, home_of, home_option, print_json, say, say_study
 from tuner.errors import TunerError
 from tuner.jobs.submit import free_name, submit, submit_to_ray
 from tuner.notify.receivers import receivers_of
@@ -38,14 +37,13 @@ def run_submit(options: argparse.Namespace) -> int:
             f"{name} has not begun: {submission.who} ended with status {status}; its lines above, "
             f"and 'tuner logs {name}', say why"
         )
-    option = f" --home {shlex.quote(options.home)}" if options.home else ""
     results, _ = consoles(options)
     results.write_line(f"{name} is run by {submission.who}.")
     for command, meaning in (
         ("attach", "look at it"), ("status", "how far it is"), ("logs", "what it has printed"),
         ("stop", "end it; submitting it again goes on"),
     ):  # fmt: skip
-        line = f"  tuner {command} {name}{option}"
+        line = f"  tuner {command} {name}{home_option(options)}"
         results.write_line(f"{line:<44} {meaning}")
     print_json(options, {"search": name, "driver": submission.who, "log": str(home.log(name))})
     return 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +12,8 @@ from tuner.commands.output import consoles, home_of, print_json, say
 from tuner.driver.sync import sync
 from tuner.errors import JournalInUse, StoreError, TunerError
 from tuner.home.home import Home
-from tuner.journal.journal import JOURNAL_FILE, JournalTail
+from tuner.jobs.status import searches_of
+from tuner.journal.journal import JournalTail
 from tuner.notify.projection import notified
 from tuner.notify.receivers import receivers_of
 
@@ -43,7 +42,7 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
     receivers = receivers_of(())
     uploads: dict[str, Any] = {}
     errors: list[str] = []
-    for each in [name] if name else _names(home):
+    for each in [name] if name else searches_of(home):
         try:
             done = sync(home, each)
         except TunerError as error:
@@ -64,7 +63,3 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
     if not uploads and not name:
         console.print(f"no search in {home.root} has anything to upload", soft_wrap=True)
     return {"store": home.tracking_uri, "sent": uploads}
-
-
-def _names(home: Home) -> Sequence[str]:
-    return [folder.name for folder in home.searches() if os.access(folder / JOURNAL_FILE, os.R_OK)]
