@@ -32,6 +32,7 @@ from mutants.sites import Mutant, draw_mutants
 
 ROOMS = ("tuner/conductor", "tuner/journal", "model/engine", "tuner/space")
 MOST_BYTES = 8 << 30  # of a process whose mutant never stops to allocate
+TOO_LONG = (-signal.SIGXCPU, -signal.SIGKILL)  # how a limit of CPU seconds ends a process
 FORK = multiprocessing.get_context("fork")
 
 
@@ -57,8 +58,11 @@ class _Only:
         items.sort(key=lambda item: self._place[item.nodeid])
 
 
-def _forked(folder: Path, limit: float | None, action: Any, *args: Any) -> int | None:
+def _forked(folder: Path, limit: int | None, action: Any, *args: Any) -> int | None:
     """Exit status of an action in a process of its own in a copy; None if it took too long.
+
+    The limit counts seconds of a core, because a busy machine is no reason to end it; four times
+    as many pass before one that waits is ended.
 
     The process has torch, pytest and the like, which this one has imported, but nothing of ours.
     """
@@ -69,6 +73,8 @@ def _forked(folder: Path, limit: float | None, action: Any, *args: Any) -> int |
         os.dup2(output, 1)
         os.dup2(output, 2)
         resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
+        if limit:
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
         os.chdir(folder / "tree")
         sys.path[:0] = [str(folder / "tree")]
         os.environ["PYTHONPATH"] = str(folder / "tree")
@@ -79,8 +85,8 @@ def _forked(folder: Path, limit: float | None, action: Any, *args: Any) -> int |
     process = FORK.Process(target=run)
     process.start()
     try:
-        process.join(limit)
-        return process.exitcode
+        process.join(4 * limit if limit else None)
+        return None if process.exitcode in TOO_LONG else process.exitcode
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid or 0, signal.SIGKILL)  # also what its tests have started
@@ -107,7 +113,7 @@ def judge(mutant: Mutant, folder: Path, executions: Executions) -> Verdict:
     status = "survived"
     try:
         for batch, seconds in executions.batches(tests, site.file):
-            code = _forked(folder, 30 + 5 * seconds, _run_tests, batch)
+            code = _forked(folder, 20 + round(3 * seconds), _run_tests, batch)
             if code not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
                 status = "timeout" if code is None else "killed"
                 break

@@ -83,7 +83,11 @@ class Executions:
                 self._sharing[f"fixture {fixture}"].add(name)
 
     def executing(self, site: Site) -> set[str]:
-        """The tests that execute a place; where an import does, those that execute its file."""
+        """The tests that execute a place.
+
+        Where an import executes it, the tests that execute functions of its file; without
+        functions, the tests of its room.
+        """
         contexts = self._data.contexts_by_lineno(str(self._copy / site.file))
         if site.in_function:
             *own, statement = site.lines
@@ -91,7 +95,12 @@ class Executions:
         else:
             lines = list(_function_lines(self._copy / site.file))
         found = {context for line in lines for context in contexts.get(line, ())}
-        return {test for context in found for test in self._sharing.get(context, ())}
+        tests = {test for context in found for test in self._sharing.get(context, ())}
+        return tests if tests or site.in_function else self._of_room(site.file)
+
+    def _of_room(self, file: str) -> set[str]:
+        room = f"tests/{file.rpartition('/')[0]}/"
+        return {test for test in self.seconds if test.startswith(room)}
 
     def batches(self, tests: set[str], file: str) -> Iterator[tuple[list[str], float]]:
         """The tests, the quickest files first, and the seconds that they are expected to take.
@@ -100,8 +109,7 @@ class Executions:
         test that needed it, and only this one is known to execute the computation.
         """
         yield from self._batches(tests)
-        room = f"tests/{file.rpartition('/')[0]}/"
-        yield from self._batches({test for test in self.seconds if test.startswith(room)} - tests)
+        yield from self._batches(self._of_room(file) - tests)
 
     def _batches(self, tests: set[str]) -> Iterator[tuple[list[str], float]]:
         files: dict[str, list[str]] = defaultdict(list)
@@ -131,8 +139,11 @@ def _function_lines(path: Path) -> set[int]:
     return lines
 
 
-def record(folder: Path) -> None:
-    """Run the fast tests of the copy in `folder`, and write which lines each executes."""
+def record(folder: Path) -> int:
+    """Run the fast tests of the copy in `folder`, and write which lines each executes.
+
+    A test that fails is left out. Returns the exit status of pytest if not all tests could run.
+    """
     copy = folder / "tree"
     cov = coverage.Coverage(
         data_file=str(folder / "coverage"),
@@ -142,10 +153,13 @@ def record(folder: Path) -> None:
     )
     recorder = _Recorder(cov)
     cov.start()
-    pytest.main([*PYTEST, "--tb=short", "-m", "not slow", "tests"], [recorder])
+    status = pytest.main([*PYTEST, "--tb=short", "-m", "not slow", "tests"], [recorder])
     cov.stop()
+    if status not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+        return int(status)  # a file that cannot be imported, for example
     cov.save()
     place = Path(importlib.import_module("tuner").__file__ or "")
     assert place.is_relative_to(copy), f"the tests imported {place}"
     entries = {"tests": recorder.tests, "imports": recorder.imports}
     (folder / "tests.json").write_text(json.dumps(entries))
+    return 0
