@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SPACE  ?= search_spaces/lm.yaml
 
-.PHONY: search ui replay test lint format fuzz audit bench bench-rehearsal docs clean help
+.PHONY: search ui replay test lint format fuzz mutants audit bench bench-rehearsal docs clean help
 
 help:
 	@echo "make search   set up and run a search: SPACE=$(SPACE), or another of search_spaces/:"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs     build the pages of docs/ into build/site"
 	@echo "make format   format the code"
 	@echo "make fuzz     read 2,000 mutations of each kind of file that others may have made"
+	@echo "make mutants  plant 100 small changes in copies of the code, and list those that no fast test notices"
 	@echo "make audit    ask OSV for known vulnerabilities of what is installed; needs a network"
 	@echo "make bench    measure training and searches beside others, and what they cost, for hours"
 	@echo "make bench-rehearsal   run the quick mode of each of these measurements, for minutes"
@@ -51,6 +52,10 @@ format: $(VENV)/.installed-dev
 fuzz: $(VENV)/.installed-dev
 	TUNER_FUZZ=1 $(BIN)/pytest tests/tuner/commands/test_validate_mutations.py \
 	  tests/model/test_foreign_files.py tests/e2e/test_record_mutations.py
+
+# Some rooms of the code; `tests/mutation.py --help` says how to name others, or another checkout.
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tests/mutation.py
 
 # OSV also knows builds such as torch 2.13.0+cpu; without a network the target fails. pip-audit has an
 # environment of its own, so that its dependencies are not among those that it asks for.

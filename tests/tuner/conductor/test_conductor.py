@@ -205,6 +205,24 @@ def test_conductor_ends_at_a_limit(tmp_path: Path, setting: str, limit: str) -> 
         assert 60_000 <= conductor.board.tokens < 60_000 + 3 * 27_000
 
 
+def test_patience_counts_ended_and_stopped_trials_since_the_best(tmp_path: Path) -> None:
+    def train(trial: Trial, step: int) -> Report:
+        loss = 1.0 if trial.number == 2 else 2.0 + trial.number
+        return replace(trained(trial, step), val_loss=loss - step / 1e6)
+
+    space = space_of(
+        tmp_path,
+        "trials: 60, scheduler: asha, asha: stop, patience: 4",
+        SPACE.replace("1e-1]", "1e-2]"),
+    )
+    simulation = Simulation(Conductor(space, FACTS, 1), train=train)
+    while simulation.conductor.limit is None:
+        assert simulation.step()
+    assert simulation.conductor.limit == "patience"
+    ended = [trial.outcome for trial in simulation.conductor.board.trials.values()]
+    assert ended == [*3 * ["finished"], *4 * ["stopped at report 1"], None]
+
+
 def test_conductor_continues_after_failure(tmp_path: Path) -> None:
     simulation = conduct(tmp_path, "trials: 6")
     simulation.step()

@@ -1,7 +1,8 @@
-"""The time before the first worker is up."""
+"""The time before the first worker is up, and after the last trial."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tests.tuner.workers.scripted_workers import Clock
 from tuner.driver import training
 from tuner.driver.training import first_workers
 from tuner.driver.view import SilentView
+from tuner.workers import cluster
 from tuner.workers.watchdog import WorkerChange, WorkerEvent
 
 UNFIT = WorkerChange(0, WorkerEvent.MISSING, "node b has torch 1.0")
@@ -60,3 +62,35 @@ def test_search_fails_when_no_worker_can_start(monkeypatch: pytest.MonkeyPatch) 
     start = Start(monkeypatch, GONE[0], GONE[0], GONE[1])
     assert start.wait() == []
     assert start.chosen in ([0], [1]), "which raises the reason"
+
+
+@pytest.mark.parametrize(
+    ("halted", "is_urgent", "seconds"),
+    [(None, False, 60.0), ("interrupted", False, 10.0), ("interrupted", True, 0.3)],
+)
+@pytest.mark.parametrize("missing", [0, 2])
+def test_session_waits_for_states_and_says_which_the_storage_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+    halted: str | None,
+    is_urgent: bool,
+    seconds: float,
+    missing: int,
+) -> None:
+    waits: list[float] = []
+    texts: list[str] = []
+
+    def send_states(workers: list[Any], longest: float) -> int:
+        waits.append(longest)
+        return missing
+
+    monkeypatch.setattr(cluster, "send_states", send_states)
+    start: Any = SimpleNamespace(
+        interrupts=SimpleNamespace(is_urgent=is_urgent), view=SimpleNamespace(phase=texts.append)
+    )
+    training._send_states(start, [], halted)
+    assert waits == [seconds]
+    lacks = [
+        "the storage lacks the newest states of 2 trials: where they are needed, the trial trains "
+        "again from an earlier one"
+    ]
+    assert texts == ["sending the last states to the storage", *(lacks if missing else [])]

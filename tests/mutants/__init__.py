@@ -1,0 +1,4 @@
+"""Mutants of the code for `tests/mutation.py`; `tests/mutations.py` changes users' files.
+
+Main names: `draw_mutants`, `Executions`.
+"""
