@@ -13,6 +13,7 @@ from model import prepare
 from model.checkpoints import checkpoint
 from tests.e2e.conftest import Run, Workplace, make_workplace
 from tests.e2e.test_spaces import conducted
+from tests.tuner.tracking.recorded import stored_reports, stored_spec
 from tuner.space_file.load import read_space
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
@@ -128,9 +129,9 @@ def test_warm_start_is_far_ahead_of_a_cold_one(
     conductor = conducted(space, corpus)
     (cold_row,) = conductor.board.searched
     warm_row = record.trials(tuned_search)[0]
-    warm_losses = [values["val_loss"] for values in record.reports(warm_row).values()]
+    warm_losses = [values["val_loss"] for values in stored_reports(record, warm_row).values()]
     assert warm_losses[0] < 0.5 * cold_row.reports[0].val_loss
-    warm_spec = record.spec(warm_row)
+    warm_spec = stored_spec(record, warm_row)
     assert warm_spec.hash != cold_row.spec.hash
     assert warm_spec.model_copy(update={"init_from": None}).hash == cold_row.spec.hash
 
@@ -144,7 +145,7 @@ def test_warm_search_records_what_it_started_from(
     one = place.tuner("show", shown.json["best_run"], "--json")
     assert one.json["init_from"] == source
     assert f"started from {source}" in one.err
-    init_from = record.spec(record.best(tuned_search)).init_from
+    init_from = stored_spec(record, record.best(tuned_search)).init_from
     assert init_from is not None
     assert one.json["spec"]["init_from"] == {"sha256": init_from.sha256, "optimizer_steps": 0}
     (kept,) = (artifacts(place, tuned_search) / "start").iterdir()

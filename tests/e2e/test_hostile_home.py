@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 
 from tests.e2e.conftest import Workplace
+from tests.tuner.journal_text import chained, events_of
 
 # sets the title, clears the screen, hides a line, turns letters round, opens a link
 EVIL = "\x1b]0;t\x07\x1b[2J\x9b8m\u202eabc\x1b]8;;file:x\x1b\\[red]m[/red][link=file:x]n[/link]"
@@ -58,8 +59,8 @@ def hostile(golden: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Work
         (("show", "--search", "small-1"), 0),
         (("show", "--search", "small-1", "--json"), 0),
         (("show", "--search", "small-1", "--by", "optimizer"), 0),
-        (("show", "small-1/1"), 0),
-        (("compare", "small-1/0", "small-1/1"), 0),
+        (("show", "small-1/1"), 2),
+        (("compare", "small-1/0", "small-1/1"), 2),
         (("replay", "small-1/1"), 2),
         (("delete", "small-1"), 2),
         (("validate", "--space", "evil.yaml"), 2),
@@ -89,6 +90,23 @@ def test_csv_is_data_for_a_program(hostile: Workplace) -> None:
     run = hostile.tuner("show", "--search", "small-1", "--csv")
     assert run.status == 0, run.err
     assert EVIL in run.out
+
+
+@pytest.mark.slow
+def test_trial_of_a_journal_shows_hostile_texts(hostile: Workplace, golden: Workplace) -> None:
+    """Somebody made a journal whose lines fit, and no digest is recorded with it."""
+    events = events_of(golden.home / "searches" / "small-1" / "journal.jsonl")
+    for event in events:
+        if event["event"] == "session":
+            event["environment"]["device"] += EVIL
+    (hostile.home / "searches" / "small-1" / "journal.jsonl").write_bytes(chained(events))
+    with closing(sqlite3.connect(hostile.home / "mlflow.db")) as store, store:
+        store.execute("DELETE FROM tags WHERE key = 'tuner.journal'")
+    for command in (("show", "small-1/1"), ("compare", "small-1/0", "small-1/1")):
+        run = hostile.tuner(*command)
+        assert run.status == 0, run.err
+        assert not {c for c in run.out + run.err if not c.isprintable()} - {"\n"}
+        assert (SHOWN in run.out) == (command[0] == "show")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from model.generation.settings import GenerationSettings
 from tests.e2e.conftest import Run, Workplace, make_workplace
 from tests.e2e.mlflow_picture import SIZE, take_picture
 from tests.e2e.postgres import mlflow_server, postgres
+from tests.tuner.tracking.recorded import stored_reports
 from tuner.home.home import Home
 from tuner.journal.events import Reported
 from tuner.journal.journal import read_journal
@@ -99,7 +100,7 @@ def test_record_is_complete(
     stored = [
         (trial.number, step, values["val_loss"])
         for trial in children
-        for step, values in record.reports(trial).items()
+        for step, values in stored_reports(record, trial).items()
     ]
     assert sorted(stored) == sorted(sent)
     assert counts(record.client).items() >= {
@@ -174,7 +175,7 @@ def test_ui_opens_on_the_trials_ready_to_compare(
     for run_id, metric, steps, values in page.evaluate(CURVES):
         drawn[run_id][metric] = dict(zip(steps, values, strict=True))
     for trial in trials:
-        reports = record.reports(trial)
+        reports = stored_reports(record, trial)
         for metric in METRICS:
             curve = {step: values[metric] for step, values in reports.items()}
             assert drawn[trial.run_id][metric] == curve

@@ -6,11 +6,12 @@ import re
 import sqlite3
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
 from sys import executable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,10 +27,12 @@ from model.randomness import permute
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tests.e2e.command_process import run_command
 from tests.e2e.conftest import Run, Workplace
+from tests.tuner.journal_text import chained, events_of
+from tests.tuner.tracking.recorded import stored_reports, stored_spec
 from tuner import load_search, load_trial
 from tuner.home.home import Home
 from tuner.journal.fold import Search
-from tuner.journal.journal import read_journal
+from tuner.journal.journal import read_entries, read_journal
 from tuner.tracking.record import Record
 from tuner.tracking.tags import CHECKPOINT_FILE, Tag
 from tuner.trained.load_trial import TrainedTrial
@@ -43,17 +46,26 @@ def record(workplace: Workplace, searched: Run) -> Record:
 
 
 @contextmanager
-def altered(workplace: Workplace, statement: str) -> Iterator[None]:
-    """Run SQL on the store, and put the store back afterwards."""
-    store = workplace.home / "mlflow.db"
-    before = store.read_bytes()
-    with sqlite3.connect(store) as connection:
-        assert connection.execute(statement).rowcount == 1
-    connection.close()
+def forged(workplace: Workplace, change: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Change events of the journal, and the recorded digest with them; put back both afterwards."""
+    folder = workplace.home / "searches" / "small-1"
+    journal = folder / "journal.jsonl"
+
+    def record_digest() -> None:
+        with closing(sqlite3.connect(workplace.home / "mlflow.db")) as connection, connection:
+            statement = f"UPDATE tags SET value = ? WHERE key = '{Tag.JOURNAL}'"
+            assert connection.execute(statement, (read_entries(folder)[-1].digest,)).rowcount == 1
+
+    before, events = journal.read_bytes(), events_of(journal)
+    for event in events:
+        change(event)
     try:
+        journal.write_bytes(chained(events))
+        record_digest()
         yield
     finally:
-        store.write_bytes(before)
+        journal.write_bytes(before)
+        record_digest()
 
 
 def test_search_finds_better_than_the_defaults(searched: Run) -> None:
@@ -102,7 +114,7 @@ def test_search_records_parent_and_trials(record: Record, searched: Run) -> None
         assert trial.parameters.keys() >= {*SYMBOL_TABLE, "d_model", "n_layers", "context_length"}
         assert trial.status == "finished" or trial.status.startswith("stopped at report")
         run = record.client.get_run(trial.run_id)
-        spec = record.spec(trial)
+        spec = stored_spec(record, trial)
         assert run.data.tags[Tag.SPEC_HASH] == spec.hash
         assert run.data.tags[Tag.SEED] == str(spec.seed) == "1"
         assert run.data.tags[Tag.DATA] == spec.data_fingerprint
@@ -110,10 +122,10 @@ def test_search_records_parent_and_trials(record: Record, searched: Run) -> None
         assert run.data.tags[Tag.PARENT] == search.run_id
         assert trial.environment["device"].startswith("cpu: ")
         assert "unknown" not in trial.environment.values()
-        reports = record.reports(trial)
+        reports = stored_reports(record, trial)
         assert list(reports) == list(spec.report_steps[: len(reports)])
         assert all(report.keys() == {*METRICS} for report in reports.values())
-    assert record.spec(trials[0]).hyperparameters.max_learning_rate == 1e-3  # the default
+    assert stored_spec(record, trials[0]).hyperparameters.max_learning_rate == 1e-3  # the default
     assert trials[0].status == "finished"
     assert {t.status for t in trials} > {"finished"}
 
@@ -131,7 +143,7 @@ def test_search_keeps_the_best_checkpoints(
     )
     kept_states = {t.number for t in trials if record.has(t.run_id, CHECKPOINT_FILE)}
     assert kept_states == {best.number, *(t.number for t in ranked[:3])}
-    assert about["spec_hash"] == record.spec(best).hash
+    assert about["spec_hash"] == stored_spec(record, best).hash
     assert about["val_loss"] == best.metrics["val_loss"]
     assert tensors["weights.lm_head.weight"].shape == (300, 16)
     journal = Search.of(read_journal(workplace.home / "searches" / "small-1"))
@@ -209,7 +221,7 @@ def test_trial_is_loaded_with_the_weights_of_its_last_report(
         stopped.run_id[:8], home=home, on_report=lambda n, c, r: steps.append(r.step)
     )
     assert (best.origin, again.origin) == ("kept", "retrained")
-    assert steps == list(record.reports(stopped))
+    assert steps == list(stored_reports(record, stopped))
     for trained in (best, again):
         recorded = trained.trial.metrics["val_loss"]
         assert val_loss(trained, workplace.home) == pytest.approx(recorded, rel=1e-5)
@@ -225,7 +237,7 @@ def test_trials_are_compared_side_by_side(workplace: Workplace, record: Record) 
     assert "max_learning_rate" in run.json["differing"]
     assert run.json["differing"].keys() <= differing
     for trial, curve in zip((first, second), run.json["curves"], strict=True):
-        reports = record.reports(trial).values()
+        reports = stored_reports(record, trial).values()
         assert curve == {f"{m['tokens']:.0f}": m["val_loss"] for m in reports}
     assert "differences" in run.err
     assert workplace.tuner("compare", "small-1/0", "small-1/99").status == 2
@@ -246,18 +258,35 @@ def test_replay_of_a_stopped_trial_is_bit_exact(workplace: Workplace, record: Re
     run = workplace.tuner("replay", stopped[0].run_id[:12], "--json")
     assert run.status == 0, run.err
     assert run.json["verdict"] == "bit-exact"
-    assert run.json["reports"] == len(record.reports(stopped[0])) < 9
+    assert run.json["reports"] == len(stored_reports(record, stopped[0])) < 9
+
+
+def test_replay_refuses_an_edited_journal(workplace: Workplace, searched: Run) -> None:
+    """One number changed: by hand, and by somebody who makes its lines fit again."""
+    path = workplace.home / "searches" / "small-1" / "journal.jsonl"
+    original = path.read_bytes()
+    number = re.search(rb'"train_loss":([0-9.]+)', original)
+    assert number is not None
+    try:
+        path.write_bytes(original.replace(number[0], b'"train_loss":1.5', 1))
+        for command in (["replay"], ["show", "small-1/0"], ["compare", "small-1/0", "small-1/1"]):
+            run = workplace.tuner(*command)
+            assert run.status == 2
+            assert "is damaged: it does not match its checksum" in run.err
+    finally:
+        path.write_bytes(original)
 
 
 def test_replay_names_the_altered_metric(workplace: Workplace, record: Record) -> None:
-    """One number changed in the store, in its last digits."""
+    """One number changed, in its last digits, by somebody who can forge the whole record."""
     best = record.best(record.search())
-    step = list(record.reports(best))[4]
-    statement = (
-        "UPDATE metrics SET value = value * 1.0000001 "
-        f"WHERE run_uuid = '{best.run_id}' AND key = 'train_loss' AND step = {step}"
-    )
-    with altered(workplace, statement):
+    step = list(stored_reports(record, best))[4]
+
+    def nudge(event: dict[str, Any]) -> None:
+        if event["event"] == "report" and event["number"] == best.number:
+            event["report"]["train_loss"] *= 1.0000001 if event["report"]["step"] == step else 1
+
+    with forged(workplace, nudge):
         run = workplace.tuner("replay", "--search", "small-1", "--json")
     assert run.status == 1
     assert run.json["verdict"] == "different"
@@ -266,15 +295,16 @@ def test_replay_names_the_altered_metric(workplace: Workplace, record: Record) -
 
 def test_replay_excuses_only_another_environment(workplace: Workplace, record: Record) -> None:
     best = record.best(record.search())
-    step = next(iter(record.reports(best)))
-    nudge = (
-        "UPDATE metrics SET value = value * 1.001 "
-        f"WHERE run_uuid = '{best.run_id}' AND key = 'val_loss' AND step = {step}"
-    )
-    elsewhere = f"UPDATE tags SET value = '2.0' WHERE run_uuid = '{best.run_id}' AND key = 'torch'"
-    with altered(workplace, nudge), altered(workplace, elsewhere):
+
+    def nudge(event: dict[str, Any]) -> None:
+        if event["event"] == "session":
+            event["environment"]["torch"] = "2.0"
+        if event["event"] == "report" and event["number"] == best.number:
+            event["report"]["val_loss"] *= 1.001
+
+    with forged(workplace, nudge):
         run = workplace.tuner("replay", best.run_id, "--json")
-    assert run.status == 0
+    assert run.status == 0, run.err
     assert run.json["verdict"] == "within tolerance"
     assert list(run.json["changed"]) == ["torch"]
 

@@ -27,8 +27,8 @@ def run_compare(options: argparse.Namespace) -> int:
     if len(options.runs) < 2:
         raise TunerError("give two or more trials; 'tuner show' lists their run ids")
     results, _ = consoles(options)
-    record = Record(recorded_home(options).tracking_uri)
-    comparison = TrialComparison.read(record, options.runs)
+    home = recorded_home(options)
+    comparison = TrialComparison.read(Record(home.tracking_uri), home, options.runs)
     print_comparison(results, comparison)
     print_json(options, comparison)
     return 0

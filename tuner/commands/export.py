@@ -8,8 +8,8 @@ from pathlib import Path
 from model.export.folder import check_target
 from tuner.commands.output import check_run, consoles, load_weights, print_json, recorded_home, say
 from tuner.errors import StoreError, TunerError
-from tuner.tracking.record import Record
 from tuner.trained.load_search import load_search
+from tuner.trained.recorded_trials import RecordedTrials
 
 
 def run_export(options: argparse.Namespace) -> int:
@@ -19,10 +19,10 @@ def run_export(options: argparse.Namespace) -> int:
     from tuner.trained.export import check_export, export  # loads torch
 
     home = recorded_home(options)
-    record = Record(home.tracking_uri)
-    trial = record.trial(options.run) if options.run else record.best(record.search(options.search))
+    recorded = RecordedTrials.of(home).find(options.run, options.search)
+    trial = recorded.record
     # fail before weights are loaded or the trial is retrained
-    check_export(record.spec(trial), options.output, options.format, force=options.force)
+    check_export(recorded.spec, options.output, options.format, force=options.force)
     results, progress = consoles(options)
     trained = load_weights(options, progress, trial.run_id)
     try:

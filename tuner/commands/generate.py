@@ -20,7 +20,7 @@ from tuner.commands.output import (
 )
 from tuner.errors import TunerError
 from tuner.texts.formatting import short_run
-from tuner.tracking.record import Record
+from tuner.trained.recorded_trials import RecordedTrials
 
 if TYPE_CHECKING:
     from tuner.trained.load_trial import TrainedTrial
@@ -40,14 +40,13 @@ def run_generate(options: argparse.Namespace) -> int:
     values = {name: getattr(options, name) for name in GenerationSettings.model_fields}
     settings = GenerationSettings(**{k: v for k, v in values.items() if v is not None})
     # look up all trials before the first one is retrained
-    record = Record(recorded_home(options).tracking_uri)
-    runs = options.runs or ([options.run] if options.run else [])
-    records = [record.trial(run) for run in runs] or [record.best(record.search(options.search))]
-    for trial in records:
-        if record.spec(trial).architecture.n_encoder_layers and not prompt:
-            which = f"trial {trial.number} of {trial.search}"
+    recorded = RecordedTrials.of(recorded_home(options))
+    found = [recorded.find(run, options.search) for run in options.runs or [options.run]]
+    for trial in found:
+        if trial.spec.architecture.n_encoder_layers and not prompt:
+            which = f"trial {trial.record.number} of {trial.record.search}"
             raise TunerError(f"{which} is an encoder–decoder; give it a source text with --prompt")
-    trials = [load_weights(options, progress, trial.run_id) for trial in records]
+    trials = [load_weights(options, progress, trial.record.run_id) for trial in found]
     for trained in trials:
         if trained.note:
             say(f"{_title(trained)}: {trained.note}")

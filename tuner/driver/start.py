@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from tuner.tracking.projection import MlflowProjection
     from tuner.tracking.record import Record
     from tuner.trained.find_start import WarmStart
+    from tuner.trained.recorded_trials import RecordedTrials
     from tuner.workers.products import ProductsMeasurement
     from tuner.workers.ray_session import RaySession
 
@@ -101,7 +102,7 @@ class Start:
         recorded: the search up to the last session; None if it begins.
         space: space of this session.
         is_recorded: True once the search must be kept: the journal has it, and the store.
-        receivers, address, corpus, facts, start, mirror, products, session, team, record, mlflow:
+        receivers, address, corpus, facts, start, mirror, products, session, team, trials, mlflow:
             what the step of each has made.
     """
 
@@ -114,7 +115,7 @@ class Start:
     products: ProductsMeasurement | None
     session: RaySession
     team: Team
-    record: Record
+    trials: RecordedTrials
     mlflow: MlflowProjection
 
     def __init__(
@@ -315,11 +316,13 @@ def begin_ray(start: Start) -> None:
 def open_store(start: Start) -> None:
     """Open the tracking store, which takes seconds, once Ray's processes are under way."""
     from tuner.tracking.record import Record
+    from tuner.trained.recorded_trials import RecordedTrials
 
     start.ray_is_imported.wait()
     if start.is_over:  # it has failed or was interrupted
         return
-    start.record = start.early_record or Record(start.home.tracking_uri)
+    record = start.early_record or Record(start.home.tracking_uri)
+    start.trials = RecordedTrials(record, start.home)
 
 
 def begin_workers(start: Start) -> None:

@@ -19,8 +19,8 @@ from tuner.journal.events import SearchEdited, SessionBegun
 from tuner.journal.follower import Follower
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.texts.formatting import counted
-from tuner.tracking.reuse import FinishedTrials
 from tuner.tracking.tags import ENVIRONMENT
+from tuner.trained.finished_trials import FinishedTrials
 
 if TYPE_CHECKING:
     from tuner.workers.cluster import Environments
@@ -208,7 +208,7 @@ def _make_conductor(start: Start, environment: Mapping[str, str]) -> Conductor:
     """Return a new conductor, or the conductor that the journal of the search leads to."""
     journal, recorded = start.journal, start.recorded
     slots, order = start.team.slots, start.team.order
-    find = FinishedTrials(start.record, environment, start.name)
+    find = FinishedTrials(start.trials, environment, start.name)
     may_find = None if start.request.fresh else find
     is_edited = recorded is not None and start.space != recorded.space
     if recorded is None or recorded.session is None:

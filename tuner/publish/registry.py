@@ -22,10 +22,10 @@ from tuner.publish import pyfunc
 from tuner.publish.model_card import RULE, confirmed_of, model_card
 from tuner.results.result import SearchResult
 from tuner.space.objective import sign_of
-from tuner.tracking.record import Record
 from tuner.tracking.store import reason_of, store_errors
 from tuner.tracking.tags import Tag
 from tuner.trained.load_trial import TrainedTrial, kept_trial
+from tuner.trained.recorded_trials import RecordedTrials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -88,9 +88,9 @@ class _Registry:
     """Registers the result of a search among the versions of its space."""
 
     def __init__(self, home: Home, result: SearchResult) -> None:
-        self._home, self._result, self._name = home, result, result.space.name
-        self._record = Record(home.tracking_uri)
-        self._client: MlflowClient = self._record.client
+        self._result, self._name = result, result.space.name
+        self._trials = RecordedTrials.of(home)
+        self._client: MlflowClient = self._trials.record.client
         self._run_id = result.run_ids[result.best.number]
 
     def register(self) -> RegisteredVersion | None:
@@ -100,7 +100,7 @@ class _Registry:
         if version is not None:  # a resumed search may have new results
             self._describe(version)
         else:
-            trained = kept_trial(self._record, self._record.trial(self._run_id), self._home)
+            trained = kept_trial(self._trials, self._trials.find(self._run_id))
             if trained is None:
                 return None
             weights = digest(trained.weights)

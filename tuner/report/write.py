@@ -11,7 +11,7 @@ from model.files import replacing
 from tuner.errors import RecordError, TunerError
 from tuner.home.home import Home
 from tuner.results.result import SearchResult
-from tuner.tracking.record import Record
+from tuner.trained.recorded_trials import RecordedTrials
 
 if TYPE_CHECKING:  # slow to import
     from plotly.graph_objects import Figure
@@ -154,14 +154,14 @@ def samples_of(result: SearchResult, home: Home, prompt: str = "") -> dict[int, 
 
     finished = [trial for trial in (result.best, *result.ranked) if trial.has_finished]
     best = list({trial.number: trial for trial in finished}.values())[:_MOST_SAMPLES]
-    record = Record(home.tracking_uri)
+    trials = RecordedTrials.of(home)
     trained_by_number = {}
     for trial in best:
         run = result.run_ids.get(trial.number)
         if run is None or trial.spec.architecture.n_encoder_layers:
             continue
         try:
-            trained = kept_trial(record, record.trial(run), home)
+            trained = kept_trial(trials, trials.find(run))
             if trained is not None:
                 check_finite_weights(trained)
                 trained_by_number[trial.number] = trained

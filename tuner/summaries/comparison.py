@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.errors import TunerError
+from tuner.home.home import Home
 from tuner.summaries.search_table import is_used
 from tuner.texts.formatting import short_hash
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
+from tuner.trained.recorded_trials import RecordedTrial, RecordedTrials
 
 Reports = Mapping[int, Mapping[str, float]]
 
@@ -33,31 +35,36 @@ class TrialComparison:
     reports: tuple[Reports, ...]
 
     @classmethod
-    def read(cls, record: Record, names: Sequence[str]) -> TrialComparison:
+    def read(cls, record: Record, home: Home, names: Sequence[str]) -> TrialComparison:
         """Read trials.
 
         Args:
             record: tracking store.
+            home: home of the journals.
             names: names of two or more trials: run ids, or `lm-1/13`.
 
         Raises:
-            RecordError: if there is no such trial.
+            RecordError: if there is no such trial, or its journal is neither here nor recorded.
+            JournalError: if a journal was edited or damaged.
             TunerError: if two names mean one trial.
         """
-        trials = [record.trial(name) for name in names]
-        for index, trial in enumerate(trials):
-            if trial.run_id in {other.run_id for other in trials[:index]}:
+        recorded = RecordedTrials(record, home)
+        trials = [recorded.find(name) for name in names]
+        runs = [trial.record.run_id for trial in trials]
+        for index, run in enumerate(runs):
+            if run in runs[:index]:
                 raise TunerError(
                     f"{names[index]} names the trial of an earlier argument; remove it"
                 )
-        facts = [_facts(record, trial) for trial in trials]
+        facts = [_facts(trial) for trial in trials]
         differing = {
             name: [fact.get(name, "") for fact in facts]
             for name in dict.fromkeys(name for fact in facts for name in fact)
             if len({fact.get(name) for fact in facts}) > 1
         }
-        reports = tuple(record.reports(trial) for trial in trials)
-        return cls(record.search(trials[0].search).metric, tuple(trials), differing, reports)
+        reports = tuple(trial.reports for trial in trials)
+        records = tuple(trial.record for trial in trials)
+        return cls(trials[0].search.metric, records, differing, reports)
 
     @property
     def incomparable(self) -> list[str]:
@@ -91,14 +98,14 @@ class TrialComparison:
         }
 
 
-def _facts(record: Record, trial: TrialRecord) -> dict[str, str]:
+def _facts(trial: RecordedTrial) -> dict[str, str]:
     """Return what defines a trial, as text: parameters, budget, start, data and environment."""
-    spec = record.spec(trial)
+    spec, parameters = trial.spec, trial.record.parameters
     return {
-        **{k: v for k, v in trial.parameters.items() if is_used(k, trial.parameters)},
+        **{k: v for k, v in parameters.items() if is_used(k, parameters)},
         "budget": f"{spec.budget_tokens} tokens",
         "starts from": short_hash(spec.init_from.sha256) if spec.init_from else "random weights",
         "data": short_hash(spec.data_fingerprint),
         "tokenizer": short_hash(spec.tokenizer_fingerprint),
-        **trial.environment,
+        **trial.record.environment,
     }

@@ -12,6 +12,7 @@ from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.conductor.outcome import OutcomeKind
 from tuner.home.home import Home
+from tuner.journal.fold import Search
 from tuner.space.settings import Budget
 from tuner.summaries.searches import current
 from tuner.texts.formatting import number_of
@@ -19,7 +20,7 @@ from tuner.tracking.metrics import with_counts
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord, drawn
 from tuner.tracking.tags import Tag
-from tuner.trained.table_trials import journaled, trials_of
+from tuner.trained.recorded_trials import journaled
 
 # Derived from other parameters: in the table they would repeat them.
 _DERIVED = ("cycle_steps", "d_ff", "epochs", "total_steps")
@@ -146,6 +147,28 @@ class SearchTable:
                 for t in self.trials
             ],
         }
+
+
+def trials_of(record: Record, search: SearchRecord, known: Search | None) -> list[TrialRecord]:
+    """Return the trials of a search by number.
+
+    Args:
+        record: the store.
+        search: the search.
+        known: the search by the journal of the home. Without it, of a search that another home
+            runs, or if the store lacks runs, trials are as MLflow has them.
+
+    Raises:
+        RecordError, StoreError: as for `Record.trials`.
+    """
+    if known is not None:
+        runs = record.run_ids(search)
+        if runs.keys() == known.trials.keys():
+            return [
+                TrialRecord.of(search.name, trial, runs[number])
+                for number, trial in sorted(known.trials.items())
+            ]
+    return record.trials(search)
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -8,12 +8,12 @@ from typing import Any
 
 from model.spec.trial import TrialSpec
 from tuner.home.home import Home
-from tuner.summaries.search_table import finite, is_used, varied
+from tuner.summaries.search_table import finite, is_used
 from tuner.texts.formatting import short_hash
 from tuner.tracking.record import Record
-from tuner.tracking.records import TrialRecord, drawn
+from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import Tag
-from tuner.trained.table_trials import journaled
+from tuner.trained.recorded_trials import RecordedTrials
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,17 @@ class TrialSummary:
 
         Args:
             record: the store.
-            home: home of the search's journal, which names the searched parameters.
+            home: home of the search's journal.
             name: run id, or `lm-1/13`.
 
         Raises:
-            RecordError: if there is no such trial.
+            RecordError: if there is no such trial, or its journal is neither here nor recorded.
+            JournalError: if the journal was edited or damaged.
             StoreError: if the store cannot be read.
         """
-        trial = record.trial(name)
-        search = record.search(trial.search)
-        known = journaled(home, search)
-        if known:
-            names = known.space.searched_names
-        else:
-            trials = record.trials(search)
-            names = varied(trials, drawn(trials))
-        start = search.tags.get(Tag.INIT_FROM)
-        return cls(trial, record.spec(trial), tuple(names), record.reports(trial), start)
+        trial = RecordedTrials(record, home).find(name)
+        names, start = trial.journal.space.searched_names, trial.search.tags.get(Tag.INIT_FROM)
+        return cls(trial.record, trial.spec, tuple(names), trial.reports, start)
 
     @property
     def used(self) -> list[str]:

@@ -34,11 +34,6 @@ def as_stored(value: float) -> float:
     return math.copysign(sys.float_info.max, value) if math.isinf(value) else value
 
 
-def as_reported(value: float) -> float:
-    """Return a stored metric as it was reported; the inverse of `as_stored`."""
-    return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
-
-
 def with_counts(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return metrics with counts as whole numbers: MLflow stores all numbers as floats."""
     return {k: int(v) if k in _COUNTS and math.isfinite(v) else v for k, v in metrics.items()}

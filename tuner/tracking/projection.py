@@ -3,7 +3,8 @@
 Data that the store refuses is kept and sent again:
 
 - Before a run is created, the runs that the store already has are searched for it. This also finds
-  a run that the store created although its answer was lost.
+  a run that the store created although its answer was lost. The run of the search is looked for
+  when its creation has raised: its name was free before.
 - Reports are sent in order, each report in one call. A run that has a report has all earlier ones.
 - MLflow ignores a metric that it has with the same step, time and value.
 

@@ -1,39 +1,33 @@
 """Reads past searches from the tracking store.
 
-A search is a parent run, a trial a child run. The run of a trial has everything that a replay
-needs: the specification (`spec.json`), the reports (metrics by step) and the environment (tags).
+A search is a parent run, a trial a child run. The store is asked for runs and their files. What
+happened in a search is in its journal, of which a file of the parent run is a copy.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from pydantic import TypeAdapter
 
-from model.engine.report import METRICS, SOME_METRICS, Report, Status
 from model.sources.fingerprint import FileDigest
-from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
 from tuner.home.names import check_name, check_run_name
 from tuner.texts.formatting import short_run
-from tuner.tracking.metrics import as_reported
 from tuner.tracking.records import (
     SearchRecord,
     TrialRecord,
-    is_number,
     search_record,
     trial_record,
 )
 from tuner.tracking.run_ids import NotReadable, read_names, read_run_ids
 from tuner.tracking.store import if_found, open_client, reading_errors
-from tuner.tracking.tags import DATA_FILE, SPEC_FILE, Tag
+from tuner.tracking.tags import DATA_FILE, Tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -254,33 +248,18 @@ class Record:
         """
         return self.best(self.search(search)) if run_id is None else self.trial(run_id)
 
-    def spec(self, trial: TrialRecord) -> TrialSpec:
-        """Return the specification of a trial.
-
-        Raises:
-            RecordError: if the recorded specification is damaged or of another version.
-        """
-        try:
-            data = json.loads(self._text(trial.run_id, SPEC_FILE))
-            return TrialSpec.model_validate(data)
-        except (ValueError, RecursionError) as error:
-            raise RecordError(
-                f"the specification of trial {trial.number} of {trial.search} is damaged or of "
-                f"another version of tuner: {str(error).splitlines()[0]}"
-            ) from error
-
-    def data_files(self, trial: TrialRecord) -> tuple[FileDigest, ...]:
-        """Return the digests of the data files at the start of the trial's search.
+    def data_files(self, search: SearchRecord) -> tuple[FileDigest, ...]:
+        """Return the digests of the data files at the start of a search.
 
         Raises:
             RecordError: if the recorded digests are damaged.
         """
-        text = self._text(self.search(trial.search).run_id, DATA_FILE)
+        text = self._text(search.run_id, DATA_FILE)
         try:
             return _DIGESTS.validate_json(text)
         except ValueError as error:
             raise RecordError(
-                f"the {DATA_FILE} that is recorded with {trial.search} is damaged; restore the file"
+                f"the {DATA_FILE} that is recorded with {search.name} is damaged; restore the file"
             ) from error
 
     def _text(self, run_id: str, name: str) -> str:
@@ -317,67 +296,18 @@ class Record:
             return None
         return Path(self._ask(self.client.download_artifacts, run_id, name, folder))
 
-    def equal(self, spec_hash: str, experiments: Sequence[str] | None = None) -> list[TrialRecord]:
-        """Return the trials with a specification hash, newest first.
+    def finished(
+        self, spec_hash: str, experiments: Sequence[str] | None = None
+    ) -> list[TrialRecord]:
+        """Return the finished trials with a specification hash, newest first.
 
         Args:
             spec_hash: hash of the specification.
             experiments: ids of the experiments to look into; by default all.
         """
-        condition = f"tags.`{Tag.KIND}` = 'trial' and tags.`{Tag.SPEC_HASH}` = '{spec_hash}'"
+        tags = {Tag.KIND: "trial", Tag.SPEC_HASH: spec_hash, Tag.STATUS: "finished"}
+        condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         return [trial_record(run) for run in self._runs(condition, experiments)]
-
-    def reports(self, trial: TrialRecord) -> dict[int, dict[str, float]]:
-        """Return the reports of a trial: step → metric → value, in the order of the steps.
-
-        Raises:
-            RecordError: if a value or a step is no number.
-        """
-        reports: dict[int, dict[str, float]] = {}
-        for name in (*METRICS, *SOME_METRICS):
-            for metric in self._ask(self.client.get_metric_history, trial.run_id, name):
-                if not (is_number(metric.value) and isinstance(metric.step, int)):
-                    raise _damaged_reports(trial, name)
-                reports.setdefault(metric.step, {})[name] = metric.value
-        return dict(sorted(reports.items()))
-
-    def report_list(self, trial: TrialRecord, spec: TrialSpec) -> list[Report]:
-        """Return the reports of a trial as the engine made them, without checkpoints.
-
-        Args:
-            trial: the trial.
-            spec: its specification, which says at which step a trial is finished.
-
-        Raises:
-            RecordError: if a report lacks a value.
-        """
-        total = spec.hyperparameters.total_steps
-        reports = []
-        for step, metrics in self.reports(trial).items():
-            values: dict[str, Any] = {k: as_reported(v) for k, v in metrics.items()}
-            for name in METRICS:
-                if name not in values or (name == "tokens" and not math.isfinite(values[name])):
-                    raise _damaged_reports(trial, name)
-            del values["perplexity"]  # follows from the loss
-            has_diverged = math.isnan(values["val_loss"])
-            status = Status.FINISHED if step == total else Status.TRAINING
-            reports.append(
-                Report(
-                    trial_id=str(trial.number),
-                    status=Status.DIVERGED if has_diverged else status,
-                    step=step,
-                    tokens=int(values.pop("tokens")),
-                    **values,
-                )
-            )
-        return reports
-
-
-def _damaged_reports(trial: TrialRecord, metric: str) -> RecordError:
-    return RecordError(
-        f"the reports of trial {trial.number} of {trial.search} are damaged: {metric} is missing "
-        f"or no number; 'tuner sync {trial.search}' completes the record from the journal"
-    )
 
 
 def recorded_names(uri: str) -> set[str]:

@@ -6,13 +6,16 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from model.spec.hyperparameters import SYMBOL_TABLE
+from model.spec.trial import TrialSpec
 from tuner.conductor.outcome import DIVERGED, Outcome
 from tuner.errors import RecordError
+from tuner.journal.fold import JournaledTrial
 from tuner.space.objective import sign_of
 from tuner.texts.formatting import short_run, shown
-from tuner.tracking.metrics import SYSTEM
+from tuner.tracking.metrics import SYSTEM, as_stored
 from tuner.tracking.tags import ENVIRONMENT, Tag
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ _END_OF_TIME = 4_102_444_800_000  # the year 2100, in milliseconds since the epo
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One recorded trial.
+    """One recorded trial: by the journal of its search, or by its run in MLflow.
 
     Attributes:
         run_id: of MLflow.
@@ -36,8 +39,6 @@ class TrialRecord:
         parameters: name → text, as MLflow keeps them.
         metrics: the newest value of each curve.
         environment: device and versions it ran with.
-        artifact_uri: of MLflow.
-        spec_hash: of its specification.
         parent: the trial from whose checkpoint it continued.
         confirms: the trial whose configuration it trains with another seed.
         checkpoint_tokens: training tokens of the kept checkpoint, if one is kept.
@@ -50,11 +51,30 @@ class TrialRecord:
     parameters: dict[str, str]
     metrics: dict[str, float]
     environment: dict[str, str]
-    artifact_uri: str
-    spec_hash: str = ""
     parent: int | None = None
     confirms: int | None = None
     checkpoint_tokens: int | None = None
+
+    @classmethod
+    def of(cls, search: str, journaled: JournaledTrial, run_id: str) -> Self:
+        """Return a trial as the journal of its search has it; it says nothing of checkpoints."""
+        trial, environment = journaled.trial, journaled.environment
+        metrics = {
+            name: as_stored(value)
+            for report in trial.reports
+            for name, value in report.metrics().items()
+        }
+        return cls(
+            run_id=run_id,
+            number=trial.number,
+            search=search,
+            status="running" if trial.outcome is None else str(trial.outcome),
+            parameters=parameters_of(trial.spec),
+            metrics=metrics,
+            environment={name: environment.get(name, "unknown") for name in ENVIRONMENT},
+            parent=trial.parent,
+            confirms=trial.confirms,
+        )
 
     @property
     def outcome(self) -> Outcome | None:
@@ -120,6 +140,19 @@ class SearchRecord:
         return self.tags.get(Tag.METRIC, "val_loss")
 
 
+def parameters_of(spec: TrialSpec) -> dict[str, str]:
+    """Return the parameters of a trial's run, as MLflow keeps them."""
+    target = spec.architecture.target
+    values = {
+        **{name: getattr(spec.hyperparameters, name) for name in SYMBOL_TABLE},
+        **spec.architecture.model_dump(exclude={"target"}),
+        **({} if target is None else {"target": target.model_dump_json()}),
+        "micro_batch": spec.micro_batch,
+        "seed": spec.seed,
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
 def drawn(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the trials of a search that neither confirm another one nor cool down from it.
 
@@ -173,8 +206,6 @@ def trial_record(run: Run) -> TrialRecord:
         parameters=_texts(run.data.params),
         metrics=_metrics(run),
         environment={name: tags.get(name, "unknown") for name in ENVIRONMENT},
-        artifact_uri=str(run.info.artifact_uri),
-        spec_hash=tags.get(Tag.SPEC_HASH, ""),
         parent=_number(run, tags, Tag.PARENT_TRIAL),
         checkpoint_tokens=_number(run, tags, Tag.STATE),
         confirms=_number(run, tags, Tag.CONFIRMS),

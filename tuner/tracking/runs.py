@@ -15,20 +15,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from model.engine.report import Report
-from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
 from tuner.errors import StoreError
 from tuner.home.artifact_locations import is_inside
 from tuner.home.home import Home
 from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.record import Record
-from tuner.tracking.records import TrialRecord
+from tuner.tracking.records import SearchRecord, TrialRecord, parameters_of
 from tuner.tracking.store import store_errors
 from tuner.tracking.tags import CHECKPOINT_FILE, SPEC_FILE, Tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, FileInfo, Run
+    from mlflow.entities import DatasetInput, FileInfo
 
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
 _MOST_METRICS = 1000  # in one call of MLflow
@@ -76,19 +75,6 @@ def trial_tags(
     links = {Tag.PARENT_TRIAL: parent, Tag.CONFIRMS: confirms}
     tags = {name: str(number) for name, number in links.items() if number is not None}
     return {**tags, Tag.ORIGIN: "recorded"} if recorded else tags
-
-
-def parameters_of(spec: TrialSpec) -> dict[str, str]:
-    """Return the parameters of a trial's run, as MLflow keeps them."""
-    target = spec.architecture.target
-    values = {
-        **{name: getattr(spec.hyperparameters, name) for name in SYMBOL_TABLE},
-        **spec.architecture.model_dump(exclude={"target"}),
-        **({} if target is None else {"target": target.model_dump_json()}),
-        "micro_batch": spec.micro_batch,
-        "seed": spec.seed,
-    }
-    return {name: str(value) for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -153,15 +139,13 @@ class Runs:
         fenced = _FencedClient(self.record.client, settings.may_write)
         self._client = cast("MlflowClient", fenced)
         self._search = settings.search
-        searches = self.record.searches() if settings.resume else []
-        self.previous = next((s for s in searches if s.name == settings.search), None)
+        self.previous = self._recorded() if settings.resume else None
         with store_errors(settings.uri):
             if self.previous is None:
                 is_local = settings.uri.startswith("sqlite:")
                 location = settings.artifacts.as_uri() if is_local else None
                 self.experiment_id = self._experiment(settings.experiment, location)
-                parent = self._create_parent(tags)
-                self.run_id, self.started_ms = str(parent.info.run_id), parent.info.start_time
+                self.run_id, self.started_ms = self._create_parent(tags)
             else:
                 self.experiment_id, self.run_id = self.previous.experiment_id, self.previous.run_id
                 self.started_ms = round(self.previous.started * 1000)
@@ -196,7 +180,12 @@ class Runs:
                 f"home, where nothing is written; give the space another name"
             )
 
-    def _create_parent(self, tags: Mapping[str, str]) -> Run:
+    def _recorded(self) -> SearchRecord | None:
+        """Return the search as the store has it; None if it has no run of this name."""
+        return next((s for s in self.record.searches() if s.name == self._search), None)
+
+    def _create_parent(self, tags: Mapping[str, str]) -> tuple[str, int]:
+        """Create the run of the search; return its id and the time of its start."""
         all_tags = {
             Tag.KIND: "search",
             Tag.SEARCH: self._search,
@@ -204,7 +193,15 @@ class Runs:
             Tag.SOURCE: "tuner search",
             **tags,
         }
-        return self._client.create_run(self.experiment_id, tags=all_tags, run_name=self._search)
+        try:
+            run = self._client.create_run(self.experiment_id, tags=all_tags, run_name=self._search)
+        except Exception:
+            # the store may have made the run and its answer is lost; then the run takes the name
+            created = self._recorded()
+            if created is None:
+                raise
+            return created.run_id, round(created.started * 1000)
+        return str(run.info.run_id), run.info.start_time
 
     def attach(self, path: Path, folder: str | None, tags: Mapping[str, str] = NO_TAGS) -> None:
         """Attach a file to the parent run, then set tags of the run."""

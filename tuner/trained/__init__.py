@@ -1,4 +1,4 @@
-"""Uses of recorded trials: load, replay, start a search from one, sample text, export.
+"""Uses of recorded trials: load, replay, reuse, start a search from one, sample text, export.
 
-Main names: `load_search`, `load_trial`, `replay`, `export`.
+Main names: `RecordedTrials`, `load_search`, `load_trial`, `replay`, `export`.
 """

@@ -35,6 +35,7 @@ from tuner.tracking.artifacts import recorded_problem, recorded_tokenizer
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.trained.kept_checkpoint import kept_checkpoint
+from tuner.trained.recorded_trials import RecordedTrials
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,21 +140,18 @@ def _find(config: InitFromConfig, home: Home) -> WarmStart:
         )
     if home.is_local and not home.has_store:  # opening a store would create it
         raise _no_source(config, home, [])
-    record = Record(home.tracking_uri)
+    trials = RecordedTrials.of(home)
+    run_id = config.run
     if config.search is not None:
-        search = _newest(config, config.search, record, home)
-        trial = record.best(search)
-    else:
-        assert config.run is not None
-        trial = record.trial(config.run)
-        search = record.search(trial.search)
-    run = short_run(trial.run_id)
-    description = f"trial {trial.number} of {trial.search} (run {run})"
+        run_id = _newest(config, config.search, trials.record, home).best_run
+    trial = trials.find(run_id)
+    about, search = trial.record, trial.search
+    description = f"trial {about.number} of {about.search} (run {short_run(about.run_id)})"
     with TemporaryDirectory() as folder:
-        path = kept_checkpoint(record, trial, home, folder)
+        path = kept_checkpoint(trials, trial, folder)
         if path is None:
             best = search.best_run
-            fix = f"; use run {short_run(best)}" if best and best != trial.run_id else ""
+            fix = f"; use run {short_run(best)}" if best and best != about.run_id else ""
             raise RecordError(
                 f"init_from: the weights of {description} were not kept, only the best trials of a "
                 f"search are (search.keep){fix}"
@@ -163,9 +161,8 @@ def _find(config: InitFromConfig, home: Home) -> WarmStart:
         except CheckpointError as error:
             raise RecordError(f"init_from: {recorded_problem(search, path, error)}") from error
     fingerprint = source.spec.tokenizer_fingerprint
-    return _start(
-        config, description, source, recorded_tokenizer(record, search, fingerprint, home)
-    )
+    tokenizer = recorded_tokenizer(trials.record, search, fingerprint, home)
+    return _start(config, description, source, tokenizer)
 
 
 def _newest(config: InitFromConfig, name: str, record: Record, home: Home) -> SearchRecord:

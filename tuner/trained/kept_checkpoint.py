@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from model.checkpoints.header import recorded_digest
 from model.errors import CheckpointError
 from tuner.errors import RecordError
-from tuner.home.home import Home
 from tuner.texts.formatting import short_hash, short_run
-from tuner.tracking.record import Record
-from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import CHECKPOINT_FILE
-from tuner.trained.recorded_journal import recorded_search
+from tuner.trained.recorded_trials import RecordedTrial, RecordedTrials
 
 
-def kept_checkpoint(record: Record, trial: TrialRecord, home: Home, folder: str) -> Path | None:
+def kept_checkpoint(trials: RecordedTrials, trial: RecordedTrial, folder: str) -> Path | None:
     """Download the kept checkpoint of a trial, or of an equal finished trial.
 
     Args:
-        record: the store.
+        trials: trials of the store.
         trial: the trial.
-        home: home of the searches.
         folder: folder for the file.
 
     Returns:
@@ -29,30 +27,24 @@ def kept_checkpoint(record: Record, trial: TrialRecord, home: Home, folder: str)
 
     Raises:
         RecordError: if the file is not the one that was kept, by the journal of its search.
-        JournalError: if that journal is damaged, or is not the recorded one.
         StoreError: if the tracking store cannot be used.
     """
-    trials = [trial]
-    if trial.status == "finished":
-        trials += [
-            other
-            for other in record.equal(trial.spec_hash)
-            if other.status == "finished" and other.environment == trial.environment
-        ]
-    for candidate in trials:
-        if candidate.keeps_checkpoint:
-            path = record.download(candidate.run_id, CHECKPOINT_FILE, folder)
+    candidates: Iterable[RecordedTrial] = [trial]
+    if trial.record.status == "finished":
+        equal = trials.finished(trial.spec.hash, trial.record.environment)
+        candidates = chain(candidates, equal)
+    for candidate in candidates:
+        if candidate.record.keeps_checkpoint:
+            path = trials.record.download(candidate.record.run_id, CHECKPOINT_FILE, folder)
             if path is not None:
-                _check_digest(record, candidate, home, path)
+                _check_digest(candidate, path)
                 return path
     return None
 
 
-def _check_digest(record: Record, trial: TrialRecord, home: Home, path: Path) -> None:
+def _check_digest(trial: RecordedTrial, path: Path) -> None:
     """Compare a checkpoint with the journal."""
-    search = recorded_search(record, record.search(trial.search), home)
-    journaled = search.trials.get(trial.number)
-    expected = journaled.weights if journaled else None
+    record, expected = trial.record, trial.journaled.weights
     if expected is None:
         return
     try:
@@ -61,8 +53,8 @@ def _check_digest(record: Record, trial: TrialRecord, home: Home, path: Path) ->
         return  # whoever reads the file says so
     if digest != expected:
         raise RecordError(
-            f"the recorded weights of trial {trial.number} of {trial.search} are not those that "
+            f"the recorded weights of trial {record.number} of {record.search} are not those that "
             f"the search kept: their digest is {short_hash(digest)}…, and its journal has "
             f"{short_hash(expected)}…; delete {CHECKPOINT_FILE} of the run "
-            f"{short_run(trial.run_id)}, and the trial is trained again"
+            f"{short_run(record.run_id)}, and the trial is trained again"
         )

@@ -6,7 +6,7 @@ from tuner.errors import RecordError
 from tuner.home.home import Home
 from tuner.results.result import SearchResult
 from tuner.tracking.record import Record
-from tuner.trained.recorded_journal import recorded_search
+from tuner.trained.recorded_trials import recorded_search
 
 
 def load_search(name: str | None = None, *, home: Home | None = None) -> SearchResult:

@@ -22,10 +22,10 @@ from tuner.errors import RecordError
 from tuner.home.home import Home
 from tuner.texts.formatting import short_run
 from tuner.tracking.artifacts import recorded_tokenizer
-from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import CHECKPOINT_FILE
 from tuner.trained.kept_checkpoint import kept_checkpoint
+from tuner.trained.recorded_trials import RecordedTrial, RecordedTrials
 from tuner.trained.replay import OnReport, Verdict, replay
 
 
@@ -91,25 +91,26 @@ def load_trial(
     Raises:
         RecordError: if there is no such trial, or it must be trained again and this fails or gives
             different reports.
+        JournalError: if the journal was edited or damaged.
         StoreError: if the tracking store cannot be used.
     """
-    home = home or Home.recorded()
-    record = Record(home.tracking_uri)
-    trial = record.trial_or_best(run, search)
-    trained = kept_trial(record, trial, home)
+    trials = RecordedTrials.of(home or Home.recorded())
+    trial = trials.find(run, search)
+    trained = kept_trial(trials, trial)
     if trained is not None:
         return trained
-    if trial.status == "diverged":
+    about = trial.record
+    if about.status == "diverged":
         raise RecordError(
-            f"trial {trial.number} of {trial.search} diverged: its weights are not finite; choose "
-            f"another trial ('tuner show --search {trial.search}')"
+            f"trial {about.number} of {about.search} diverged: its weights are not finite; choose "
+            f"another trial ('tuner show --search {about.search}')"
         )
     with TemporaryDirectory() as folder:
-        path, note = _retrained(trial, home, Path(folder), on_report, on_progress)
-        return replace(_read(record, trial, home, path, "retrained"), note=note)
+        path, note = _retrained(about, trials.home, Path(folder), on_report, on_progress)
+        return replace(_read(trials, trial, path, "retrained"), note=note)
 
 
-def kept_trial(record: Record, trial: TrialRecord, home: Home) -> TrainedTrial | None:
+def kept_trial(trials: RecordedTrials, trial: RecordedTrial) -> TrainedTrial | None:
     """Load a trial whose weights, or those of an equal trial, are kept; else return None.
 
     Raises:
@@ -117,20 +118,18 @@ def kept_trial(record: Record, trial: TrialRecord, home: Home) -> TrainedTrial |
         StoreError: if the tracking store cannot be used.
     """
     with TemporaryDirectory() as folder:
-        path = kept_checkpoint(record, trial, home, folder)
-        return None if path is None else _read(record, trial, home, path, "kept")
+        path = kept_checkpoint(trials, trial, folder)
+        return None if path is None else _read(trials, trial, path, "kept")
 
 
 def _read(
-    record: Record,
-    trial: TrialRecord,
-    home: Home,
-    path: Path,
-    origin: Literal["kept", "retrained"],
+    trials: RecordedTrials, trial: RecordedTrial, path: Path, origin: Literal["kept", "retrained"]
 ) -> TrainedTrial:
     """Read a trial from its checkpoint file."""
-    spec, parent = record.spec(trial), record.search(trial.search)
-    tokenizer = load_tokenizer(recorded_tokenizer(record, parent, spec.tokenizer_fingerprint, home))
+    spec, about = trial.spec, trial.record
+    fingerprint = spec.tokenizer_fingerprint
+    config = recorded_tokenizer(trials.record, trial.search, fingerprint, trials.home)
+    tokenizer = load_tokenizer(config)
     assert tokenizer is not None
     try:
         source = WarmStartSource.read(path)
@@ -139,12 +138,12 @@ def _read(
             raise CheckpointError("the checkpoint is of another trial")
     except CheckpointError as error:
         raise RecordError(
-            f"the recorded weights of trial {trial.number} of {trial.search} cannot be used: "
+            f"the recorded weights of trial {about.number} of {about.search} cannot be used: "
             f"{str(error).replace(str(path), path.name)}; delete {CHECKPOINT_FILE} of its run "
-            f"{short_run(trial.run_id)}, and the trial is trained again"
+            f"{short_run(about.run_id)}, and the trial is trained again"
         ) from error
     weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}
-    return TrainedTrial(trial, spec, source.step, weights, tokenizer, origin)
+    return TrainedTrial(about, spec, source.step, weights, tokenizer, origin)
 
 
 def _retrained(

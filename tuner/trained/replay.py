@@ -1,4 +1,4 @@
-"""Retrains a trial from its record alone, and compares every report with the recorded one."""
+"""Retrains a trial from its specification, and compares every report with the journal's."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached, prepare
-from model.engine.report import METRICS, SOME_METRICS, Report
+from model.engine.report import METRICS, SOME_METRICS, Report, Status
 from model.errors import CompileError
 from model.progress import OnProgress, silent
 from model.sources.fingerprint import difference
 from model.spec.data import TokenizerConfig
 from model.spec.trial import TrialSpec
+from tuner.conductor.outcome import OutcomeKind
 from tuner.errors import RecordError
 from tuner.home.home import Home
 from tuner.home.private_folder import private_folder
 from tuner.texts.formatting import short_hash
 from tuner.tracking.artifacts import bring_start, recorded_tokenizer
 from tuner.tracking.metrics import as_stored
-from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import ENVIRONMENT
-from tuner.trained.check_record import check_record
 from tuner.trained.moved_data import find_data
+from tuner.trained.recorded_trials import RecordedTrial, RecordedTrials
 
 # On another device or library version sums are rounded differently, and training amplifies this.
 RELATIVE_TOLERANCE = 0.02
@@ -136,40 +136,40 @@ def replay(
         The verdict, with the differences between the reports.
 
     Raises:
-        RecordError: if there is no such trial, its record contradicts itself, or its data,
-            tokenizer or warm start have changed.
+        RecordError: if there is no such trial, its journal is neither here nor recorded, its
+            outcome contradicts its reports, or its data, tokenizer or warm start have changed.
+        JournalError: if the journal was edited or damaged.
         CorpusError: if the data cannot be read.
         StoreError: if the tracking store cannot be used.
     """
-    home = home or Home.recorded()
-    record = Record(home.tracking_uri)
-    trial = record.trial_or_best(run_id, search)
-    spec, recorded = record.spec(trial), record.reports(trial)
+    trials = RecordedTrials.of(home or Home.recorded())
+    trial, home = trials.find(run_id, search), trials.home
+    recorded, about = trial.reports, trial.record
     if not recorded:
         raise RecordError(
-            f"trial {trial.number} of {trial.search} ({trial.status}) has no report to compare with"
+            f"trial {about.number} of {about.search} ({about.status}) has no report to compare with"
         )
-    check_record(trial, spec, recorded)
-    if spec.init_from is not None:
-        bring_start(record, record.search(trial.search), spec.init_from, home)
+    _check_outcome(trial)
+    if trial.spec.init_from is not None:
+        bring_start(trials.record, trial.search, trial.spec.init_from, home)
     with private_folder() as folder:
         if prepared:
-            corpus = _prepared_corpus(record, trial, spec, home)
+            corpus = _prepared_corpus(trials, trial)
         else:
-            corpus = _recorded_corpus(record, trial, spec, home, folder, on_progress)
+            corpus = _recorded_corpus(trials, trial, folder, on_progress)
         reports, present = _retrain(
-            spec, len(recorded), trial.environment, corpus, home.starts, on_report, states
+            trial.spec, len(recorded), about.environment, corpus, home.starts, on_report, states
         )
     changed = {
-        name: (trial.environment[name], present[name])
+        name: (about.environment[name], present[name])
         for name in ENVIRONMENT
-        if trial.environment[name] != present[name]
+        if about.environment[name] != present[name]
     }
     differences = compare(recorded, reports)
     last = reports[-1].checkpoint if reports else None
     return ReplayResult(
-        trial,
-        spec,
+        about,
+        trial.spec,
         judge(differences, bool(changed)),
         len(recorded),
         differences,
@@ -179,28 +179,48 @@ def replay(
     )
 
 
+def _check_outcome(trial: RecordedTrial) -> None:
+    """Check that a trial ended as its reports say: a replay proves only the reports.
+
+    Raises:
+        RecordError: if it did not; no driver writes such a journal.
+    """
+    spec, outcome, reports = trial.spec, trial.trial.outcome, trial.trial.reports
+    count, last, problem = len(reports), reports[-1].step, None
+    steps = {report.step for report in reports if report.status is not Status.DIVERGED}
+    if outcome is not None:
+        if outcome.kind is OutcomeKind.FINISHED and last != spec.hyperparameters.total_steps:
+            problem = f"it is finished, but has no report at its last update, only {count} before"
+        elif outcome.kind is OutcomeKind.STOPPED and outcome.detail != str(count):
+            problem = f"it was {outcome}, but has {count} reports"
+        elif not steps <= {*spec.report_steps}:
+            problem = "it has a report at an update at which its specification has none"
+    if problem is not None:
+        raise RecordError(
+            f"trial {trial.record.number} of {trial.record.search} contradicts itself: {problem}; "
+            f"its journal was edited, restore it"
+        )
+
+
 def _recorded_corpus(
-    record: Record,
-    trial: TrialRecord,
-    spec: TrialSpec,
-    home: Home,
-    folder: Path,
-    on_progress: OnProgress,
+    trials: RecordedTrials, trial: RecordedTrial, folder: Path, on_progress: OnProgress
 ) -> Corpus:
     """Prepare the data and the tokenizer of a trial; raise RecordError if they have changed.
 
     They are prepared anew in a folder: nothing shows that the copy in the home is of this data.
     """
-    data, identity = find_data(spec.data, spec.data_fingerprint, home)
+    spec = trial.spec
+    data, identity = find_data(spec.data, spec.data_fingerprint, trials.home)
     if identity.digest != spec.data_fingerprint:
-        changes = difference(record.data_files(trial), identity.files) or "its options changed"
+        files = trials.record.data_files(trial.search)
+        changes = difference(files, identity.files) or "its options changed"
         hint = "; python-stdlib differs between versions of Python" if spec.data.source else ""
         raise RecordError(
             f"the data has changed: {changes}{hint}; restore it to replay, or try 'tuner replay "
             f"--prepared', which trains on the copy that was prepared for the search (fingerprint "
             f"{short_hash(identity.digest)}… instead of {short_hash(spec.data_fingerprint)}…)"
         )
-    tokenizer = _recorded_tokenizer(record, trial, spec, home)
+    tokenizer = _recorded_tokenizer(trials, trial)
     corpus = prepare(data, tokenizer, folder, on_progress=on_progress)
     if corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
         raise RecordError(
@@ -211,9 +231,10 @@ def _recorded_corpus(
     return corpus
 
 
-def _prepared_corpus(record: Record, trial: TrialRecord, spec: TrialSpec, home: Home) -> Corpus:
+def _prepared_corpus(trials: RecordedTrials, trial: RecordedTrial) -> Corpus:
     """Load the corpus that was prepared for a trial; raise RecordError if it is gone."""
-    tokenizer = _recorded_tokenizer(record, trial, spec, home)
+    spec, home = trial.spec, trials.home
+    tokenizer = _recorded_tokenizer(trials, trial)
     corpus = cached(spec.data, tokenizer, home.corpora, digest=spec.data_fingerprint)
     if corpus is None or corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
         raise RecordError(
@@ -223,14 +244,13 @@ def _prepared_corpus(record: Record, trial: TrialRecord, spec: TrialSpec, home: 
     return corpus
 
 
-def _recorded_tokenizer(
-    record: Record, trial: TrialRecord, spec: TrialSpec, home: Home
-) -> TokenizerConfig:
+def _recorded_tokenizer(trials: RecordedTrials, trial: RecordedTrial) -> TokenizerConfig:
     """Return the configuration of a trial's tokenizer; a file is the recorded one."""
+    spec = trial.spec
     if spec.tokenizer.file is None:
         return spec.tokenizer
-    search = record.search(trial.search)
-    return recorded_tokenizer(record, search, spec.tokenizer_fingerprint, home)
+    fingerprint = spec.tokenizer_fingerprint
+    return recorded_tokenizer(trials.record, trial.search, fingerprint, trials.home)
 
 
 def _retrain(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from model.engine.report import Status
 from tests.conftest import MakeSpec
+from tests.tuner.tracking.recorded import RecordedSearch, report
 from tuner.commands.compare import print_comparison
+from tuner.home.home import Home
 from tuner.summaries.comparison import TrialComparison
 from tuner.terminal.console import PlainConsole
 from tuner.tracking.records import SearchRecord, TrialRecord
@@ -28,21 +33,20 @@ SEARCH = SearchRecord("s" * 32, "1", "lm-1", "finished", 0.0, None, {}, {})
     ],
 )
 def test_comparison_says_which_losses_cannot_be_compared(
-    make_spec: MakeSpec, changed: dict[str, str], sentence: str | None
+    make_spec: MakeSpec, tmp_path: Path, changed: dict[str, str], sentence: str | None
 ) -> None:
-    specs = {"lm-1/0": make_spec(), "lm-1/1": make_spec(seed=1).model_copy(update=changed)}
-    trials = {
-        name: TrialRecord(f"{n:032d}", n, "lm-1", "finished", {}, {"val_loss": 3.0}, {}, "")
-        for n, name in enumerate(specs)
-    }
-    reports = {12: {"tokens": 2_000_000.0, "val_loss": 3.0, "perplexity": 2_000_000.5}}
+    specs = [make_spec(), make_spec(seed=1).model_copy(update=changed)]
+    home = Home(tmp_path, "sqlite://")
+    search = RecordedSearch(home, is_followed=False)
+    for number, spec in enumerate(specs):
+        finished = replace(report(12, 3.0, Status.FINISHED), tokens=2_000_000)
+        search.trial(number, spec, finished, outcome="finished")
+    search.finish()
+    runs = {f"lm-1/{n}": TrialRecord(f"{n:032d}", n, "lm-1", "", {}, {}, {}) for n in range(2)}
     record: Any = SimpleNamespace(
-        trial=trials.get,
-        search=lambda name: SEARCH,
-        spec=lambda trial: specs[f"lm-1/{trial.number}"],
-        reports=lambda trial: reports,
+        trial_or_best=lambda run, search: runs[run], search=lambda name: SEARCH
     )
-    console, comparison = PlainConsole(width=200), TrialComparison.read(record, list(specs))
+    console, comparison = PlainConsole(width=200), TrialComparison.read(record, home, list(runs))
     with console.capture() as captured:
         print_comparison(console, comparison)
     lines = captured.get().splitlines()

@@ -35,7 +35,7 @@ SEARCH = SearchRecord("s" * 32, "1", "lm-1", "finished", 0.0, None, {}, {})
 
 def trial(number: int, status: str, loss: float | None, **parameters: str) -> TrialRecord:
     metrics = {} if loss is None else {"val_loss": loss}
-    return TrialRecord(f"{number:032d}", number, "lm-1", status, parameters, metrics, {}, "")
+    return TrialRecord(f"{number:032d}", number, "lm-1", status, parameters, metrics, {})
 
 
 def compare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +32,6 @@ from tuner.journal.journal import Journal, read_journal
 from tuner.lease.folder import FolderLeases
 from tuner.lease.holder import Holder
 from tuner.space.space import SearchSpace
-from tuner.tracking.tags import ENVIRONMENT
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch
 from tuner.workers.watchdog import Watchdog, WorkerChange
@@ -197,19 +196,15 @@ def kill(journal: Journal) -> None:
     FolderLeases(folder).write(replace(Holder.me(epoch), pid=_NO_PROCESS))
 
 
-def _store_of(find: Find) -> Any:
+def _trials_of(find: Find) -> Any:
     """A tracking store with the trials of another search."""
-    environment = dict.fromkeys(ENVIRONMENT)
 
-    def equal(spec_hash: str, experiments: Sequence[str]) -> list[Any]:
-        reports = find(spec_hash)
-        trial = SimpleNamespace(status="finished", environment=environment, reports=reports)
-        return [trial] if reports else []
+    def finished(spec_hash: str, *_: Any) -> Iterator[Any]:
+        if reports := find(spec_hash):
+            yield SimpleNamespace(trial=SimpleNamespace(reports=reports))
 
-    return SimpleNamespace(
-        experiments=lambda: ["0"], has_other_searches=lambda *_: True, equal=equal,
-        spec=lambda trial: None, report_list=lambda trial, spec: trial.reports,
-    )  # fmt: skip
+    record = SimpleNamespace(experiments=lambda: ["0"], has_other_searches=lambda *_: True)
+    return SimpleNamespace(record=record, finished=finished)
 
 
 class Session:
@@ -240,7 +235,7 @@ class Session:
         start: Any = SimpleNamespace(
             journal=self.journal, recorded=recorded, space=space, facts=FACTS, name=folder.name,
             team=SimpleNamespace(slots=slots, order=Order(True, TOKENS)), view=SilentView(),
-            record=_store_of(find), request=SimpleNamespace(fresh=False, space_text=None),
+            trials=_trials_of(find), request=SimpleNamespace(fresh=False, space_text=None),
         )  # fmt: skip
         try:
             if recorded is None:

@@ -258,6 +258,8 @@ def test_fault_at_every_call_of_mlflow_leaves_each_report_once(
     num_opening = record(recorded, home, store, undisturbed)
     check_record(recorded, store)
     first = 1 if fault.is_kill else num_opening + 1  # a search does not begin without its store
+    if fault is Fault.LOST:
+        first -= 1  # but with a store whose answer to the last call is lost: it made the run
     assert undisturbed.num_calls > 60
     for at in range(first, undisturbed.num_calls + 1):
         store = MemoryStore()

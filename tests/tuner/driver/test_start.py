@@ -156,7 +156,7 @@ def test_step_aside_does_not_outlive_a_start_that_fails(
 
     def open_it(start: Start) -> None:
         open_store(start)
-        opened.append(hasattr(start, "record"))
+        opened.append(hasattr(start, "trials"))
 
     steps = [Step("store", open_it, is_aside=True), Step("ray", failing(TunerError("no Ray")))]
     monkeypatch.setattr(search_module, "STEPS", steps)

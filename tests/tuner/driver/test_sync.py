@@ -31,6 +31,8 @@ from tests.tuner.tracking.recorded import (
     contents,
     report,
     states,
+    stored_reports,
+    stored_spec,
     stored_steps,
     wait_for,
 )
@@ -42,12 +44,13 @@ from tuner.home.home import Home
 from tuner.journal.events import SessionBegun, SessionEnded
 from tuner.journal.follower import Cursor, Follower
 from tuner.journal.journal import JOURNAL_FILE, Journal, read_search
+from tuner.summaries.search_table import trials_of
 from tuner.tracking.projection import CURSOR
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.runs import Runs, RunSettings, RunStart
 from tuner.tracking.tags import CHECKPOINT_FILE, Tag
-from tuner.trained.table_trials import journaled, trials_of
+from tuner.trained.recorded_trials import journaled
 
 TAGS = {"sampler": "tpe", "scheduler": "asha", "seed": "3", "tuner.metric": "val_loss"}
 
@@ -94,10 +97,10 @@ def test_sync_sends_a_search_that_the_store_never_saw(
     assert states(record) == [(0, "finished", "FINISHED"), (1, "diverged", "FAILED")]
     first, second = record.trials(search)
     assert second.parent == 0
-    assert record.spec(second) == make_spec(seed=1)
+    assert stored_spec(record, second) == make_spec(seed=1)
     assert second.environment == ENVIRONMENT
-    reports = record.report_list(second, make_spec(seed=1))
-    assert [(r.step, str(r.val_loss)) for r in reports] == [(4, "1.5"), (5, "nan")]
+    reports = stored_reports(record, second)
+    assert [(step, str(m["val_loss"])) for step, m in reports.items()] == [(4, "1.5"), (5, "nan")]
     assert (search.status, search.best_run) == ("finished", first.run_id)
     assert search.metrics == {"best_val_loss": 1.5}
     assert TAGS.items() <= search.tags.items()
@@ -115,7 +118,7 @@ def check_tables(home: Home, record: Record, search: SearchRecord) -> None:
     known = journaled(home, search)
     assert known is not None
     trials = record.trials(search)
-    hidden = {"artifact_uri": "", "spec_hash": "", "checkpoint_tokens": None}
+    hidden = {"checkpoint_tokens": None}
     for ours, theirs in zip(trials_of(record, search, known), trials, strict=True):
         for name, value in {**asdict(theirs), **hidden}.items():
             assert str(getattr(ours, name)) == str(_sorted_as(value, getattr(ours, name))), name
@@ -144,7 +147,7 @@ def test_sync_sends_a_warm_started_search(home: Home, store: str, make_spec: Mak
     record = Record(store)
     assert record.search("lm-1").tags[Tag.INIT_FROM] == text
     for trial in record.trials(record.search("lm-1")):
-        assert record.spec(trial).init_from == start
+        assert stored_spec(record, trial).init_from == start
     assert sync(home, "lm-1") == SyncResult(0, 0, 0, ())
 
 

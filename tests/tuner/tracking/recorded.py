@@ -6,9 +6,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from model.engine.report import Report, Status
+from model.engine.report import METRICS, SOME_METRICS, Report, Status
 from model.spec.trial import TrialSpec
 from tests.tuner.simulated_search import FACTS
 from tuner.clock import CLOCK, SystemClock
@@ -31,6 +32,8 @@ from tuner.space.settings import Budget, SearchConfig
 from tuner.space.space import SearchSpace
 from tuner.tracking.projection import CURSOR, MlflowProjection
 from tuner.tracking.record import Record
+from tuner.tracking.records import TrialRecord
+from tuner.tracking.tags import SPEC_FILE
 
 ENVIRONMENT = {
     "device": "cpu: x", "dtype": "float32", "width": "any", "compiled": "no",
@@ -192,6 +195,23 @@ def contents(store: str) -> dict[str, list[Any]]:
     """Every row of the store that is about a run."""
     tables = ("metrics", "latest_metrics", "params", "tags", "runs")
     return {table: sorted(rows(store, f"select * from {table}"), key=repr) for table in tables}
+
+
+def stored_spec(record: Record, trial: TrialRecord) -> TrialSpec:
+    """The specification that is attached to the run of a trial."""
+    with TemporaryDirectory() as folder:
+        path = record.download(trial.run_id, SPEC_FILE, folder)
+        assert path is not None
+        return TrialSpec.model_validate_json(path.read_bytes())
+
+
+def stored_reports(record: Record, trial: TrialRecord) -> dict[int, dict[str, float]]:
+    """The curves of the run of a trial: step → metric → value."""
+    reports: dict[int, dict[str, float]] = {}
+    for name in (*METRICS, *SOME_METRICS):
+        for metric in record.client.get_metric_history(trial.run_id, name):
+            reports.setdefault(metric.step, {})[name] = metric.value
+    return dict(sorted(reports.items()))
 
 
 def stored_steps(store: str, number: int) -> list[int]:

@@ -25,6 +25,8 @@ from tests.tuner.tracking.recorded import (
     report,
     rows,
     states,
+    stored_reports,
+    stored_spec,
     stored_steps,
 )
 from tuner.errors import RecordError, StoreError
@@ -34,53 +36,36 @@ from tuner.journal.follower import Follower
 from tuner.journal.journal import Feed
 from tuner.space.data_facts import DataFacts
 from tuner.tracking.datasets import dataset_inputs
-from tuner.tracking.metrics import PROGRESS, SystemMetrics
+from tuner.tracking.metrics import PROGRESS, SystemMetrics, as_stored
 from tuner.tracking.projection import _MOST_REPORTS, MlflowProjection
 from tuner.tracking.record import Record
-from tuner.tracking.runs import RunStart, TimedReport, parameters_of
+from tuner.tracking.records import parameters_of
+from tuner.tracking.runs import RunStart, TimedReport
 from tuner.tracking.store import open_client
 from tuner.tracking.tags import Tag
 
 
 def test_projection_keeps_every_bit(begin_search: Begin, store: str, make_spec: MakeSpec) -> None:
-    """A replay compares stored metrics, including NaN and the last digit."""
+    """The last digit, NaN, infinities, and metrics that only some trials have."""
     search, spec = begin_search(), make_spec()
-    reports = [report(4, math.pi), report(8, 1e-17), report(9, math.nan, Status.DIVERGED)]
+    some = {"sparsity": 0.0, "token_accuracy": 1 / 3, "bleu": 0.1}
+    reports = [
+        replace(report(4, math.pi), **some), report(8, 1e-17),
+        replace(report(9, math.nan, Status.DIVERGED), train_loss=math.inf),
+    ]  # fmt: skip
     search.trial(0, spec, *reports, outcome="diverged")
     search.finish("finished", 0, best_val_loss=1.0)
 
     record = Record(store)
     trial = record.best(record.search("lm-1"))
-    assert record.spec(trial) == spec
+    assert stored_spec(record, trial) == spec
     assert trial.status == "diverged"
     assert trial.environment == ENVIRONMENT
-    back = record.reports(trial)
-    assert [str(m) for m in back.values()] == [str(r.metrics()) for r in reports]
+    back = stored_reports(record, trial)
+    assert [str(metrics) for metrics in back.values()] == [
+        str({name: as_stored(value) for name, value in r.metrics().items()}) for r in reports
+    ]
     assert record.client.get_run(trial.run_id).info.status == "FAILED"
-
-
-def test_record_returns_complete_reports(
-    begin_search: Begin, store: str, make_spec: MakeSpec
-) -> None:
-    """Including infinities and metrics that only some trials have."""
-    spec = make_spec(steps=12, reports=3)
-    finished = [
-        replace(report(4, 1e-17), sparsity=0.0, token_accuracy=1 / 3),
-        report(8, math.pi),
-        replace(report(12, 2.0, Status.FINISHED), sparsity=0.9, token_accuracy=1.0, bleu=0.1),
-    ]
-    diverged = [
-        replace(report(4, 800.0), trial_id="1"),
-        replace(report(5, math.nan, Status.DIVERGED), trial_id="1", train_loss=math.inf),
-    ]
-    search = begin_search()
-    for number, reports in enumerate((finished, diverged)):
-        search.trial(number, spec, *reports, outcome=str(reports[-1].status))
-    search.finish()
-    record = Record(store)
-    back = [record.report_list(trial, spec) for trial in record.trials(record.search())]
-    assert repr(back) == repr([finished, diverged])
-    assert back[0] == finished
 
 
 def test_projection_retries_refused_writes(
@@ -108,7 +93,7 @@ def test_projection_retries_refused_writes(
     search.flush()
     record = Record(store)
     (trial,) = record.trials(record.search())
-    assert list(record.reports(trial)) == [4]
+    assert list(stored_reports(record, trial)) == [4]
     assert not any(failures.values())
 
 

@@ -15,7 +15,6 @@ from model.export.registry import FORMATS
 from model.export.torch_state import load_exported
 from model.spec.data import TokenizerConfig
 from model.spec.hyperparameters import SYMBOL_TABLE
-from model.spec.trial import TrialSpec
 from tests.conftest import MakeSpec
 from tests.tuner.trained.trained_trials import make_trial
 from tuner import cli
@@ -127,15 +126,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(trained: TrainedTrial) -> list[str]:
         asked: list[str] = []
 
-        class Record:
-            def __init__(self, uri: str) -> None:
-                pass
-
-            def trial(self, run: str) -> Any:
-                return trained.trial
-
-            def spec(self, trial: Any) -> TrialSpec:
-                return trained.spec
+        found = SimpleNamespace(record=trained.trial, spec=trained.spec)
+        trials = SimpleNamespace(of=lambda home: SimpleNamespace(find=lambda run, search: found))
 
         def load(run: str, **_: Any) -> TrainedTrial:
             asked.append(run)
@@ -144,7 +136,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Any:
         def unknown(name: str, **_: Any) -> Any:
             raise RecordError("its journal is not recorded")
 
-        monkeypatch.setattr("tuner.commands.export.Record", Record)
+        monkeypatch.setattr("tuner.commands.export.RecordedTrials", trials)
         for module in ("export", "output"):
             name = f"tuner.commands.{module}.recorded_home"
             monkeypatch.setattr(name, lambda options: Home.of())

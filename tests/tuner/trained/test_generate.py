@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from rich.console import Console
 
 from model.generation.settings import GenerationSettings
 from model.spec.data import END_OF_TEXT
-from model.spec.trial import TrialSpec
 from tests.conftest import MakeSpec
 from tests.tuner.trained.trained_trials import make_trial, speller
 from tuner import cli
@@ -187,29 +187,20 @@ def command(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     asked: list[str] = []
 
-    class Record:
-        def __init__(self, uri: str) -> None:
-            pass
-
-        def search(self, name: str | None) -> Any:
-            return name
-
-        def best(self, search: Any) -> Any:
-            return self.trial("best")
-
-        def trial(self, run: str) -> Any:
-            if run == "missing":
-                raise RecordError("no trial has the run id missing")
-            return replace(speller(make_spec, run).trial, run_id=run)
-
-        def spec(self, trial: Any) -> TrialSpec:
-            return speller(make_spec, trial.run_id).spec
+    def find(run: str | None, search: str | None) -> Any:
+        if run == "missing":
+            raise RecordError("no trial has the run id missing")
+        trained = speller(make_spec, run or "best")
+        return SimpleNamespace(
+            record=replace(trained.trial, run_id=run or "best"), spec=trained.spec
+        )
 
     def load(run: str, **_: Any) -> Any:
         asked.append(run)
         return speller(make_spec, run)
 
-    monkeypatch.setattr("tuner.commands.generate.Record", Record)
+    trials = SimpleNamespace(of=lambda home: SimpleNamespace(find=find))
+    monkeypatch.setattr("tuner.commands.generate.RecordedTrials", trials)
     for module in ("generate", "output"):
         name = f"tuner.commands.{module}.recorded_home"
         monkeypatch.setattr(name, lambda options: Home.of())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from tuner.journal.journal import JOURNAL_FILE, Journal, read_entries
 from tuner.tracking.records import SearchRecord, TrialRecord
 from tuner.tracking.tags import CHECKPOINT_FILE, Tag
 from tuner.trained.kept_checkpoint import kept_checkpoint
+from tuner.trained.recorded_trials import RecordedTrials
 
 
 class Recorded:
@@ -31,11 +33,7 @@ class Recorded:
     def __init__(self, folder: Path, make_spec: MakeSpec) -> None:
         self.folder = folder
         self.home = Home(folder / "home", "sqlite://")
-        self.trial = TrialRecord(
-            run_id="0" * 32, number=0, search="lm-1", status="stopped at report 1", parameters={},
-            metrics={"val_loss": 2.0, "tokens": 128.0}, environment={}, artifact_uri="",
-            checkpoint_tokens=128,
-        )  # fmt: skip
+        self.run = TrialRecord("0" * 32, 0, "lm-1", "", {}, {}, {}, checkpoint_tokens=128)
         self.file = folder / Path(CHECKPOINT_FILE).name
         self.write_weights(1.0)
         self.events: list[Event] = [
@@ -69,7 +67,9 @@ class Recorded:
     def kept(self) -> Path | None:
         folder = self.folder / "download"
         folder.mkdir(exist_ok=True)
-        return kept_checkpoint(cast(Any, self), self.trial, self.home, str(folder))
+        trials = RecordedTrials(cast(Any, self), self.home)
+        trial = trials.read(self.run)
+        return kept_checkpoint(trials, trial, str(folder))
 
 
 @pytest.fixture
@@ -115,6 +115,7 @@ def test_digest_of_an_older_report_says_nothing_of_newer_weights(recorded: Recor
     """A driver that is killed after it kept weights, and before it ended its session."""
     recorded.record(end({0: recorded.write_weights(1.0)}))
     recorded.record(Reported(0, Report("0", Status.TRAINING, 8, 256, 2.0, 2.0, 1.0, 0.01)))
+    recorded.run = replace(recorded.run, checkpoint_tokens=256)
     recorded.write_weights(2.0)
     assert recorded.kept() is not None
     recorded.record(end({0: "0" * 64}))

@@ -26,7 +26,7 @@ from tuner.journal.journal import Journal
 from tuner.results.result import SearchResult
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.tags import Tag
-from tuner.trained.recorded_journal import recorded_search
+from tuner.trained.recorded_trials import recorded_search
 
 SCHEDULERS = ("asha", "asha, asha: stop", "hyperband", "median", "pbt", "none")
 

@@ -5,7 +5,7 @@ import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,11 +19,17 @@ from model.engine.report import METRICS, Report, Status
 from model.errors import CompileError
 from model.spec.trial import Continues, TrialSpec
 from tests.conftest import MakeSpec
+from tests.tuner.tracking.recorded import RecordedSearch
+from tuner.errors import RecordError
+from tuner.home.home import Home
+from tuner.journal.fold import Search
 from tuner.tracking.records import TrialRecord
+from tuner.trained.recorded_trials import RecordedTrial
 from tuner.trained.replay import (
     Difference,
     ReplayResult,
     Verdict,
+    _check_outcome,
     _compiler,
     _retrain,
     _where,
@@ -254,6 +260,40 @@ def test_replay_follows_a_chain(tokens: Tokens, make_spec: MakeSpec, tmp_path: P
 
 @pytest.mark.parametrize(("count", "which"), [(1, "its report is"), (2, "all 2 reports are")])
 def test_sentence_of_a_bit_exact_replay(make_spec: MakeSpec, count: int, which: str) -> None:
-    trial = TrialRecord("0" * 32, 0, "lm-1", "finished", {}, {}, {}, "")
+    trial = TrialRecord("0" * 32, 0, "lm-1", "finished", {}, {}, {})
     result = ReplayResult(trial, make_spec(), Verdict.BIT_EXACT, count, [], {})
     assert result.sentence == f"bit-exact: {which} the same to the last bit"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "steps", "problem"),
+    [
+        ("finished", (4, 8), "is finished, but has no report at its last update, only 2 before"),
+        ("stopped at report 2", (4, 8, 12), "was stopped at report 2, but has 3 reports"),
+        (
+            "stopped at report 2",
+            (4, 5),
+            "has a report at an update at which its",
+        ),
+        ("finished", (4, 8, 12), None),
+        ("stopped at report 2", (4, 8), None),
+        ("diverged", (4, 5), None),
+    ],
+)
+def test_replay_refuses_an_outcome_that_its_reports_contradict(
+    make_spec: MakeSpec, tmp_path: Path, outcome: str, steps: tuple[int, ...], problem: str | None
+) -> None:
+    """A journal that somebody made, with lines that fit."""
+    search = RecordedSearch(Home(tmp_path, "sqlite://"), is_followed=False)
+    status = Status.DIVERGED if outcome == "diverged" else Status.TRAINING
+    reports = [report(step) for step in steps[:-1]] + [report(steps[-1], status=status)]
+    search.trial(0, make_spec(steps=12, reports=3), *reports, outcome=outcome)
+    journal = Search.of_name(search.journal.events, "lm-1")
+    search.close()
+    record = TrialRecord.of("lm-1", journal.trials[0], "0" * 32)
+    trial = RecordedTrial(cast(Any, None), journal, record)
+    if problem is None:
+        _check_outcome(trial)
+    else:
+        with pytest.raises(RecordError, match=f"trial 0 of lm-1 contradicts itself: .*{problem}"):
+            _check_outcome(trial)

@@ -41,7 +41,7 @@ def make_trial(
     spec: TrialSpec = make_spec(model=pairs).model_copy(update={"architecture": a})
     record = TrialRecord(
         run_id=f"{number:032x}", number=number, search="lm-1", status=status, parameters={},
-        metrics={"val_loss": 2.5, "tokens": 96.0}, environment={"torch": "2"}, artifact_uri="",
+        metrics={"val_loss": 2.5, "tokens": 96.0}, environment={"torch": "2"},
     )  # fmt: skip
     made = {n: initial_weight(number, n, shape) for n, shape in parameter_shapes(a).items()}
     return TrainedTrial(record, spec, 12, weights or made, byte_tokenizer(), "kept")

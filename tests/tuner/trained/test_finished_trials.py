@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
 from tests.tuner.tracking.recorded import ENVIRONMENT, Begin, report
 from tuner.errors import StoreError
-from tuner.tracking import reuse as module
-from tuner.tracking.record import Record
-from tuner.tracking.reuse import FinishedTrials
+from tuner.home.home import Home
+from tuner.trained import finished_trials as module
+from tuner.trained.finished_trials import FinishedTrials
+from tuner.trained.recorded_trials import RecordedTrials
 
 
 @pytest.mark.slow
 def test_finished_trial_is_found_by_its_specification_and_environment(
-    begin_search: Begin, store: str, make_spec: MakeSpec
+    begin_search: Begin, store: str, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     specs = [make_spec(seed=seed) for seed in range(5)]
     elsewhere, quoted = {**ENVIRONMENT, "torch": "1"}, {**ENVIRONMENT, "device": "cpu: Bob's"}
@@ -29,8 +34,8 @@ def test_finished_trial_is_found_by_its_specification_and_environment(
     search.begin(4, specs[4], same_as=0)
     search.finish()
 
-    def found(environment: dict[str, str]) -> list[list[float]]:
-        find = FinishedTrials(Record(store), environment)
+    def found(environment: dict[str, str], home: Path = tmp_path) -> list[list[float]]:
+        find = FinishedTrials(RecordedTrials.of(Home(home, store)), environment)
         return [[report.val_loss for report in find(spec.hash)] for spec in specs]
 
     assert found(ENVIRONMENT) == [[1.0], [], [], [], []]
@@ -41,20 +46,24 @@ def test_finished_trial_is_found_by_its_specification_and_environment(
     again.trial(0, specs[0], report(12, 9.0, Status.FINISHED), outcome="finished")
     again.finish()
     assert found(ENVIRONMENT)[0] == [9.0], "the newest"
+    # elsewhere, by the copies in the store; and a journal that cannot be read has no trial
+    assert found(ENVIRONMENT, tmp_path / "elsewhere")[0] == [9.0]
+    (tmp_path / "searches" / "lm-2" / "journal.jsonl").write_text("{}\n{}\n")
+    assert found(ENVIRONMENT)[0] == [1.0]
 
 
 def test_store_that_fails_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever time its requests take, a search hardly waits for it."""
     clock, asked = [0.0], []
 
-    class Slow:
-        def experiments(self) -> list[str]:
-            asked.append(clock[0])
-            clock[0] += 30.0
-            raise StoreError("it does not answer")
+    def experiments() -> list[str]:
+        asked.append(clock[0])
+        clock[0] += 30.0
+        raise StoreError("it does not answer")
 
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    find = FinishedTrials(Slow(), ENVIRONMENT)  # type: ignore[arg-type]
+    trials: Any = SimpleNamespace(record=SimpleNamespace(experiments=experiments))
+    find = FinishedTrials(trials, ENVIRONMENT)
     found: list[Report] = []
     while clock[0] < 3600:
         found += find("0" * 64)
@@ -66,8 +75,9 @@ def test_store_that_fails_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_store_without_other_searches_is_asked_rarely(
-    begin_search: Begin, store: str, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    begin_search: Begin, store: str, make_spec: MakeSpec, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
     """A request takes time in which the search decides nothing; a search may come meanwhile."""
 
     def finish(name: str) -> None:
@@ -78,14 +88,14 @@ def test_store_without_other_searches_is_asked_rarely(
     finish("lm-1")
     clock, asked = [0.0], []
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    record = Record(store)
-    experiments = record.experiments
+    trials = RecordedTrials.of(Home(tmp_path, store))
+    record, experiments = trials.record, trials.record.experiments
     monkeypatch.setattr(record, "experiments", lambda: asked.append(clock[0]) or experiments())
-    find = FinishedTrials(record, ENVIRONMENT, "lm-1")
+    find = FinishedTrials(trials, ENVIRONMENT, "lm-1")
     for clock[0] in range(30):
         assert find(make_spec().hash) == (), "its own trials are known"
     assert asked == [0, 10, 20]
     finish("lm-2")
     clock[0] = 30.0
     assert [r.val_loss for r in find(make_spec().hash)] == [1.0]
-    assert FinishedTrials(record, ENVIRONMENT, "lm-3")(make_spec().hash)
+    assert FinishedTrials(trials, ENVIRONMENT, "lm-3")(make_spec().hash)

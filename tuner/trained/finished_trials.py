@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from model.engine.report import Report
-from tuner.errors import RecordError, StoreError
-from tuner.tracking.record import Record
+from tuner.errors import StoreError
 from tuner.tracking.tags import ENVIRONMENT
+from tuner.trained.recorded_trials import RecordedTrials
 
 _REST = 10.0  # times as long as a request that failed: a search must not wait for a store
 _FRESH_SECONDS = 10.0  # before the store is asked again whether it has other searches
@@ -18,44 +19,51 @@ _FRESH_SECONDS = 10.0  # before the store is asked again whether it has other se
 class FinishedTrials:
     """Finished trials of a store by the hash of their specification.
 
-    A store that cannot be reached, or a damaged record, has no such trial: the search trains it.
-    Then the store is not asked for a while. A store without other searches is asked rarely: each
-    request takes 10 ms of the time in which a search decides.
+    The store knows their runs, and the journals of their searches have the reports. A store that
+    cannot be reached, or a damaged journal, has no such trial: the search trains it. Then the store
+    is not asked for a while. A store without other searches is asked rarely: each request takes
+    10 ms of the time in which a search decides.
 
     Args:
-        record: the store.
+        trials: trials of the store.
         environment: device and versions; only trials of an equal environment are bit-equal.
         search: name of the search that asks; its own trials are known without the store.
     """
 
-    def __init__(self, record: Record, environment: Mapping[str, str], search: str = "") -> None:
-        self._record, self._search = record, search
+    def __init__(
+        self, trials: RecordedTrials, environment: Mapping[str, str], search: str = ""
+    ) -> None:
+        self._trials, self._search = trials, search
         self._experiments: list[str] = []  # to look into; none if no other search is in them
         self._asks_anew_at = -math.inf
-        self._environment = {name: environment.get(name) for name in ENVIRONMENT}
+        self._environment = {name: environment.get(name, "") for name in ENVIRONMENT}
         self._rests_until = -math.inf
 
     def __call__(self, spec_hash: str) -> Sequence[Report]:
-        """Return all reports of the newest finished trial; none if there is no such trial."""
+        """Return all reports of the newest finished trial; none if there is no such trial.
+
+        The reports name no checkpoint, which is the other search's.
+        """
         asked = time.monotonic()
         if asked < self._rests_until:
             return ()
         try:
             if asked >= self._asks_anew_at:
                 self._find_experiments()
-            found = self._record.equal(spec_hash, self._experiments) if self._experiments else ()
-            for trial in found:
-                if trial.status == "finished" and trial.environment == self._environment:
-                    return self._record.report_list(trial, self._record.spec(trial))
+            if not self._experiments:
+                return ()
+            equal = self._trials.finished(spec_hash, self._environment, self._experiments)
+            trial = next(equal, None)
+            reports = trial.trial.reports if trial else ()
+            return [replace(report, checkpoint=None, problem=None) for report in reports]
         except StoreError:
             now = time.monotonic()
             self._rests_until = now + _REST * (now - asked)
-        except RecordError:
-            pass
         return ()
 
     def _find_experiments(self) -> None:
-        experiments = self._record.experiments()
-        has_others = self._record.has_other_searches(self._search, experiments)
+        record = self._trials.record
+        experiments = record.experiments()
+        has_others = record.has_other_searches(self._search, experiments)
         self._experiments = experiments if has_others else []
         self._asks_anew_at = time.monotonic() + _FRESH_SECONDS
