@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     add_search(search)
     add_jobs(command, common, space, home, debug)
     add_replay(command("replay", "retrain a trial and verify that it reproduces", common, home))
-    text = "upload events that MLflow missed"
+    text = "send what MLflow, the storage and receivers of messages missed"
     add_job(command("sync", text, common, home), "sync")
     add_ui(command("ui", "compare the runs in MLflow", debug, home))
     validate = command("validate", "explain a search space without running it", common, space, home)

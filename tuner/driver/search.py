@@ -22,12 +22,12 @@ from tuner.driver.start import (
     take_steps,
 )
 from tuner.driver.view import View
-from tuner.errors import JournalError, TunerError
+from tuner.errors import JournalError, StorageError, TunerError
 from tuner.home.home import Home
 from tuner.home.names import check_name, check_new_name
 from tuner.journal.edit import changes
 from tuner.journal.fold import Search
-from tuner.journal.journal import Journal, JournalTail, read_journal
+from tuner.journal.journal import Journal, JournalTail, read_journal, read_search
 from tuner.lease.lease import Wait
 from tuner.notify.projection import notified
 from tuner.notify.receivers import receivers_of
@@ -88,9 +88,11 @@ def search(
         lambda recorded: space, home=home, view=view, space_text=space_text, fresh=fresh,
         debug=debug, address=address, notify=notify, on_result=on_result,
     )  # fmt: skip
+    recorded = None
     if name is not None:
         restore(space.engine.storage, request.home, name, request.view.phase)
-    return _run(name, space.name, request, space.engine.storage)
+        recorded = read_search(request.home.search(name))
+    return _run(name, space.name, request, space.engine.storage, recorded)
 
 
 def resume(
@@ -127,8 +129,8 @@ def resume(
     home = request.home
     if not home.search(name).is_dir():
         raise TunerError(f"there is no search {name} in {home.root}; 'tuner list' shows them")
-    Search.of_name(read_journal(home.search(name)), name)
-    return _run(name, name, request, None)
+    recorded = Search.of_name(read_journal(home.search(name)), name)
+    return _run(name, name, request, None, recorded)
 
 
 def _request(edit: Callable[[SearchSpace | None], SearchSpace], **options: Any) -> SearchRequest:
@@ -137,7 +139,9 @@ def _request(edit: Callable[[SearchSpace | None], SearchSpace], **options: Any) 
     return SearchRequest(edit=edit, **given)
 
 
-def _run(name: str | None, stem: str, request: SearchRequest, url: str | None) -> SearchResult:
+def _run(
+    name: str | None, stem: str, request: SearchRequest, url: str | None, recorded: Search | None
+) -> SearchResult:
     """Run one session of a search.
 
     Args:
@@ -145,13 +149,17 @@ def _run(name: str | None, stem: str, request: SearchRequest, url: str | None) -
         stem: begin of a new name.
         request: what the caller asks for.
         url: storage of a new search; None without one.
+        recorded: the search by its journal, before it is claimed; None if it has not begun.
     """
-    if name is not None and _has_finished(name, request):
+    if name is not None and recorded is not None and _has_finished(recorded, name, request):
         return _finished(name, request)
     check_home(request.home)
     with deferred_interrupts(announcing(request.view)) as interrupts, ExitStack() as ray:
         waiting = say_waiting(request.view, interrupts)
-        journal = _claim(name, stem, request.home, url, waiting)
+        if name is not None and recorded is not None:
+            journal = Journal.open(request.home.search(name), waiting)
+        else:
+            journal = _claim(name, stem, request.home, url, waiting)
         start: Start | None = None
         is_new = not journal.entries
 
@@ -172,10 +180,9 @@ def _run(name: str | None, stem: str, request: SearchRequest, url: str | None) -
             return result
 
 
-def _has_finished(name: str, request: SearchRequest) -> bool:
+def _has_finished(search: Search, name: str, request: SearchRequest) -> bool:
     """Return True if a search has finished, and the request does not edit it."""
-    search = Search.of(read_journal(request.home.search(name)))
-    if search is None or search.end is None or search.end.status != "finished":
+    if search.end is None or search.end.status != "finished":
         return False
     return not changes(search.space, edited_space(search, name, request))
 
@@ -186,8 +193,11 @@ def _finished(name: str, request: SearchRequest) -> SearchResult:
 
     home, view = request.home, request.view
     view.phase(f"{name} has finished already: nothing is left to train")
-    # its driver may have been killed before the store had everything, and everybody the messages
-    sync(home, name)
+    # its driver may have been killed before everything was sent, also to the receivers of messages
+    try:
+        sync(home, name)
+    except StorageError as error:
+        view.phase(f"{error}; 'tuner sync {name}' sends the journal there")
     folder, receivers = home.search(name), receivers_of(request.notify)
     with notified(folder, receivers, lambda: JournalTail(folder), view.phase):
         pass
@@ -197,7 +207,7 @@ def _finished(name: str, request: SearchRequest) -> SearchResult:
 
 
 def _claim(name: str | None, stem: str, home: Home, url: str | None, on_wait: Wait) -> Journal:
-    """Claim a search: open its journal, which is empty if the search begins.
+    """Claim a search that has not begun: open its journal.
 
     Creating its folder claims a new name, which is free in the home, the store and the storage. The
     journal claims a name that the user chose: its folder may exist, of a driver that was killed.
@@ -205,8 +215,6 @@ def _claim(name: str | None, stem: str, home: Home, url: str | None, on_wait: Wa
     Raises:
         TunerError: if the store has a search of this name, whose journal is in another home.
     """
-    if name is not None and read_journal(home.search(name)):
-        return Journal.open(home.search(name), on_wait)
     used = recorded_names(home.tracking_uri)
     if name in used:
         raise TunerError(

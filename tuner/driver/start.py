@@ -275,16 +275,12 @@ def claim_bucket(start: Start) -> None:
     start.mirror, storage = None, start.storage
     if storage is None:
         return
-    from tuner.storage.mirror import JournalMirror, send_starts
+    from tuner.storage.mirror import begin_mirror
 
     if start.start is not None:
         start.start.keep(start.home)
-    send_starts(storage, start.home, start.facts)
     waiting = say_waiting(start.view, start.interrupts)
-    mirror = JournalMirror.claim(storage, start.journal, waiting)
-    start.mirror = Follower(
-        mirror, start.journal.feed(), may_write=lambda: not mirror.lease.is_lost
-    ).start()
+    start.mirror = begin_mirror(storage, start.home, start.facts, start.journal, waiting)
     start.ends.callback(_close_mirror, start, start.mirror)
 
 

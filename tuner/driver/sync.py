@@ -1,7 +1,7 @@
-"""Sends to the tracking store what the journal of a search holds and the store lacks.
+"""Sends to the tracking store and the storage what the journal of a search holds and they lack.
 
-A journal has every event. The store may lack some: its server was down, its disk was full, or the
-driver was killed. The projection follows the journal from its beginning, and sends what is missing.
+A journal has every event. The others may lack some: a server was down, its disk was full, or the
+driver was killed. Their projections follow the journal from its beginning until they are level.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from model.corpus.corpus import Corpus
 from model.errors import CorpusError
-from tuner.errors import RecordError, StoreError
+from tuner.errors import RecordError, StorageError, StoreError
 from tuner.home.home import Home
 from tuner.home.names import check_name
 from tuner.journal.events import SessionEnded
@@ -22,7 +22,9 @@ from tuner.journal.fold import Search
 from tuner.journal.follower import Cursor, Follower
 from tuner.journal.journal import JOURNAL_FILE, Feed, Journal, check_digest
 from tuner.journal.lines import Entry
+from tuner.storage.mirror import begin_mirror, mirrored
 from tuner.storage.states import CHECKPOINTS
+from tuner.storage.storage import Storage
 from tuner.texts.formatting import listed
 from tuner.tracking.projection import BYTES_PER_SECOND, CURSOR, MlflowProjection
 from tuner.tracking.record import Record
@@ -34,13 +36,14 @@ _PATIENCE_SECONDS = 30.0  # without any progress of the store
 
 @dataclass(frozen=True)
 class SyncResult:
-    """Numbers of runs and events that `sync` added to the store.
+    """Numbers of runs and events that `sync` added to the store, and what else was sent.
 
     Attributes:
         runs: number of runs of trials.
         metrics: number of values of all curves.
         endings: number of endings of trials and of the search.
-        files: names of the files attached to the search, and of its registered model.
+        files: names of the files attached to the search and sent to its storage, and of its
+            registered model.
     """
 
     runs: int
@@ -60,7 +63,7 @@ _NOTHING = SyncResult(0, 0, 0, ())
 
 
 def sync(home: Home, name: str) -> SyncResult:
-    """Send to the store what the journal of a search holds and the store lacks.
+    """Send to the store and the storage what the journal of a search holds and they lack.
 
     Args:
         home: home of the search.
@@ -74,6 +77,7 @@ def sync(home: Home, name: str) -> SyncResult:
         JournalError: if the journal is damaged, or another version of tuner wrote it.
         RecordError: if there is no such journal.
         StoreError: if the store does not accept the data.
+        StorageError: if the storage does not; the store has everything then.
     """
     folder = home.search(check_name(name))
     path = folder / JOURNAL_FILE
@@ -81,8 +85,13 @@ def sync(home: Home, name: str) -> SyncResult:
         raise RecordError(f"there is no {path}; 'tuner list' lists the recorded searches")
     with closing(Journal.open(folder)) as journal:
         search, entries = Search.of(journal.events), journal.entries
-    if search is None:  # the driver was killed before the search began
-        return _NOTHING
+        if search is None:  # the driver was killed before the search began
+            return _NOTHING
+        is_sent, refusal = False, None
+        try:
+            is_sent = _send_journal(home, search, journal)
+        except StorageError as error:  # the store gets the rest nevertheless
+            refusal = error
     corpus = partial(_corpus, home=home)
     mlflow = MlflowProjection.of(home, name, search.begun, corpus, resume=True, is_old=True)
     previous = mlflow.runs.previous
@@ -97,7 +106,30 @@ def sync(home: Home, name: str) -> SyncResult:
     endings = mlflow.num_endings + mlflow.parent.num_ends
     files = tuple(mlflow.parent.sent)
     sent = SyncResult(mlflow.num_created, mlflow.num_metrics, endings, files)
-    return replace(sent, files=(*files, *_publish(home, search, name, sent)))
+    published = _publish(home, search, name, sent)
+    if refusal is not None:
+        raise refusal
+    in_storage = (f"{JOURNAL_FILE} in the storage",) if is_sent else ()
+    return replace(sent, files=(*files, *published, *in_storage))
+
+
+def _send_journal(home: Home, search: Search, journal: Journal) -> bool:
+    """Send the journal to the storage of the search; return False if it has it, or there is none.
+
+    Raises:
+        JournalInUse: if another home runs the search.
+        StorageError: if the storage does not accept the data, or has another journal.
+    """
+    url = search.space.engine.storage
+    if url is None:
+        return False
+    storage = Storage(url).at(journal.path.parent.name)
+    if mirrored(storage) == journal.path.read_bytes():
+        return False
+    mirror = begin_mirror(storage, home, search.facts, journal)
+    if (problem := mirror.close(_PATIENCE_SECONDS)) is not None:
+        raise StorageError(mirror.reason or problem)
+    return True
 
 
 def _missing_end(search: Search, entries: Sequence[Entry]) -> Entry:

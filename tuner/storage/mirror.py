@@ -20,7 +20,7 @@ from model.files import replacing
 from tuner.clock import CLOCK, SystemClock
 from tuner.errors import StorageError
 from tuner.home.home import Home
-from tuner.journal.follower import Projection
+from tuner.journal.follower import Follower, Projection
 from tuner.journal.journal import JOURNAL_FILE, Journal, read_journal
 from tuner.lease.folder import locked
 from tuner.lease.lease import Lease, Wait, epoch_name, epochs_of
@@ -57,14 +57,14 @@ class JournalMirror(Projection):
 
     @classmethod
     def claim(
-        cls, storage: Storage, journal: Journal, on_wait: Wait, clock: SystemClock = CLOCK
+        cls, storage: Storage, journal: Journal, on_wait: Wait | None, clock: SystemClock = CLOCK
     ) -> Self:
         """Claim a search in its storage.
 
         Args:
             storage: storage of the search.
             journal: journal of the search, open.
-            on_wait: called again and again while this waits whether another driver is heard.
+            on_wait: as for `Lease.claim`.
             clock: clock by which this waits.
 
         Raises:
@@ -122,6 +122,26 @@ class JournalMirror(Projection):
         with self._journal.path.open("rb") as file:
             file.seek(begin)
             return file.read((self._journal.size if end is None else end) - begin)
+
+
+def begin_mirror(
+    storage: Storage, home: Home, facts: DataFacts, journal: Journal, on_wait: Wait | None = None
+) -> Follower:
+    """Claim a search in its storage; send there what trials start from, and begin with the journal.
+
+    Args:
+        storage: storage of the search.
+        home: home of the search.
+        facts: facts of its data.
+        journal: journal of the search, open.
+        on_wait: as for `Lease.claim`.
+
+    Raises:
+        JournalInUse, StorageError: as for `JournalMirror.claim`.
+    """
+    send_starts(storage, home, facts)
+    mirror = JournalMirror.claim(storage, journal, on_wait)
+    return Follower(mirror, journal.feed(), may_write=lambda: not mirror.lease.is_lost).start()
 
 
 def mirrored(storage: Storage) -> bytes | None:

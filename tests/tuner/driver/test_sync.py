@@ -25,8 +25,10 @@ from tests.conftest import MakeSpec
 from tests.tuner.fault_injection import FaultyServer
 from tests.tuner.manual_clock import SharedClock
 from tests.tuner.simulated_search import FACTS
+from tests.tuner.storage.broken import fresh_url
 from tests.tuner.tracking.recorded import (
     ENVIRONMENT,
+    SPACE,
     RecordedSearch,
     contents,
     report,
@@ -39,11 +41,20 @@ from tests.tuner.tracking.recorded import (
 from tuner.commands.maintenance.sync import print_synced
 from tuner.driver import sync as module
 from tuner.driver.sync import SyncResult, sync
-from tuner.errors import JournalError, JournalInUse, RecordError, StoreError, TunerError
+from tuner.errors import (
+    JournalError,
+    JournalInUse,
+    RecordError,
+    StorageError,
+    StoreError,
+    TunerError,
+)
 from tuner.home.home import Home
 from tuner.journal.events import SessionBegun, SessionEnded
 from tuner.journal.follower import Cursor, Follower
 from tuner.journal.journal import JOURNAL_FILE, Journal, read_search
+from tuner.storage.mirror import mirrored
+from tuner.storage.storage import Storage
 from tuner.summaries.search_table import trials_of
 from tuner.tracking.projection import CURSOR
 from tuner.tracking.record import Record
@@ -339,6 +350,32 @@ def test_sync_sends_the_states_of_the_best_trials(
     assert files(2) == ("journal.jsonl",)
     assert files(3) == ("journal.jsonl",)
     assert record.search().best_run == trials[3].run_id
+
+
+def test_sync_sends_the_journal_to_the_storage(
+    home: Home, store: str, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once; and a storage that is down, or has another journal, keeps nothing from MLflow."""
+    url = fresh_url()
+    engine = SPACE.engine.model_copy(update={"storage": url})
+    storage, path = Storage(f"{url}/lm-1"), home.search("lm-1") / JOURNAL_FILE
+    whole_search(home, make_spec, space=SPACE.model_copy(update={"engine": engine}))
+
+    def names(*arguments: Any) -> list[str]:
+        raise StorageError("the storage is switched off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "names", names)
+        with pytest.raises(StorageError, match="is switched off"):
+            sync(home, "lm-1")
+    assert states(Record(store)) == [(0, "finished", "FINISHED"), (1, "diverged", "FAILED")]
+    assert sync(home, "lm-1") == SyncResult(0, 0, 0, ("journal.jsonl in the storage",))
+    assert mirrored(storage) == path.read_bytes()
+    assert sync(home, "lm-1").description == "nothing was missing"
+    assert storage.names("journal") == ["0001"], "nothing is sent that is there"
+    storage.write("journal/0001/00000002.jsonl", b"of another home\n")
+    with pytest.raises(StorageError, match=r"went on in .* from another home"):
+        sync(home, "lm-1")
 
 
 def test_sync_refuses_a_search_that_is_being_run(home: Home, make_spec: MakeSpec) -> None:

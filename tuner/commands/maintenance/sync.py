@@ -1,4 +1,4 @@
-"""`tuner sync`: upload events that MLflow missed."""
+"""`tuner sync`: send what MLflow, the storage and receivers of messages missed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tuner.notify.receivers import receivers_of
 
 
 def run_sync(options: argparse.Namespace) -> int:
-    """Upload events that MLflow missed."""
+    """Send what MLflow, the storage and receivers of messages missed."""
     results, _ = consoles(options)
     print_json(options, print_synced(results, home_of(options, create=False), options.search))
     return 0
