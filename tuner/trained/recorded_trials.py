@@ -36,8 +36,9 @@ def recorded_search(record: Record, search: SearchRecord, home: Home) -> Search:
     digest = search.tags.get(Tag.JOURNAL)
     entries = read_entries(home.search(search.name))
     if not entries or not _begins_as(entries, digest):
-        # a journal that does not begin like the recorded one is of another search of this name
-        entries = _copy(record, search) or entries
+        copy = _copy(record, search)
+        if copy and not _is_edited(entries, copy):
+            entries = copy
         if not entries:
             raise RecordError(
                 f"the journal of {search.name} is neither in {home.root} nor recorded; run 'tuner "
@@ -65,6 +66,16 @@ def journaled(home: Home, search: SearchRecord) -> Search | None:
 def _begins_as(entries: list[Entry], digest: str | None) -> bool:
     """Return True if a journal begins with the lines that were recorded, if any were."""
     return digest is None or digest in {entry.digest for entry in entries}
+
+
+def _is_edited(entries: list[Entry], copy: list[Entry]) -> bool:
+    """Return True if a journal is of the search of its copy, and has a line that the copy lacks.
+
+    Without such a line it is only older, and one that begins otherwise is of another search of
+    this name.
+    """
+    digests = [entry.digest for entry in copy]
+    return bool(entries) and entries[0].digest == digests[0] and entries[-1].digest not in digests
 
 
 def _copy(record: Record, search: SearchRecord) -> list[Entry]:

@@ -21,7 +21,8 @@ from tuner.driver.view import SilentView
 from tuner.errors import Interrupted, JournalError, JournalInUse, TunerError
 from tuner.home.home import Home
 from tuner.journal.events import Event, SearchBegun, SessionBegun, SessionEnded
-from tuner.journal.journal import Journal
+from tuner.journal.journal import Journal, JournalTail
+from tuner.journal.lines import Entry
 from tuner.space.space import SearchSpace
 
 
@@ -136,9 +137,18 @@ def test_search_of_a_name_that_has_begun_goes_on(
     tmp_path: Path,
     home: Home,
     calls: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    view, results = Texts(), []
+    """Its journal is read once before it is claimed."""
+    view, results, reads = Texts(), [], list[JournalTail]()
     begun(home, space_of(tmp_path, "trials: 6"), SessionEnded(status))
+    read = JournalTail.read
+
+    def counted(tail: JournalTail) -> list[Entry]:
+        reads.append(tail)
+        return read(tail)
+
+    monkeypatch.setattr(JournalTail, "read", counted)
     space = space_of(tmp_path, f"trials: {trials}")
     options: Any = {"home": home, "view": view, "on_result": results.append}
     if is_new_command:
@@ -146,6 +156,7 @@ def test_search_of_a_name_that_has_begun_goes_on(
     else:
         resume("mine", edit=lambda recorded: space, **options)
     assert calls == expected
+    assert len(reads) == 1
     assert view.texts == texts
     assert len(results) == (expected != ["run_session"])
 

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from tests.tuner.journal_text import chained, events_of
 from tests.tuner.simulated_search import FACTS, Simulation, space_of
 from tuner.conductor.conductor import Conductor
-from tuner.errors import RecordError, TunerError
+from tuner.errors import JournalError, RecordError, TunerError
 from tuner.home.home import Home
 from tuner.journal.events import (
     SearchEdited,
@@ -22,7 +22,7 @@ from tuner.journal.events import (
     SessionEnded,
 )
 from tuner.journal.fold import Search
-from tuner.journal.journal import Journal
+from tuner.journal.journal import JOURNAL_FILE, Journal
 from tuner.results.result import SearchResult
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.tags import Tag
@@ -147,6 +147,14 @@ def test_local_journal_is_used_if_it_continues_the_recorded_one(tmp_path: Path) 
 
     store = cast(Any, Recorded())
     assert recorded_search(store, recorded, home).num_events == 30
+    path = home.search("lm-1") / JOURNAL_FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:10]))  # older than its record
+    assert recorded_search(store, recorded, home).num_events == 20
+    with closing(Journal.open(home.search("lm-1"))) as journal:
+        journal.append(SessionEnded("failed"))  # another line, which fits
+    with pytest.raises(JournalError, match="the journal of lm-1 is not the one that was recorded"):
+        recorded_search(store, recorded, home)
     shutil.rmtree(home.search("lm-1"))
     assert recorded_search(store, recorded, home).num_events == 20
     written(home.search("lm-1"), simulation, 25)  # at other times: another search of this name
