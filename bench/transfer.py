@@ -47,7 +47,7 @@ from tuner.space.settings import Proxy
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
-from tuner.transfer.sweep import KINDS, Size, Sweep, Trainer, measure, sweep_of, trial_spec
+from tuner.transfer.sweep import KINDS, Size, Sweep, Trainer, Winner, measure, sweep_of
 from tuner.transfer.verdict import Optimum, move_of
 
 RATE = 0.004  # of AdamW at the target, the middle of the first sweep
@@ -124,17 +124,15 @@ class Family:
         if options.quick:
             sizes |= {"model.context_length": 16, "budget.validation_tokens": 1024}
         overrides = [Override.parse(f"{key}={value}") for key, value in sizes.items()]
-        self.space: SearchSpace = read_space(SPACE, overrides)[0]
-        self.facts = DataFacts.of(prepare(self.space.data, self.space.tokenizer, corpora))
-        self.drawn = {**self.space.defaults(), "max_learning_rate": RATE}
+        space: SearchSpace = read_space(SPACE, overrides)[0]
+        facts = DataFacts.of(prepare(space.data, space.tokenizer, corpora))
+        self.winner = Winner(space, {**space.defaults(), "max_learning_rate": RATE}, facts)
         self.trainer = Trainer(corpora, points, options.processes, _on_trained)
         self.sizes, self.seeds = part.sizes, options.seeds
 
     def both_kinds(self) -> list[Sweep]:
         """Train the sweeps of all sizes, scaled and standard."""
-        return measure(
-            self.space, self.drawn, self.facts, self.sizes, self.trainer, seeds=self.seeds
-        )
+        return measure(self.winner, self.sizes, self.trainer, seeds=self.seeds)
 
     def proxy_and_target(self) -> tuple[list[Sweep], float]:
         """Train the scaled sweeps of both, the target's with the best rate of the proxy as well.
@@ -143,9 +141,7 @@ class Family:
             Both sweeps, and the best rate of the proxy as log2 of a factor on `RATE`.
         """
         proxy, target = (
-            sweep_of(
-                self.space, self.drawn, self.facts, "scaled", size, self.trainer, self.seeds, 0.0
-            )
+            sweep_of(self.winner, "scaled", size, self.trainer, self.seeds, 0.0)
             for size in self.sizes
         )
         best = best_of(proxy)
@@ -153,8 +149,7 @@ class Family:
             if rate in target.losses:
                 continue
             specs = [
-                trial_spec(self.space, self.drawn, self.facts, "scaled", target.size, rate, seed)
-                for seed in range(self.seeds)
+                self.winner.spec("scaled", target.size, rate, seed) for seed in range(self.seeds)
             ]
             losses = tuple(self.trainer.losses(specs, "target with the proxy's rate"))
             target = replace(target, losses=dict(sorted({**target.losses, rate: losses}.items())))
@@ -162,7 +157,7 @@ class Family:
 
     def flops(self, size: Size) -> float:
         """Return the operations of one training of a size."""
-        spec = trial_spec(self.space, self.drawn, self.facts, "scaled", size, 0.0, 0)
+        spec = self.winner.spec("scaled", size, 0.0, 0)
         return spec.budget_tokens * spec.architecture.flops_per_token
 
 

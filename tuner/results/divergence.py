@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from model.spec.trial import TrialSpec
 from tuner.conductor.trial import Trial
 from tuner.results.range_edit import cut, entry, from_unit, is_number, unit
-from tuner.space.parameter import Parameter, Range, Value, rate_row, symbol
+from tuner.space.parameter import Parameter, Range, Value, peak_rate, rate_row, symbol
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import significant, written
 
@@ -105,15 +104,9 @@ def _rate(space: SearchSpace, trials: Sequence[Trial]) -> _Feature:
     entries = [p for p in space.searched if p.name == name]
     is_drawn = len(entries) == 1 and not names
     is_drawn = is_drawn and not entries[0].when and not entries[0].fraction_of
-    return _Feature(name, tuple(_peak(t.spec) for t in trials), entries[0] if is_drawn else None)
-
-
-def _peak(spec: TrialSpec) -> float:
-    h = spec.hyperparameters
-    rate = float(getattr(h, rate_row(h)))
-    if h.schedule == "noam":
-        return rate / math.sqrt(spec.value_of("d_model") * max(1, h.warmup_steps))
-    return rate
+    return _Feature(
+        name, tuple(peak_rate(t.spec) for t in trials), entries[0] if is_drawn else None
+    )
 
 
 def _ten_times_lower(rate: _Feature) -> str:

@@ -12,6 +12,7 @@ from typing_extensions import override
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.symbol import FractionOf
+from model.spec.trial import TrialSpec
 from tuner.texts.formatting import listed, shown
 
 Value = bool | float | int | str
@@ -307,6 +308,15 @@ def rate_row(rows: Hyperparameters) -> str:
     """Return the name of the row that sets the peak of the learning rate under its schedule."""
     others = {"constant": "learning_rate", "noam": "noam_factor"}
     return others.get(rows.schedule, "max_learning_rate")
+
+
+def peak_rate(spec: TrialSpec) -> float:
+    """Return the largest learning rate of a trial."""
+    h = spec.hyperparameters
+    rate = float(getattr(h, rate_row(h)))
+    if h.schedule == "noam":
+        return rate / math.sqrt(spec.value_of("d_model") * max(1, h.warmup_steps))
+    return rate
 
 
 def default_value(name: str) -> Value | None:

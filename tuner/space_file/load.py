@@ -85,8 +85,7 @@ def read_space(
     """
     file = YamlFile(path)
     overrides = [*(earlier(file) if earlier else ()), *overrides]
-    for override in overrides:
-        file.override(override.option, as_spelled(override.path, file.data), override.text)
+    _override(file, overrides)
     entries = EntryReader(file)
     space = _read(file, entries)
     if space is not None:
@@ -113,12 +112,16 @@ def located(
         file = YamlFile(path)
         if key is None or file.is_stream:
             return error
-        for override in overrides:
-            file.override(override.option, as_spelled(override.path, file.data), override.text)
+        _override(file, overrides)
     except SpaceError:
         return error
     file.note(tuple(filter(None, key.groups())), str(error))
     return SpaceError(file.name, file.mistakes)
+
+
+def _override(file: YamlFile, overrides: Sequence[Override]) -> None:
+    for override in overrides:
+        file.override(override.option, as_spelled(override.path, file.data), override.text)
 
 
 def as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from model.progress import OnProgress
 from tuner.conductor.board import Board
 from tuner.conductor.trial import Trial
 from tuner.driver.view import SilentView
+from tuner.space.parameter import peak_rate
 from tuner.terminal.progress import show_progress
 from tuner.texts.formatting import clock, metric_text
 
@@ -252,14 +253,14 @@ def _table(board: Board, rows: int, *, is_narrow: bool) -> Table:
         table.add_column("peak rate", justify="right", style="dim", no_wrap=True)
     for trial in board.training[:rows]:
         h = trial.spec.hyperparameters
-        peak = h.max_learning_rate if h.schedule == "cosine" else h.learning_rate
         share = trial.tokens / trial.spec.budget_tokens
         cells = [
             str(trial.number),
             _bar(share, 6 if is_narrow else 16),
             f"{trial.objective(board.metric):.4f}" if trial.last else "",
         ]
-        table.add_row(*cells, *([] if is_narrow else [str(h.batch_size), f"{peak:.2g}"]))
+        wide = [] if is_narrow else [str(h.batch_size), f"{peak_rate(trial.spec):.2g}"]
+        table.add_row(*cells, *wide)
     return table
 
 

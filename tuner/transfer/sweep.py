@@ -57,8 +57,49 @@ class Sweep:
     losses: Mapping[float, tuple[float, ...]]
 
 
-def sizes_of(space: SearchSpace, drawn: Mapping[str, Value], facts: DataFacts) -> list[Size]:
-    """Return sizes on the way from the proxy to the target; the proxy is the first.
+@dataclass(frozen=True)
+class Winner:
+    """The winner of a search of proxies, which is trained at other sizes and rates.
+
+    Attributes:
+        space: space of the search.
+        drawn: draw of the winner, whose learning rates sweeps multiply.
+        facts: facts of the data.
+    """
+
+    space: SearchSpace
+    drawn: Mapping[str, Value]
+    facts: DataFacts
+
+    def spec(self, kind: Kind, size: Size, octaves: float, seed: int) -> TrialSpec:
+        """Return a trial of a sweep.
+
+        Args:
+            kind: standard leaves out the factors of the proxy.
+            size: size of the model.
+            octaves: log2 of the factor on the winner's learning rates.
+            seed: seed of the trial.
+        """
+        spec = self.sized(size.shares, seed)
+        h = spec.hyperparameters
+        rates = {name: getattr(h, name) * 2.0**octaves for name in RATES}
+        changes: dict[str, object] = {"hyperparameters": h.model_copy(update=rates)}
+        if kind == "standard":
+            changes["architecture"] = spec.architecture.model_copy(update={"target": None})
+        return spec.model_copy(update=changes)
+
+    def sized(self, shares: Proxy, seed: int = 0) -> TrialSpec:
+        """Return the winner at other shares of its target.
+
+        Raises:
+            ValueError: if a share does not divide a size.
+        """
+        space = self.space.model_copy(update={"proxy": shares})
+        return space.spec(self.drawn, self.facts, seed)
+
+
+def sizes_of(winner: Winner) -> list[Size]:
+    """Return three sizes on the way from the proxy to the target; the proxy is the first.
 
     Each is twice as large as the one before in every direction in which the proxy is smaller, or as
     large as the target; tokens and batch size follow in the same proportion, as far as they can.
@@ -66,15 +107,15 @@ def sizes_of(space: SearchSpace, drawn: Mapping[str, Value], facts: DataFacts) -
     Raises:
         ValueError: if there are fewer than three such sizes.
     """
-    proxy = space.proxy
+    proxy = winner.space.proxy
     assert proxy is not None
     found: list[Size] = []
     first: TrialSpec | None = None
     for step in range(12):
         shares = _grown(proxy, step)
         try:
-            spec = space.model_copy(update={"proxy": shares}).spec(drawn, facts, 0)
-        except ValueError:  # the share does not divide a size
+            spec = winner.sized(shares)
+        except ValueError:
             continue
         a, first = spec.architecture, first or spec
         b = first.architecture
@@ -111,20 +152,12 @@ def _grown(proxy: Proxy, step: int) -> Proxy:
 
 
 def measure(
-    space: SearchSpace,
-    drawn: Mapping[str, Value],
-    facts: DataFacts,
-    sizes: Sequence[Size],
-    trainer: Trainer,
-    *,
-    seeds: int = 2,
+    winner: Winner, sizes: Sequence[Size], trainer: Trainer, *, seeds: int = 2
 ) -> list[Sweep]:
     """Train sweeps of both kinds at all sizes; a sweep grows until its lowest loss lies inside.
 
     Args:
-        space: space of the search.
-        drawn: draw of the winner, whose rate is the middle of the scaled sweeps.
-        facts: facts of the data.
+        winner: its rate is the middle of the scaled sweeps.
         sizes: from `sizes_of`.
         trainer: trains, and remembers what was trained.
         seeds: seeds of each rate, the same for all.
@@ -135,7 +168,7 @@ def measure(
         shares = sizes[0].shares
         middle = 0.0 if kind == "scaled" else float(round(-math.log2(shares.width) / 2))
         for size in sizes:
-            sweep = sweep_of(space, drawn, facts, kind, size, trainer, seeds, middle)
+            sweep = sweep_of(winner, kind, size, trainer, seeds, middle)
             found.append(sweep)
             if kind == "standard":  # the next optimum is sought where this one was
                 means = _means(sweep.losses)
@@ -144,21 +177,12 @@ def measure(
 
 
 def sweep_of(
-    space: SearchSpace,
-    drawn: Mapping[str, Value],
-    facts: DataFacts,
-    kind: Kind,
-    size: Size,
-    trainer: Trainer,
-    seeds: int,
-    middle: float,
+    winner: Winner, kind: Kind, size: Size, trainer: Trainer, seeds: int, middle: float
 ) -> Sweep:
     """Train the sweep of one kind and size; it grows until its lowest loss lies inside.
 
     Args:
-        space: space of the search.
-        drawn: draw of the winner.
-        facts: facts of the data.
+        winner: the winner.
         kind: standard leaves out the factors of the proxy.
         size: size of the model.
         trainer: trains, and remembers what was trained.
@@ -168,10 +192,7 @@ def sweep_of(
     losses: dict[float, tuple[float, ...]] = {}
     todo = [middle + offset for offset in OFFSETS]
     for _ in range(1 + 2 * _MOST_STEPS):
-        specs = [
-            trial_spec(space, drawn, facts, kind, size, rate, seed)
-            for rate in todo for seed in range(seeds)
-        ]  # fmt: skip
+        specs = [winner.spec(kind, size, rate, seed) for rate in todo for seed in range(seeds)]
         values = trainer.losses(specs, f"{size.text}, {kind}")
         for index, rate in enumerate(todo):
             losses[rate] = tuple(values[index * seeds : (index + 1) * seeds])
@@ -185,36 +206,6 @@ def sweep_of(
 
 def _means(losses: Mapping[float, Sequence[float]]) -> dict[float, float]:
     return {rate: sum(values) / len(values) for rate, values in losses.items()}
-
-
-def trial_spec(
-    space: SearchSpace,
-    drawn: Mapping[str, Value],
-    facts: DataFacts,
-    kind: Kind,
-    size: Size,
-    octaves: float,
-    seed: int,
-) -> TrialSpec:
-    """Return a trial of a sweep.
-
-    Args:
-        space: space of the search.
-        drawn: draw of the winner.
-        facts: facts of the data.
-        kind: standard leaves out the factors of the proxy.
-        size: size of the model.
-        octaves: log2 of the factor on the winner's learning rates.
-        seed: seed of the trial.
-    """
-    spec = space.model_copy(update={"proxy": size.shares}).spec(drawn, facts, seed)
-    h = spec.hyperparameters
-    rates = {name: getattr(h, name) * 2.0**octaves for name in RATES}
-    changes: dict[str, object] = {"hyperparameters": h.model_copy(update=rates)}
-    if kind == "standard":
-        architecture = spec.architecture.model_copy(update={"target": None})
-        changes["architecture"] = architecture
-    return spec.model_copy(update=changes)
 
 
 class Trainer:
@@ -273,17 +264,14 @@ def _train(job: tuple[str, str]) -> float:
     from model.engine.engine import Engine
 
     spec = TrialSpec.model_validate_json(job[0])
-    engine = Engine(*_splits(spec.data.model_dump_json(), spec.tokenizer.model_dump_json(), job[1]))
+    engine = Engine(*_splits(spec.data, spec.tokenizer, job[1]))
     *_, last = engine.run([spec])
     return last.val_loss if math.isfinite(last.val_loss) else math.inf
 
 
 @cache
-def _splits(data: str, tokenizer: str, corpora: str) -> tuple[Any, Any]:
+def _splits(data: DataConfig, tokenizer: TokenizerConfig, corpora: str) -> tuple[Any, Any]:
     """Return the training and the validation data, as an engine takes them."""
     from model.corpus.prepare import prepare
 
-    configurations = (
-        DataConfig.model_validate_json(data), TokenizerConfig.model_validate_json(tokenizer),
-    )  # fmt: skip
-    return prepare(*configurations, Path(corpora)).splits
+    return prepare(data, tokenizer, Path(corpora)).splits

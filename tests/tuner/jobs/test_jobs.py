@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.tuner.simulated_search import FACTS, Simulation, outcomes, space_of
+from tests.tuner.simulated_search import Simulation, outcomes
 from tuner.cli import main
 from tuner.commands.jobs import stop as stop_command
 from tuner.conductor.board import Board
-from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver.view import SilentView, ViewProjection
 from tuner.errors import TunerError
@@ -53,15 +52,6 @@ class EventView(SilentView):
 
     def event(self, trial: Trial, message: str) -> None:
         self.events.append((trial.number, message))
-
-
-@pytest.fixture
-def simulation(tmp_path: Path) -> Simulation:
-    """A complete search that no driver has run."""
-    space = space_of(tmp_path, "trials: 9, sampler: random, scheduler: asha")
-    simulation = Simulation(Conductor(space, FACTS, 3))
-    simulation.run()
-    return simulation
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.tuner.simulated_search import FACTS, Simulation, space_of
+from tests.tuner.simulated_search import Simulation
 from tuner.cli import main
-from tuner.conductor.conductor import Conductor
 from tuner.home.home import Home
 from tuner.jobs.metrics import HomeMetrics
 from tuner.jobs.status import SearchStatus
@@ -21,14 +20,6 @@ from tuner.journal.events import Event, SessionEnded
 from tuner.journal.follower import Cursor
 from tuner.journal.journal import Journal
 from tuner.tracking.projection import CURSOR
-
-
-@pytest.fixture
-def simulation(tmp_path: Path) -> Simulation:
-    space = space_of(tmp_path, "trials: 9, sampler: random, scheduler: asha")
-    simulation = Simulation(Conductor(space, FACTS, 3))
-    simulation.run()
-    return simulation
 
 
 def scraped(port: int) -> dict[tuple[str, str], float]:

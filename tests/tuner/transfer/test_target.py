@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tuner.space.settings import Proxy
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.transfer import sweep
-from tuner.transfer.sweep import Trainer, measure, sizes_of, trial_spec
+from tuner.transfer.sweep import Trainer, Winner, measure, sizes_of
 from tuner.transfer.target import read_factor, target_space, write_factor
 
 SPACE = """
@@ -42,6 +43,11 @@ DRAWN = {
 def space(tmp_path: Path) -> SearchSpace:
     (tmp_path / "space.yaml").write_text(SPACE, encoding="utf-8")
     return load_space(tmp_path / "space.yaml")
+
+
+@pytest.fixture
+def winner(space: SearchSpace) -> Winner:
+    return Winner(space, DRAWN, FACTS)
 
 
 def test_target_has_the_values_of_the_winner_and_no_factors(space: SearchSpace) -> None:
@@ -80,8 +86,8 @@ def test_factor_of_a_verification_is_remembered(tmp_path: Path, text: str) -> No
     assert read_factor(tmp_path) is None
 
 
-def test_sizes_lie_on_the_way_to_the_target(space: SearchSpace) -> None:
-    sizes = sizes_of(space, DRAWN, FACTS)
+def test_sizes_lie_on_the_way_to_the_target(winner: Winner) -> None:
+    sizes = sizes_of(winner)
     assert [size.text for size in sizes] == [
         "d_model 8, 2 layers", "d_model 16, 4 layers", "d_model 32, 4 layers",
     ]  # fmt: skip
@@ -89,12 +95,14 @@ def test_sizes_lie_on_the_way_to_the_target(space: SearchSpace) -> None:
     tokens = [size.shares.tokens for size in sizes]
     assert tokens == pytest.approx([1 / 4, (1 / 4) ** (2 / 3), (1 / 4) ** (1 / 3)])
     with pytest.raises(ValueError, match="only 2 sizes from the proxy to the target"):
-        sizes_of(space.model_copy(update={"proxy": Proxy(width=1 / 2)}), DRAWN, FACTS)
+        sizes_of(
+            replace(winner, space=winner.space.model_copy(update={"proxy": Proxy(width=1 / 2)}))
+        )
 
 
-def test_trials_differ_in_rate_and_factors(space: SearchSpace) -> None:
-    size = sizes_of(space, DRAWN, FACTS)[1]
-    scaled, standard = (trial_spec(space, DRAWN, FACTS, kind, size, 1.0, 3) for kind in sweep.KINDS)
+def test_trials_differ_in_rate_and_factors(winner: Winner) -> None:
+    size = sizes_of(winner)[1]
+    scaled, standard = (winner.spec(kind, size, 1.0, 3) for kind in sweep.KINDS)
     assert scaled.hyperparameters.max_learning_rate == 0.04
     assert scaled.hyperparameters.min_learning_rate == pytest.approx(0.004)
     assert scaled.architecture.target is not None
@@ -116,10 +124,10 @@ class Formula(Trainer):
         return 3 + 0.1 * (octaves - at) ** 2 + 0.01 * spec.seed
 
 
-def test_sweeps_grow_until_the_minimum_lies_inside(space: SearchSpace, tmp_path: Path) -> None:
+def test_sweeps_grow_until_the_minimum_lies_inside(winner: Winner, tmp_path: Path) -> None:
     trainer = Formula(tmp_path, tmp_path / "losses", 1)
-    sizes = sizes_of(space, DRAWN, FACTS)
-    sweeps = measure(space, DRAWN, FACTS, sizes, trainer)
+    sizes = sizes_of(winner)
+    sweeps = measure(winner, sizes, trainer)
     assert [(s.kind, s.size.text) for s in sweeps] == [
         (kind, size.text) for kind in sweep.KINDS for size in sizes
     ]  # fmt: skip
@@ -132,7 +140,7 @@ def test_sweeps_grow_until_the_minimum_lies_inside(space: SearchSpace, tmp_path:
 
 
 def test_losses_are_remembered(
-    space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    winner: Winner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
 
@@ -141,8 +149,8 @@ def test_losses_are_remembered(
         return math.inf if len(calls) == 2 else 3.0
 
     monkeypatch.setattr(sweep, "_train", train)
-    size, file = sizes_of(space, DRAWN, FACTS)[0], tmp_path / "transfer.jsonl"
-    specs = [trial_spec(space, DRAWN, FACTS, "scaled", size, x, 0) for x in (0, 1)]
+    size, file = sizes_of(winner)[0], tmp_path / "transfer.jsonl"
+    specs = [winner.spec("scaled", size, x, 0) for x in (0, 1)]
     assert Trainer(tmp_path, file, 1).losses(specs, "") == [3.0, math.inf]
     with file.open("a", encoding="utf-8") as cut_off:
         cut_off.write('{"hash": "')

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from tuner.commands.output import consoles, home_option
 from tuner.errors import TunerError
 from tuner.home.home import Home
+from tuner.results.bowls import Estimate
 from tuner.results.result import SearchResult
 from tuner.space.settings import Proxy, target_text
-from tuner.space.space import SearchSpace
 from tuner.texts.formatting import clock, counted
 
 if TYPE_CHECKING:
-    from tuner.transfer.sweep import Size, Sweep
+    from tuner.transfer.sweep import Size, Sweep, Winner
     from tuner.transfer.verdict import Optimum, TransferVerdict
 
 
@@ -53,19 +53,19 @@ def _sweeps(options: argparse.Namespace, result: SearchResult, home: Home) -> li
     from tuner.space.data_facts import DataFacts
     from tuner.terminal.progress import show_progress
     from tuner.trained.moved_data import present_space
-    from tuner.transfer.sweep import Trainer, measure, sizes_of
+    from tuner.transfer.sweep import Trainer, Winner, measure, sizes_of
 
     _, progress = consoles(options)
-    space, drawn, seeds = present_space(result.space, home), result.best.draw, options.seeds or 2
+    space, seeds = present_space(result.space, home), options.seeds or 2
     with show_progress(progress) as on_progress:
         corpus = prepare(space.data, space.tokenizer, home.corpora, on_progress=on_progress)
-        facts = DataFacts.of(corpus)
+        winner = Winner(space, result.best.draw, DataFacts.of(corpus))
         try:
-            sizes = sizes_of(space, drawn, facts)
+            sizes = sizes_of(winner)
         except ValueError as error:
             raise TunerError(f"{result.name}: {error}") from error
         processes = processes_for(None)
-        progress.print(_cost(space, result, sizes, facts, seeds, processes))
+        progress.print(_cost(winner, result, sizes, seeds, processes))
 
         def on_trained(text: str, number: int, count: int) -> None:
             on_progress(Progress(text, number, count, "trials"))
@@ -73,7 +73,7 @@ def _sweeps(options: argparse.Namespace, result: SearchResult, home: Home) -> li
         folder = home.search(result.name)
         folder.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(home.corpora, folder / "transfer.jsonl", processes, on_trained)
-        return measure(space, drawn, facts, sizes, trainer, seeds=seeds)
+        return measure(winner, sizes, trainer, seeds=seeds)
 
 
 def _print(
@@ -134,24 +134,15 @@ def _as_json(sweeps: Sequence[Sweep], verdict: TransferVerdict) -> dict[str, Any
 
 
 def _cost(
-    space: SearchSpace,
-    result: SearchResult,
-    sizes: Sequence[Size],
-    facts: Any,
-    seeds: int,
-    processes: int,
+    winner: Winner, result: SearchResult, sizes: Sequence[Size], seeds: int, processes: int
 ) -> str:
     """Return what the measurement costs at least, beside the search."""
-    from tuner.transfer.sweep import KINDS, OFFSETS, trial_spec
+    from tuner.transfer.sweep import KINDS, OFFSETS
 
-    specs = [
-        trial_spec(space, result.best.draw, facts, "scaled", size, 0, 0) for size in sizes
-    ]  # fmt: skip
+    specs = [winner.spec("scaled", size, 0, 0) for size in sizes]
     each = len(KINDS) * len(OFFSETS) * seeds
     tokens = each * sum(spec.budget_tokens for spec in specs)
-    flops = each * sum(
-        spec.budget_tokens * spec.architecture.flops_per_token for spec in specs
-    )  # fmt: skip
+    flops = each * sum(spec.budget_tokens * spec.architecture.flops_per_token for spec in specs)
     searched = sum(t.flops(t.tokens_trained) for t in result.trials)
     times = f", {flops / searched:.1f} times the operations of the search" if searched else ""
     if searched and result.wall_seconds:  # larger products are faster, so that it is an upper end
@@ -164,11 +155,8 @@ def _cost(
 
 
 def _row(sweep: Sweep, best: Optimum | None) -> list[str]:
-    import numpy as np
-
     if best is None:
         return [sweep.kind, sweep.size.text, "none", "", ""]
-    low, high = np.quantile(best.draws, (0.05, 0.95))
-    interval = f"{2**low:.2f} … {2**high:.2f}"
-    rate = f"{2**best.octaves:.2f}"
-    return [sweep.kind, sweep.size.text, rate, interval, f"{best.loss:.4f}"]
+    rate = Estimate.of(best.octaves, best.draws)
+    value, low, high = (f"{2**octaves:.2f}" for octaves in (rate.value, rate.low, rate.high))
+    return [sweep.kind, sweep.size.text, value, f"{low} … {high}", f"{best.loss:.4f}"]
