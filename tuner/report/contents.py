@@ -167,22 +167,19 @@ def winners(series: ReportData) -> dict[str, Any] | None:
     """Return the hyperparameters of the winner and the defaults; None for several objectives."""
     result = series.result
     space, best = result.space, result.best
-    names = list(dict.fromkeys(p.name for p in space.searched))
-    if len(space.objectives) > 1 or not names:
+    if len(space.objectives) > 1 or not space.searched:
         return None
     defaults = result.defaults
-    rows = []
-    for name in names:
-        ranges = [p.describe() for p in space.searched if p.name == name]
-        rows.append(
-            {
-                "symbol": symbol(name),
-                "name": name if name in SYMBOL_TABLE and symbol(name) != name else "",
-                "best": best.text_of(name) if _has(best, series, name) else "–",
-                "defaults": defaults.text_of(name) if defaults is not None else "",
-                "range": " or ".join(ranges),
-            }
-        )
+    rows = [
+        {
+            "symbol": symbol(name),
+            "name": name if name in SYMBOL_TABLE and symbol(name) != name else "",
+            "best": best.text_of(name) if _has(best, series, name) else "–",
+            "defaults": defaults.text_of(name) if defaults is not None else "",
+            "range": space.range_text(name),
+        }
+        for name in space.searched_names
+    ]
     return {
         "number": best.number,
         "rows": rows,
@@ -210,7 +207,7 @@ def table(series: ReportData) -> tuple[list[str], list[TrialCells]]:
     """Return heads and rows of the table of all trials, those of the confirmation last."""
     result = series.result
     metrics = [o.metric for o in result.space.objectives]
-    names = list(dict.fromkeys(p.name for p in result.space.searched))
+    names = result.space.searched_names
     heads = ["trial", *metrics, "outcome", "reports", "tokens", *map(symbol, names), "run"]
     best = {trial.number for trial in result.front} if len(metrics) > 1 else {result.best.number}
     rows = [

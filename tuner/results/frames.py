@@ -26,7 +26,7 @@ def trials_frame(
         `tokens` so far, the searched parameters by name, `parent` (the trial from whose
         checkpoint it continued), `recorded` (reused instead of trained) and `run` of MLflow.
     """
-    names = list(dict.fromkeys(p.name for p in space.searched))
+    names = space.searched_names
     rows = [
         {
             "trial": trial.number,
