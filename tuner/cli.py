@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -19,6 +18,7 @@ from tuner.commands.output import (
     PIPE_CLOSED,
     check_output,
     discard_output,
+    home_option,
     kept_umask,
     output_problem,
     prepare_streams,
@@ -125,7 +125,7 @@ def _interrupted_text(error: Interrupted, options: argparse.Namespace) -> str:
     """Return what a signal has ended, and how to go on."""
     event = signal_text(error.signal)
     if error.search is not None:
-        home = f" --home {shlex.quote(options.home)}" if options.home else ""
+        home = home_option(options)
         return f"{event}; resume the search by 'tuner search --resume {error.search}{home}'"
     if options.command == "search":
         return f"{event} before the search began; nothing was recorded"

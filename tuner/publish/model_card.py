@@ -89,13 +89,10 @@ def _searched(result: SearchResult) -> str:
 
 
 def _won(result: SearchResult) -> str:
-    ranges: dict[str, list[str]] = {}
-    for parameter in result.space.searched:
-        ranges.setdefault(parameter.name, []).append(parameter.describe())
     rows = [
-        f"| {symbol(name)} | {name} | {cell(prose(' or '.join(descriptions)))} | "
+        f"| {symbol(name)} | {name} | {cell(prose(result.space.range_text(name)))} | "
         f"{result.best.text_of(name)} |"
-        for name, descriptions in ranges.items()
+        for name in result.space.searched_names
     ]
     a = result.best.spec.architecture
     sizes = ", ".join(f"{name} {getattr(a, name)}" for name in _SIZES if getattr(a, name))

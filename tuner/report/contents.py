@@ -17,7 +17,6 @@ from tuner.results.comparison import (
     has_best_value,
     only_defaults_finished,
 )
-from tuner.results.pareto import pareto_front
 from tuner.results.range_edit import numbers
 from tuner.results.result import SearchResult
 from tuner.results.sentences import resume_commands
@@ -69,7 +68,7 @@ def headline(series: ReportData) -> str:
     """Return the answer in one line."""
     result = series.result
     if len(result.space.objectives) > 1:
-        return f"{counted(len(_front(result)), 'trial')} on the Pareto front"
+        return f"{counted(len(result.front), 'trial')} on the Pareto front"
     best, change = result.best, gain(series)
     so_far = "So far, " if result.halted or result.status == "running" else ""
     if best is result.defaults and only_defaults_finished(result):
@@ -154,10 +153,6 @@ def _best_of_each(result: SearchResult) -> list[Tile]:
     return best_tiles
 
 
-def _front(result: SearchResult) -> list[Trial]:
-    return pareto_front(result.trials, {o.metric: o.mode for o in result.space.objectives})
-
-
 def _cost(result: SearchResult) -> Tile:
     spent, full = result.tokens_spent, result.tokens_full
     notes = [f"in {clock(result.wall_seconds)}"]
@@ -172,22 +167,19 @@ def winners(series: ReportData) -> dict[str, Any] | None:
     """Return the hyperparameters of the winner and the defaults; None for several objectives."""
     result = series.result
     space, best = result.space, result.best
-    names = list(dict.fromkeys(p.name for p in space.searched))
-    if len(space.objectives) > 1 or not names:
+    if len(space.objectives) > 1 or not space.searched:
         return None
     defaults = result.defaults
-    rows = []
-    for name in names:
-        ranges = [p.describe() for p in space.searched if p.name == name]
-        rows.append(
-            {
-                "symbol": symbol(name),
-                "name": name if name in SYMBOL_TABLE and symbol(name) != name else "",
-                "best": best.text_of(name) if _has(best, series, name) else "–",
-                "defaults": defaults.text_of(name) if defaults is not None else "",
-                "range": " or ".join(ranges),
-            }
-        )
+    rows = [
+        {
+            "symbol": symbol(name),
+            "name": name if name in SYMBOL_TABLE and symbol(name) != name else "",
+            "best": best.text_of(name) if _has(best, series, name) else "–",
+            "defaults": defaults.text_of(name) if defaults is not None else "",
+            "range": space.range_text(name),
+        }
+        for name in space.searched_names
+    ]
     return {
         "number": best.number,
         "rows": rows,
@@ -215,9 +207,9 @@ def table(series: ReportData) -> tuple[list[str], list[TrialCells]]:
     """Return heads and rows of the table of all trials, those of the confirmation last."""
     result = series.result
     metrics = [o.metric for o in result.space.objectives]
-    names = list(dict.fromkeys(p.name for p in result.space.searched))
+    names = result.space.searched_names
     heads = ["trial", *metrics, "outcome", "reports", "tokens", *map(symbol, names), "run"]
-    best = {trial.number for trial in _front(result)} if len(metrics) > 1 else {result.best.number}
+    best = {trial.number for trial in result.front} if len(metrics) > 1 else {result.best.number}
     rows = [
         TrialCells(
             trial.number,

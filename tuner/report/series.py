@@ -16,7 +16,6 @@ from statistics import quantiles
 
 from model.engine.report import Report, Status
 from tuner.conductor.trial import Trial
-from tuner.results.pareto import pareto_front
 from tuner.results.result import SearchResult
 from tuner.space.objective import sign_of
 
@@ -129,7 +128,6 @@ class ReportData:
     def __init__(self, result: SearchResult) -> None:
         self.result = result
         self.metric = result.metric
-        self.mode = result.space.objective.mode
         self.sign = result.space.objective.sign
         self._steps: dict[int, tuple[int, ...]] = {}
 
@@ -277,10 +275,7 @@ class ReportData:
     def fronts(self) -> list[Front]:
         """Fronts of the first objective with each further one; empty for one objective."""
         first, *others = self.result.space.objectives
-        objectives = {o.metric: o.mode for o in self.result.space.objectives}
-        on_front = (
-            {trial.number for trial in pareto_front(self.trials, objectives)} if others else ()
-        )
+        on_front = {trial.number for trial in self.result.front} if others else ()
         return [
             Front(
                 (first.metric, other.metric),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -27,7 +26,7 @@ def trials_frame(
         `tokens` so far, the searched parameters by name, `parent` (the trial from whose
         checkpoint it continued), `recorded` (reused instead of trained) and `run` of MLflow.
     """
-    names = list(dict.fromkeys(p.name for p in space.searched))
+    names = space.searched_names
     rows = [
         {
             "trial": trial.number,
@@ -62,13 +61,10 @@ def curves_frame(trials: Iterable[Trial], seconds: Mapping[int, Sequence[float]]
         Columns: `trial`, `confirms` (the trial whose configuration it repeats), `step`, `seconds`
         since the search began, and the metrics of `model.engine.report`.
     """
-    return pd.DataFrame(_reports(trials, seconds)).astype({"confirms": "Int64"})
-
-
-def _reports(
-    trials: Iterable[Trial], seconds: Mapping[int, Sequence[float]]
-) -> Iterator[dict[str, Any]]:
-    for trial in trials:
-        ids = {"trial": trial.number, "confirms": trial.confirms}
-        for report, time in zip(trial.reports, seconds[trial.number], strict=True):
-            yield {**ids, "step": report.step, "seconds": time, **report.metrics()}
+    rows = [
+        {"trial": trial.number, "confirms": trial.confirms, "step": report.step, "seconds": time}
+        | report.metrics()
+        for trial in trials
+        for report, time in zip(trial.reports, seconds[trial.number], strict=True)
+    ]
+    return pd.DataFrame(rows).astype({"confirms": "Int64"})

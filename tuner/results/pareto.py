@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tuner.conductor.trial import Trial
-from tuner.space.objective import SIGNS, Metric, Mode
+from tuner.space.objective import Objective
 
 
-def pareto_front(trials: Sequence[Trial], objectives: Mapping[Metric, Mode]) -> list[Trial]:
+def pareto_front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
     """Return the finished trials that no other one dominates, by first objective, then by number.
 
     A trial dominates another if no objective is worse and one is better. Equal trials are all kept.
 
     Args:
         trials: any trials; those that were stopped, diverged or lack a value are left out.
-        objectives: metric → `min` or `max`.
+        objectives: the objectives.
     """
     points = {
-        trial.number: tuple(
-            SIGNS[mode] * trial.objective(metric) for metric, mode in objectives.items()
-        )
+        trial.number: tuple(o.sign * trial.objective(o.metric) for o in objectives)
         for trial in trials
         if trial.has_finished
     }
     points = {n: values for n, values in points.items() if all(map(math.isfinite, values))}
-    front = [trial for trial in trials if trial.number in points]
     front = [
         trial
-        for trial in front
-        if not any(_dominates(other, points[trial.number]) for other in points.values())
+        for trial in trials
+        if trial.number in points
+        and not any(_dominates(other, points[trial.number]) for other in points.values())
     ]
     return sorted(front, key=lambda trial: (points[trial.number], trial.number))
 

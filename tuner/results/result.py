@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.trial import Trial
 from tuner.journal.fold import Search
+from tuner.results.pareto import pareto_front
 from tuner.space.parameter import symbol
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import counted
@@ -94,6 +95,11 @@ class SearchResult:
             return not trial.has_finished, -place, self.rank(trial)
 
         return sorted(self.trials, key=order)
+
+    @property
+    def front(self) -> list[Trial]:
+        """The finished trials that no other one beats in every objective."""
+        return pareto_front(self.trials, self.space.objectives)
 
     def rank(self, trial: Trial) -> float:
         """Return the newest value of a trial for comparisons after equal training.

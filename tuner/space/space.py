@@ -105,6 +105,10 @@ class SearchSpace(Frozen):
         """Names of the searched parameters, each once: columns of tables."""
         return list(dict.fromkeys(p.name for p in self.searched))
 
+    def range_text(self, name: str) -> str:
+        """Return what a searched parameter is drawn from, as text; of all its alternatives."""
+        return " or ".join(p.describe() for p in self.searched if p.name == name)
+
     @property
     def explored(self) -> list[Parameter]:
         """The searched parameters that may change during the training of a trial."""

@@ -10,6 +10,7 @@ from tuner.space.combinations import count
 from tuner.space.first_draws import PointError, named_point
 from tuner.space.objective import ONLY_AT_THE_END
 from tuner.space.space import SearchSpace
+from tuner.space_file.check_space import large_grid
 from tuner.space_file.rule import CheckedSpace, Finding
 from tuner.texts.formatting import listed as in_words
 
@@ -111,10 +112,7 @@ def grid_sampler(checked: CheckedSpace) -> Iterator[Finding]:
             place = (*checked.places[p.name], "prior")
             yield Finding(place, f"{checked.spelled(p.name)}: {message}", at_key=True)
         options[p.label] = values
-    points, trials = count(space.parameter_set, options), space.search.trials
-    if points > trials:
-        message = f"the grid has {points:,} points, but search.trials is {trials}"
-        yield Finding(("search", "trials"), f"{message}; raise it, or give fewer values")
+    yield from large_grid(checked, count(space.parameter_set, options))
 
 
 def points(checked: CheckedSpace) -> Iterator[Finding]:

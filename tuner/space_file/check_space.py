@@ -150,7 +150,12 @@ def shapes(checked: CheckedSpace) -> Iterator[Finding]:
 
 def grid(checked: CheckedSpace) -> Iterator[Finding]:
     """The trials are enough for all `grid` parameters."""
-    points, trials = checked.space.num_grid_points, checked.space.search.trials
+    yield from large_grid(checked, checked.space.num_grid_points)
+
+
+def large_grid(checked: CheckedSpace, points: int) -> Iterator[Finding]:
+    """A grid has at most as many points as there are trials."""
+    trials = checked.space.search.trials
     if points > trials:
         message = f"the grid has {points:,} points, but search.trials is {trials}"
         yield Finding(("search", "trials"), f"{message}; raise it, or give fewer values")

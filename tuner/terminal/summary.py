@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
@@ -12,9 +12,7 @@ from rich.text import Text
 
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.trial import Trial
-from tuner.results.pareto import pareto_front
 from tuner.results.sentences import MOST_TRIALS, resume_commands, summary_texts
-from tuner.space.objective import Metric, Mode
 from tuner.space.parameter import symbol
 from tuner.terminal.tables import table
 from tuner.texts.formatting import counted, metric_text, number
@@ -33,11 +31,9 @@ def print_summary(console: Console, result: SearchResult, home: str | None = Non
         result: result of the search.
         home: value of --home, repeated in the next commands.
     """
-    objectives = {o.metric: o.mode for o in result.space.objectives}
-    several = len(objectives) > 1
     console.print()
-    if several:
-        console.print(_front(result, objectives, console.width))
+    if len(result.space.objectives) > 1:
+        console.print(_front(result, console.width))
     else:
         console.print(_best_trials(result, console.width))
     if result.confirmation is not None and result.confirmation.ranked:
@@ -83,13 +79,14 @@ def _best_trials(result: SearchResult, width: int) -> RenderableType:
     return table(title, columns, rows, width)
 
 
-def _front(result: SearchResult, objectives: Mapping[Metric, Mode], width: int) -> RenderableType:
+def _front(result: SearchResult, width: int) -> RenderableType:
     """Return the Pareto front: trials that no other trial beats in every objective."""
-    names, front = result.space.searched_names, pareto_front(result.trials, objectives)
+    names, front = result.space.searched_names, result.front
+    metrics = [objective.metric for objective in result.space.objectives]
     rows = [
         [
             trial.number,
-            *(number(trial.objective(metric)) for metric in objectives),
+            *(number(trial.objective(metric)) for metric in metrics),
             *(trial.text_of(name) for name in names),
         ]
         for trial in front[:_MOST_FRONT]
@@ -97,7 +94,7 @@ def _front(result: SearchResult, objectives: Mapping[Metric, Mode], width: int) 
     title = f"{result.name}: Pareto front of {counted(len(result.trials), 'trial')}"
     if len(front) > len(rows):
         title += f" ({len(rows)} of {len(front)})"
-    return table(title, ["trial", *objectives, *map(symbol, names)], rows, width)
+    return table(title, ["trial", *metrics, *map(symbol, names)], rows, width)
 
 
 def _confirmed(result: SearchResult, confirmation: Confirmation, width: int) -> RenderableType:

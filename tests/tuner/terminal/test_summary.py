@@ -174,11 +174,11 @@ def test_summary_of_several_objectives_is_pareto_front(space: SearchSpace) -> No
 def test_front_keeps_equal_trials_and_excludes_unfinished_ones(space: SearchSpace) -> None:
     trials = trials_of(space, [4.0, 4.0, 3.0, math.nan, 5.0])
     trials[2].reports = trials[2].reports[:2]
-    front = pareto_front(trials, {"val_loss": "min", "train_loss": "min"})
+    front = pareto_front(trials, [Objective(), Objective(metric="train_loss")])
     assert [trial.number for trial in front] == [0, 1]
-    worst = pareto_front(trials, {"val_loss": "max"})
+    worst = pareto_front(trials, [Objective.model_construct(metric="val_loss", mode="max")])
     assert [trial.number for trial in worst] == [4]
-    assert pareto_front([], {"val_loss": "min"}) == []
+    assert pareto_front([], [Objective()]) == []
 
 
 @pytest.mark.parametrize("width", [80, 160])
