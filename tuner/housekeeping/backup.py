@@ -201,8 +201,7 @@ def restore(path: Path, root: Path) -> Backup:
         StoreError: if the file is no backup, is damaged, is of a newer format, or names a place
             outside of the home; if the folder has files; or if something cannot be written.
     """
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise StoreError(f"{root} is not empty; restore to a new folder with --home")
+    _check_paths(path, root)
     building = hidden_name(root)
     for leftover in unfinished(root.parent, root.name):
         remove(leftover)
@@ -237,6 +236,14 @@ def restore(path: Path, root: Path) -> Backup:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return Backup(backup["home"], backup["date"], tuple(backup["searches"]), count, size)
+
+
+def _check_paths(path: Path, root: Path) -> None:
+    """Raise StoreError if an archive is no regular file, or the folder of a home has files."""
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise StoreError(f"{root} is not empty; restore to a new folder with --home")
+    if path.exists() and not path.is_file():  # reading a pipe or a device may have no end
+        raise StoreError(f"{path} is no regular file; name the file that 'tuner backup' wrote")
 
 
 class _Member(tarfile.TarInfo):

@@ -88,8 +88,10 @@ class Webhook(Receiver):
                 f"--notify {self.name} is no URL: host or port cannot be read; write /, @, : and ? "
                 f"in a user or a password as %2F, %40, %3A and %3F"
             ) from None
-        if not parts.hostname:
-            raise TunerError(f"--notify {self.name} is no URL: it has no host")
+        if not parts.hostname or not _is_plain(parts.netloc):
+            raise TunerError(
+                f"--notify {self.name} is no URL: it has no host, or white space in it"
+            )
         rest = parts.path + parts.query
         if any(not "!" <= character <= "~" for character in rest):
             raise TunerError(
@@ -221,11 +223,15 @@ def _key_of(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
+def _is_plain(text: str) -> bool:
+    return text.isprintable() and " " not in text
+
+
 def _name_of(url: str) -> str:
     """Return scheme, host and port of http, else the scheme: the rest may be a secret."""
     try:
         parts = urlsplit(url)
-        if parts.scheme in _HTTP and parts.hostname:
+        if parts.scheme in _HTTP and parts.hostname and _is_plain(parts.netloc):
             port = f":{parts.port}" if parts.port else ""
             return f"{parts.scheme}://{parts.hostname}{port}/…"
     except ValueError:

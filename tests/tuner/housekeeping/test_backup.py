@@ -223,6 +223,7 @@ def test_what_killed_commands_left_is_removed_by_the_next(home: Home, tmp_path: 
 def test_other_files_are_refused_in_one_sentence(home: Home, tmp_path: Path) -> None:
     back_up(home, good := tmp_path / "good.tar.gz")
     (tmp_path / "text").write_text("no archive")
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "cut").write_bytes(good.read_bytes()[:400])
     with tarfile.open(tmp_path / "plain.tar", "w") as archive:
         archive.add(tmp_path / "text", "text")
@@ -233,6 +234,8 @@ def test_other_files_are_refused_in_one_sentence(home: Home, tmp_path: Path) -> 
         ("plain.tar", "is no backup of 'tuner backup'"),
         ("cut", "is no backup of 'tuner backup', or was cut off|cannot restore"),
         ("missing", "there is no file"),
+        ("pipe", "is no regular file"),
+        ("", "is no regular file"),
         ("newer.tar", "has format 9, and this tuner reads formats up to 1"),
     ):
         with pytest.raises(StoreError, match=message):

@@ -154,6 +154,9 @@ def test_status_of_searches(
     assert all(word in shown for word in ("lm-1", "interrupted", "lm-2", "finished"))
     assert main(["status", "lm-1", "--home", str(home.root)]) == 0
     assert f"'tuner submit --resume lm-1 --home {home.root}' goes on" in capsys.readouterr().out
+    assert main(["status", "lm-3", "--home", str(home.root)]) == 0
+    begin = f"'tuner search --space FILE --name lm-3 --home {home.root}' begins it"
+    assert f"lm-3: interrupted\nit has trained nothing; {begin}" in capsys.readouterr().out
     assert main(["status", "lm-9", "--home", str(home.root)]) == 2
 
 

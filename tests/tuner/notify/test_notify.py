@@ -278,6 +278,7 @@ def test_bad_url_and_secret_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for url in (
         "http://[::1", "http://a.example:99999/x", "https://", "http://S3CRET@/x",
         "http://me:S3CRET/x@a.example/", "http://a.example/S3CRET x", "http://a.example/S3CRET?é",
+        "http://S3CRET token/x",
     ):  # fmt: skip
         with pytest.raises(TunerError, match=r"--notify https?:\S*… is no URL: ") as caught:
             receivers_of([url])

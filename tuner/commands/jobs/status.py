@@ -60,7 +60,10 @@ def _lines(status: SearchStatus, home: str) -> list[str]:
         lines.append(f"{status.tokens_per_second:,.0f} tokens/s{left}")
     if status.newest:
         lines.append(f"newest report {_ago(status)} ago")
-    if status.state == "interrupted":
+    if status.state == "interrupted" and status.newest is None:
+        begin = f"'tuner search --space FILE --name {status.name}{home}' begins it"
+        lines.append(f"it has trained nothing; {begin}")
+    elif status.state == "interrupted":
         lines.append(f"'tuner submit --resume {status.name}{home}' goes on")
     return lines
 
