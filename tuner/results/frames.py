@@ -62,8 +62,13 @@ def curves_frame(trials: Iterable[Trial], seconds: Mapping[int, Sequence[float]]
         since the search began, and the metrics of `model.engine.report`.
     """
     rows = [
-        {"trial": trial.number, "confirms": trial.confirms, "step": report.step, "seconds": time}
-        | report.metrics()
+        {
+            "trial": trial.number,
+            "confirms": trial.confirms,
+            "step": report.step,
+            "seconds": time,
+            **report.metrics(),
+        }
         for trial in trials
         for report, time in zip(trial.reports, seconds[trial.number], strict=True)
     ]
