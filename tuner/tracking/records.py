@@ -219,7 +219,7 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _metrics(run: Run) -> dict[str, float]:
     for name, value in run.data.metrics.items():
-        if not is_number(value):
+        if not _is_number(value):
             raise _damaged(run, f"value of {shown(name)}", value)
     return {str(name): float(value) for name, value in run.data.metrics.items()}
 
@@ -233,7 +233,7 @@ def _number(run: Run, tags: Mapping[str, str], tag: str) -> int | None:
     return int(text)
 
 
-def is_number(value: object) -> bool:
+def _is_number(value: object) -> bool:
     """Return True for a number of a store; a column of SQLite may hold a text in its place."""
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGEST)
 
