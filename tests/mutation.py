@@ -172,6 +172,8 @@ def main() -> None:
         if _forked(folder, None, record, folder):
             sys.exit((folder / "output").read_text())
         tests = Executions(folder).seconds
+        if _forked(folder, None, _run_tests, [min(tests, key=lambda test: tests[test])]):
+            sys.exit((folder / "output").read_text())  # else it would seem that all are killed
         print(f"{len(tests)} fast tests passed in {time.perf_counter() - began:.0f} s", flush=True)
         verdicts = []
         with ProcessPoolExecutor(

@@ -170,6 +170,16 @@ def test_encode_ignores_the_slices_of_a_long_text(special: Tokenizer, text: str,
         assert special.encode(text) == expected
 
 
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_encode_cuts_a_long_text_between_pretokens(
+    special: Tokenizer, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    text = "def f(x):\n    return [x, 'long words', 12345]\n\n" * 4
+    expected = special.encode(text)
+    monkeypatch.setattr(tokenizer_module, "_SLICE_CHARACTERS", size)
+    assert special.encode(text) == expected
+
+
 @pytest.mark.slow
 @settings(max_examples=200)
 @given(text=TEXTS)

@@ -12,7 +12,8 @@ from tests.conftest import MakeSpec
 from tests.tuner.tracking.recorded import Begin
 from tuner.errors import RecordError
 from tuner.tracking.record import Record
-from tuner.tracking.run_ids import NotReadable, read_run_ids
+from tuner.tracking.run_ids import NotReadable, read_names, read_run_ids
+from tuner.tracking.tags import Tag
 
 
 @pytest.mark.slow
@@ -44,3 +45,33 @@ def test_other_stores_are_read_by_mlflow(tmp_path: Path) -> None:
         with pytest.raises(NotReadable):
             read_run_ids(uri, "0" * 32)
     assert not (tmp_path / "none").exists()
+
+
+def test_ids_that_cannot_be_ids_of_runs_are_left_to_mlflow(tmp_path: Path) -> None:
+    """Run ids become parts of commands and addresses."""
+    uri = f"sqlite:///{tmp_path}/store.db"
+    assert read_names(uri) == set()
+    with closing(connect(tmp_path / "store.db")) as database:
+        database.execute("CREATE TABLE runs (run_uuid, lifecycle_stage, start_time)")
+        database.execute("CREATE TABLE tags (key, value, run_uuid)")
+
+        def add(run: str, number: str, stage: str = "active", time: int = 0) -> None:
+            tags = {Tag.PARENT: "parent", Tag.TRIAL: number, Tag.SEARCH: "lm-1"}
+            rows = [(str(key), value, run) for key, value in tags.items()]
+            with database:
+                database.execute("INSERT INTO runs VALUES (?, ?, ?)", (run, stage, time))
+                database.executemany("INSERT INTO tags VALUES (?, ?, ?)", rows)
+
+        add("a1", "0", time=5)
+        add("a2", "0", time=7)
+        add("b1", "1", stage="deleted")
+        assert read_run_ids(uri, "parent") == {0: "a1"}  # the older run of a trial
+        assert read_run_ids(uri, "other") == {}
+        assert read_names(uri) == {"lm-1"}
+        for run, number in (("; rm", "2"), ("c1", "x")):
+            add(run, number)
+            with pytest.raises(NotReadable):
+                read_run_ids(uri, "parent")
+            with database:
+                database.execute("DELETE FROM runs WHERE run_uuid = ?", (run,))
+        assert read_run_ids(uri, "parent") == {0: "a1"}
