@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -61,10 +62,12 @@ def curves_frame(trials: Iterable[Trial], seconds: Mapping[int, Sequence[float]]
         Columns: `trial`, `confirms` (the trial whose configuration it repeats), `step`, `seconds`
         since the search began, and the metrics of `model.engine.report`.
     """
-    rows = [
-        {"trial": trial.number, "confirms": trial.confirms, "step": report.step, "seconds": time}
-        | report.metrics()
+    rows: list[dict[str, Any]] = [
+        {
+            "trial": trial.number, "confirms": trial.confirms, "step": report.step,
+            "seconds": time, **report.metrics(),
+        }
         for trial in trials
         for report, time in zip(trial.reports, seconds[trial.number], strict=True)
-    ]
+    ]  # fmt: skip
     return pd.DataFrame(rows).astype({"confirms": "Int64"})

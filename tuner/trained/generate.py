@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
 import torch
 
 from model.device.threads import one_thread
@@ -154,7 +155,7 @@ def _stack(
         for slot, trained in enumerate(members)
         for number in range(samples)
     }
-    ended = torch.full((len(members), samples), ENDED)
+    ended = np.full((len(members), samples), ENDED)
     for ids in chain(generation.generate(a, weights, prompts, settings), [ended]):
         yield [
             text.add(int(ids[slot, number]), indices[slot], number)
