@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from scipy.special import bdtrc  # importing scipy.stats takes a second more
-
 from model.engine.report import Status
 from tuner.conductor.trial import Trial
 from tuner.results.divergence import divergence
@@ -223,6 +221,9 @@ def _most_surprising(at_end: Sequence[bool], share: float) -> tuple[float, int, 
     Returns:
         Probability by chance, number of trials at the end, number of best trials.
     """
+    # imported here, because a search reads this module before it starts; scipy.stats takes a second
+    from scipy.special import bdtrc
+
     cases = [(1.0, 0, 0)]
     for num_best in range(_FEWEST_BEST, len(at_end) + 1):
         hits = sum(at_end[:num_best])

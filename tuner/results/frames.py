@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -71,5 +72,5 @@ def curves_frame(trials: Iterable[Trial], seconds: Mapping[int, Sequence[float]]
         }
         for trial in trials
         for report, time in zip(trial.reports, seconds[trial.number], strict=True)
-    ]
+    ]  # fmt: skip
     return pd.DataFrame(rows).astype({"confirms": "Int64"})
