@@ -82,7 +82,7 @@ def test_signal_before_a_command_begins_ends_it_at_once(
     command = [*wrapper, sys.executable, "-c", PLACES[place] + RUN]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # else as `nohup` and `&` leave it
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # `nohup`, `&`
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
