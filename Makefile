@@ -31,13 +31,13 @@ replay: $(VENV)/.installed
 
 LINT = $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-# Lint and types are checked while the tests run, and printed at the end. Threads without work
-# sleep, because the tests keep all cores busy. Python keeps compiled modules, also where the
+# Lint and types are checked while the tests run, and printed at the end. NumPy takes one thread and
+# OpenMP's threads without work sleep, because the tests keep all cores busy. Python keeps compiled modules, also where the
 # environment forbids it: the tests start hundreds of processes, and each would compile them.
 # No recipe names $(MAKE): `make --dry-run` would run it.
 test: $(VENV)/.installed-dev $(VENV)/.system
 	@{ $(LINT); } >$(VENV)/lint.log 2>&1 & lint=$$!; \
-	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/pytest $(TESTS) -n auto \
+	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/pytest $(TESTS) -n auto \
 	  --no-loadscope-reorder --durations 15; tests=$$?; \
 	wait $$lint || tests=1; cat $(VENV)/lint.log; exit $$tests
 

@@ -217,9 +217,12 @@ def test_slot_forgets_the_trial_before(tmp_path: Path, tokens: Tokens, make_spec
 
 
 @pytest.mark.parametrize(
-    "width", [3, *(pytest.param(width, marks=pytest.mark.slow) for width in (2, 5))]
+    ("choice", "width"),
+    [
+        *((choice, 3) for choice in SINGLE),
+        *(pytest.param(c, (2, 5)[i % 2], marks=pytest.mark.slow) for i, c in enumerate(SINGLE)),
+    ],
 )
-@pytest.mark.parametrize("choice", SINGLE)
 def test_slot_does_not_matter_for_any_choice(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, choice: str, width: int
 ) -> None:

@@ -418,15 +418,14 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_prepare_survives_a_kill(large: Path, tmp_path: Path, processes: int) -> None:
-    killed = start(large, tmp_path / "cache", processes)
+def test_prepare_survives_a_kill(large: Path, tmp_path: Path) -> None:
+    killed = start(large, tmp_path / "cache", 2)
     assert killed.stdout is not None
     for line in killed.stdout:
         if line == "encoding\n":
             break
     workers = children(killed.pid)
-    assert bool(workers) == (processes > 1)
+    assert workers
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     killed.stdout.close()

@@ -176,20 +176,20 @@ def all_validation(spec: TrialSpec, tokens: Tokens) -> TrialSpec:
 # numbers ----------------------------------------------------------------------------------------
 
 
+_ROWS: list[dict[str, Any]] = [
+    {"weight_decay": 1.0, "grad_clip": 0.5},
+    {"label_smoothing": 0.1, "grad_clip": 0.0, "batch_size": 6},
+    {"optimizer": "momentum", "max_learning_rate": 0.1, "weight_decay": 0.1},
+    {"grad_clip_value": 0.02, "z_loss": 0.05},
+    {"embedding_decay": 0.5, "gain_decay": 1.0, "l1_penalty": 0.01},
+    {"ema_decay": 0.7},
+    {"target_sparsity": 0.6, "prune_interval_steps": 3, "ema_decay": 0.5},
+]
+
+
+# Slots are equal by the law, so one row shows it for a stack of one.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "rows",
-    [
-        {"weight_decay": 1.0, "grad_clip": 0.5},
-        {"label_smoothing": 0.1, "grad_clip": 0.0, "batch_size": 6},
-        {"optimizer": "momentum", "max_learning_rate": 0.1, "weight_decay": 0.1},
-        {"grad_clip_value": 0.02, "z_loss": 0.05},
-        {"embedding_decay": 0.5, "gain_decay": 1.0, "l1_penalty": 0.01},
-        {"ema_decay": 0.7},
-        {"target_sparsity": 0.6, "prune_interval_steps": 3, "ema_decay": 0.5},
-    ],
-)
-@pytest.mark.parametrize("width", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("rows", "width"), [*((rows, 3) for rows in _ROWS), (_ROWS[0], 1)])
 def test_engine_equals_a_plain_training_loop(
     tokens: Tokens, make_spec: MakeSpec, rows: dict[str, Any], width: int
 ) -> None:

@@ -162,10 +162,10 @@ def test_journal_is_strict_json_by_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_journal_survives_twenty_kills(tmp_path: Path) -> None:
+def test_journal_survives_kills(tmp_path: Path) -> None:
     """Every line that was said to be written is there, in order, and none is there twice."""
     draw, said = random.Random(0), -1
-    for _ in range(20):
+    for _ in range(8):
         with writer(tmp_path) as process:
             assert process.stdout is not None
             first = int(process.stdout.readline())
@@ -178,7 +178,7 @@ def test_journal_survives_twenty_kills(tmp_path: Path) -> None:
         assert found == list(range(len(found)))
         assert len(found) - 1 in (said, said + 1)
         said = len(found) - 1
-    assert said > 40
+    assert said > 15
 
 
 def test_journal_cuts_a_torn_line_off(tmp_path: Path) -> None:
