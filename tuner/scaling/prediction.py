@@ -146,9 +146,17 @@ def read_predictions(home: Home, searches: Sequence[str]) -> list[tuple[Path, Pr
     Raises:
         RecordError: if a file is damaged.
     """
+    return [(path, p) for path, p in all_predictions(home) if p.searches == tuple(sorted(searches))]
+
+
+def all_predictions(home: Home) -> list[tuple[Path, Prediction]]:
+    """Return all predictions of a home, the oldest first.
+
+    Raises:
+        RecordError: if a file is damaged.
+    """
     found = [(path, _read(path)) for path in sorted(_folder(home).glob("*.json"))]
-    own = [(path, p) for path, p in found if p.searches == tuple(sorted(searches))]
-    return sorted(own, key=lambda pair: pair[1].date)
+    return sorted(found, key=lambda pair: pair[1].date)
 
 
 def find_prediction(
@@ -187,6 +195,4 @@ def _read(path: Path) -> Prediction:
     try:
         return Prediction.model_validate(json.loads(read_regular(path)))
     except (OSError, ValueError, ValidationError) as error:
-        raise RecordError(
-            f"{path} is no prediction of tuner scaling; restore it or remove it"
-        ) from error
+        raise RecordError(f"{path} is no prediction of tuner; restore it or remove it") from error

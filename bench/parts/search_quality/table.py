@@ -137,7 +137,8 @@ def pack(space: SearchSpace, corpus: Corpus, rows: Path, out: Path, command: str
 def _essence(space: SearchSpace) -> dict[str, Any]:
     """Return the part of a space that losses depend on; priors and settings do not count."""
     drawn_from = {p.label: p.distribution.model_dump(mode="json") for p in space.parameters}
-    return {"parameters": drawn_from, "budget": space.budget.model_dump(mode="json")}
+    budget = space.budget.model_dump(mode="json").items()  # entries that a table may be older than
+    return {"parameters": drawn_from, "budget": {k: v for k, v in budget if v not in (None, [])}}
 
 
 # reading it -------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def test_damaged_prediction_is_named(tmp_path: Path, laws: ScalingLaws, text: st
     path, _ = write_prediction(Prediction.of(laws, ["a-1"], TARGET), home)
     assert json.loads(path.read_text())["target"] == TARGET
     path.write_text(text)
-    with pytest.raises(RecordError, match=r"a-1-1.json is no prediction of tuner scaling"):
+    with pytest.raises(RecordError, match=r"a-1-1.json is no prediction of tuner"):
         read_predictions(home, ["a-1"])
 
 

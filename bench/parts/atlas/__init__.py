@@ -1,0 +1,1 @@
+"""Parts of atlas.py: its texts, and the cells that it trains."""

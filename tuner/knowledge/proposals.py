@@ -1,0 +1,105 @@
+"""What a search begins with if it learns from earlier ones (`search.learn_from`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tuner.home.home import Home
+from tuner.knowledge.candidates import Candidates
+from tuner.knowledge.evidence import Source
+from tuner.knowledge.library import Library, collect
+from tuner.knowledge.suggestion import Advisor
+from tuner.space.data_facts import DataFacts
+from tuner.space.parameter import Value
+from tuner.space.space import SearchSpace
+from tuner.texts.formatting import counted, listed
+
+_PROPOSALS, CONFIDENCE = 3, 0.75
+_NEAR = 4.0  # times the largest, or a part of the smallest source: farther away, laws propose
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """First trials and prior of a search.
+
+    Attributes:
+        draws: proposed configurations, the best first.
+        centre: label → centre of the sampler's prior; None if nothing is known.
+        confidence: confidence of the prior.
+        sources: what was used.
+        left_out: what was not used, one sentence each.
+        sentence: what to tell the user.
+    """
+
+    draws: tuple[Mapping[str, Value], ...] = ()
+    centre: Mapping[str, Value] | None = None
+    confidence: float = CONFIDENCE
+    sources: tuple[Source, ...] = ()
+    left_out: tuple[str, ...] = ()
+    sentence: str = ""
+
+
+def propose(
+    space: SearchSpace, facts: DataFacts, home: Path, names: Sequence[str] | None, besides: str = ""
+) -> Proposals:
+    """Return the proposals for a search.
+
+    Args:
+        space: space of the search.
+        facts: facts of its data.
+        home: folder of the searches.
+        names: searches to learn from, or `atlas`; None for all of the home and the atlas.
+        besides: name of the search itself.
+
+    Raises:
+        TunerError: if a named search does not exist, or has no evidence.
+    """
+    return propose_from(collect(Home.of(home), names, besides=besides), space, facts)
+
+
+def propose_from(library: Library, space: SearchSpace, facts: DataFacts) -> Proposals:
+    """Return the proposals for a search from some evidence."""
+    candidates = Candidates(space, facts)
+    reason = candidates.obstacle()
+    if reason is None and not candidates.known:
+        reason = "it searches nothing that is known about"
+    if reason is not None:
+        return Proposals(left_out=library.left_out, sentence=f"nothing was learned: {reason}")
+    is_near = _is_near(library, candidates)
+    used = library if is_near else Library()
+    advisor = Advisor(used, candidates.target)
+    pool, points = candidates.pool(advisor)
+    draws = [pool[number] for number in advisor.best(points, _PROPOSALS if is_near else 1)]
+    labels = [p.label for p in candidates.known]
+    return Proposals(
+        tuple(draws),
+        {label: draws[0][label] for label in labels},
+        CONFIDENCE,
+        used.sources,
+        library.left_out,
+        _sentence(used, len(draws)),
+    )
+
+
+def _is_near(library: Library, candidates: Candidates) -> bool:
+    evidence = library.evidence
+    if not len(evidence):
+        return False
+    size = candidates.target.size
+    low, high = evidence.sizes.min(0) - np.log(_NEAR), evidence.sizes.max(0) + np.log(_NEAR)
+    return bool(((low <= size) & (size <= high)).all())
+
+
+def _sentence(library: Library, count: int) -> str:
+    if not library.sources:
+        return (
+            "no source is near the size and the budget of this search: its first trials are those "
+            "of published laws"
+        )
+    names = [f"{source.name} ({counted(source.trials, 'trial')})" for source in library.sources]
+    some = [*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names
+    return f"learned from {listed(some, 'and')}: {counted(count, 'configuration')} proposed"
