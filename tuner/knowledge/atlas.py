@@ -18,7 +18,15 @@ from tuner.knowledge.settings import NAMES, places
 
 PATH = Path(__file__).with_name("atlas.parquet")
 CARD = b"card"  # key of the card in the metadata of the file
-KEYS = ("cell", "text", "weights", "tokens", "seed", "val_loss")  # columns beside the settings
+KEYS = (
+    "cell",
+    "text",
+    "weights",
+    "tokens",
+    "parameters",
+    "seed",
+    "val_loss",
+)  # columns beside the settings
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def read_atlas(path: Path = PATH) -> Atlas:
     losses = [np.inf if loss is None else loss for loss in columns["val_loss"]]
     evidence = Evidence(
         np.array([places(row) for row in rows]),
-        np.log(np.column_stack([columns["weights"], columns["tokens"]])),
+        np.log(np.column_stack([columns[name] for name in ("weights", "tokens", "parameters")])),
         np.array(columns["cell"], dtype=np.str_),
         np.array(columns["text"], dtype=np.str_),
         np.array(losses, dtype=np.float64),

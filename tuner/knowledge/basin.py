@@ -72,16 +72,18 @@ class Target:
         weights: N, weights of the blocks.
         tokens: D, training tokens.
         text: text and tokenizer, as in the evidence; "" for one that no evidence has.
+        parameters: all weights, those of embeddings and head included; 0 if they are not known.
     """
 
     weights: float
     tokens: float
     text: str = ""
+    parameters: float = 0
 
     @property
     def size(self) -> Floats:
-        """Log weights and log tokens, (2,)."""
-        return np.log([self.weights, self.tokens])
+        """Logs of the weights of the blocks, of the tokens and of all weights, (3,)."""
+        return np.log([self.weights, self.tokens, self.parameters or self.weights])
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,8 @@ class Basin:
         self._lowest = np.log(lowest[kept])
         sizes = [*evidence.sizes[first], self.target.size]
         self._texts = [*evidence.texts[first].tolist(), self.target.text]
-        self._phi = _phi(np.array(sizes))
+        self._sizes = np.array(sizes)
+        self._phi = _phi(self._sizes[:, :2])
 
     # priors ---------------------------------------------------------------------------------
 
@@ -302,13 +305,13 @@ class Basin:
         """Return the lowest log loss of each cell with evidence.
 
         Returns:
-            The losses and their deviations, (C − 1,), log weights and log tokens, (C − 1, 2), and
-            the texts.
+            The losses and their deviations, (C − 1,), logs of all weights and of tokens, with shape
+            (C − 1, 2), and the texts.
         """
         levels = self._layout.slices["levels"]
         covariance = np.linalg.inv(self.posterior.precision)
         deviations = np.sqrt(covariance.diagonal()[levels])
-        sizes = self._phi[:-1, 1:3] + CENTRE
+        sizes = self._sizes[:-1, [2, 1]]
         return self.posterior.mode[levels][:-1], deviations[:-1], sizes, self._texts[:-1]
 
 

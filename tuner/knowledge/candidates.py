@@ -62,7 +62,8 @@ class Candidates:
         """Size, budget and text of the trials."""
         spec = self.space.spec(self.defaults, self.facts, 0)
         text = text_of(spec.data_fingerprint, spec.tokenizer_fingerprint)
-        return Target(block_weights(spec.architecture), spec.budget_tokens, text)
+        a = spec.architecture
+        return Target(block_weights(a), spec.budget_tokens, text, a.num_parameters)
 
     @cached_property
     def _places(self) -> dict[tuple[Value, ...], list[float]]:

@@ -44,7 +44,7 @@ class Evidence:
 
     Attributes:
         points: places of the settings (`settings.SETTINGS`), (n, D).
-        sizes: log weights of the blocks, and log training tokens, (n, 2).
+        sizes: logs of the weights of the blocks, the training tokens, and all weights, (n, 3).
         cells: what but settings and seed is equal in the trials of a cell, as text, (n,).
         texts: text and tokenizer, as text, (n,).
         losses: val_loss, (n,); infinity if training diverged.
@@ -124,6 +124,11 @@ def cell_of(spec: TrialSpec) -> str:
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _sizes(spec: TrialSpec) -> list[int]:
+    a = spec.architecture
+    return [block_weights(a), spec.budget_tokens, a.num_parameters]
+
+
 def evidence_of(trials: Sequence[tuple[TrialSpec, float]]) -> Evidence:
     """Return trials without obstacles, each with its loss at the end, as evidence."""
     specs = [spec for spec, _ in trials]
@@ -131,9 +136,7 @@ def evidence_of(trials: Sequence[tuple[TrialSpec, float]]) -> Evidence:
         np.array([point(s.hyperparameters, s.architecture.context_length) for s in specs]).reshape(
             -1, len(SETTINGS)
         ),
-        np.array(
-            [[math.log(block_weights(s.architecture)), math.log(s.budget_tokens)] for s in specs]
-        ).reshape(-1, 2),
+        np.log([_sizes(s) for s in specs]).reshape(-1, 3),
         np.array([cell_of(s) for s in specs], dtype=np.str_),
         np.array(
             [text_of(s.data_fingerprint, s.tokenizer_fingerprint) for s in specs], dtype=np.str_

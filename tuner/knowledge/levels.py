@@ -2,10 +2,11 @@
 
     L = E_t + A_t·(N/N₀)^−a + B_t·(D/D₀)^−b
 
-with N the weights of the blocks and D the training tokens (Hoffmann et al. 2022, arXiv:2203.15556),
-N₀ and D₀ those of `CENTRE`. The exponents are common to all texts; each text has an E, A and B of
-its own around common ones, all partially pooled: a text with one size gets the exponents of the
-others, and a text without any trial a wide interval.
+with N all weights, of embeddings and head, too, and D the training tokens (Hoffmann et al. 2022,
+arXiv:2203.15556; N as by Pearce and Song 2024, arXiv:2406.12907, because small models are mostly
+embeddings), N₀ and D₀ those of `CENTRE`. The exponents are common to all texts; each text has an E,
+A and B of its own around common ones, all partially pooled: a text with one size gets the exponents
+of the others, and a text without any trial a wide interval.
 
 C = cells, T = texts, the asked one among them, P = parameters, S = draws.
 """
@@ -27,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 _MEANS = np.array([math.log(1.7), math.log(1.2), math.log(1.0), math.log(0.25), math.log(0.35)])
 _DEVIATIONS = np.array([0.4, 0.7, 0.7, 0.5, 0.5])
 _TEXTS = (0.3, 0.25, 0.25)  # deviations of log E, log A and log B between texts
-_MISFIT = 0.006  # of a log loss: what no law of this form has
+_MISFIT = 0.012  # of a log loss: what no law of this form has
 _COMMON = 5
 
 
@@ -37,7 +38,7 @@ class Levels:
     Args:
         losses: lowest log loss of each cell, (C,).
         deviations: of these, (C,).
-        sizes: log weights and log tokens of the cells, (C, 2).
+        sizes: log of all weights and log tokens of the cells, (C, 2).
         texts: text of each cell.
         target_text: text that is asked for.
     """
@@ -69,7 +70,7 @@ class Levels:
         losses of which they are the sum, and far draws of them would fit no cell.
 
         Args:
-            size: log weights and log tokens, (2,).
+            size: log of all weights and log tokens, (2,).
             count: S.
             seed: seed of the draws.
         """

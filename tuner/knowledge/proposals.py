@@ -89,8 +89,8 @@ def _is_near(library: Library, candidates: Candidates) -> bool:
     evidence = library.evidence
     if not len(evidence):
         return False
-    size = candidates.target.size
-    low, high = evidence.sizes.min(0) - np.log(_NEAR), evidence.sizes.max(0) + np.log(_NEAR)
+    size, sizes = candidates.target.size[:2], evidence.sizes[:, :2]
+    low, high = sizes.min(0) - np.log(_NEAR), sizes.max(0) + np.log(_NEAR)
     return bool(((low <= size) & (size <= high)).all())
 
 

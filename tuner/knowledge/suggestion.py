@@ -66,7 +66,7 @@ class Advisor:
         if not self.basin.cells:
             return None
         levels = Levels(*self.basin.lowest(), self.target.text)
-        return levels.draws(self.target.size, _DRAWS, _SEED)
+        return levels.draws(self.target.size[[2, 1]], _DRAWS, _SEED)
 
     def best(self, points: Floats, count: int) -> list[int]:
         """Return the numbers of the suggestions among some candidates, the best first.
@@ -126,7 +126,7 @@ class Advisor:
 def _far(evidence: Evidence, target: Target) -> Sequence[str]:
     if not len(evidence):
         return [f"no source has trials, so the answer is that of published laws; {_lawful(target)}"]
-    low, high = np.exp(evidence.sizes.min(0)), np.exp(evidence.sizes.max(0))
+    low, high = np.exp(evidence.sizes.min(0))[:2], np.exp(evidence.sizes.max(0))[:2]
     far = [
         f"{value:,.0f} {what} (the sources have {least:,.0f} to {most:,.0f})"
         for what, value, least, most in zip(

@@ -53,6 +53,7 @@ def entry(trained: Trained) -> dict[str, Any]:
         "context_length": a.context_length,
         "vocab_size": a.vocab_size,
         "weights": block_weights(a),
+        "parameters": a.num_parameters,
         "tokens": spec.budget_tokens,
         "seed": row.seed,
         **{setting.name: float(f"{setting.value(place):.6g}") for setting, place in values},
@@ -60,8 +61,8 @@ def entry(trained: Trained) -> dict[str, Any]:
     }
 
 
-def seed_noise(entries: list[Mapping[str, Any]]) -> float:
-    """Return the deviation of the log loss by the seed: of trials that differ in nothing else."""
+def seed_noise(entries: list[Mapping[str, Any]]) -> float | None:
+    """Return the deviation of the log loss by the seed; None if no trial has several seeds."""
     equal = defaultdict(list)
     for each in entries:
         if each["val_loss"] is not None:
@@ -70,7 +71,7 @@ def seed_noise(entries: list[Mapping[str, Any]]) -> float:
     groups = [[loss for _, loss in group] for group in equal.values() if len(group) > 1]
     squares = sum(len(group) * np.var(group) for group in groups)
     freedom = sum(len(group) - 1 for group in groups)
-    return math.sqrt(squares / freedom) if freedom else math.nan
+    return round(math.sqrt(squares / freedom), 5) if freedom else None
 
 
 def write(trained: list[Trained], out: Path, command: str, planned: int) -> Mapping[str, Any]:
@@ -88,10 +89,10 @@ def write(trained: list[Trained], out: Path, command: str, planned: int) -> Mapp
         "weights": _ends(entries, "weights"),
         "tokens": _ends(entries, "tokens"),
         "texts": dict(PACKAGES),
-        "seed_noise": round(seed_noise(entries), 5),
+        "seed_noise": seed_noise(entries),
         "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        **environment("cpu"),
+        **environment("cpu", compiled="yes"),
     }
     table = pa.Table.from_pylist(entries)
     table = table.replace_schema_metadata({CARD: json.dumps(card).encode()})

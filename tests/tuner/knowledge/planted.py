@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,7 +54,7 @@ def planted(
             noise = rng.normal(size=count) * 0.003
             points.append(best(weights, tokens) + off)
             losses.append(lowest(weights, tokens, text) * np.exp(np.abs(regrets) + noise))
-            all_sizes.append(np.tile([math.log(weights), math.log(tokens)], (count, 1)))
+            all_sizes.append(np.tile(np.log([weights, tokens, weights]), (count, 1)))
             cells += [f"{text} {weights} {tokens}"] * count
             names += [text] * count
     return Evidence(
