@@ -42,6 +42,7 @@ class Bench(NamedTuple):
 BENCHES = {
     "search_quality": Bench("Does the search search well?", "search_quality.md"),
     "search_quality_curves": Bench("Where curves cross", "search_quality_curves.md"),
+    "suggest": Bench("Suggestions without a trial", "suggest.md"),
     "fusion": Bench("Training steps"),
     "makespan": Bench("A whole search"),
     "transfer": Bench("From a proxy to its target"),

@@ -60,7 +60,7 @@ _MOVING = [j for j, setting in enumerate(SETTINGS) if setting.spread >= 0.25]  #
 _ALIKE_TEXT, _ALIKE_SIZE, _OWN = 0.35, 0.35, 0.3  # shares of the variance of e
 _NEAR_SIZE = 2.0  # log units of weights or tokens over which cells are alike
 STEEP = 0.3  # regrets above it are no evidence: training nearly diverged
-_SEEDS, _SHAPE = 0.004, 0.25  # noise of a log loss: of the seed, and a share of its regret
+_SEEDS, _SHAPE = 0.008, 0.25  # noise of a log loss: of the seed, and a share of its regret
 _PASSES = 3  # the regret is first over the lowest loss of the cell, then over the fitted level
 
 

@@ -1,19 +1,19 @@
 """The loss that the best settings reach, as a function of size, budget and text.
 
-    L = E_t + A_t·(N/N₀)^−a + B_t·(D/D₀)^−b
+    L = E_t + ((A_t·(N/N₀)^−a)^(1/b) + (B_t·(D/D₀)^−c)^(1/b))^b
 
-with N all weights, of embeddings and head, too, and D the training tokens (Hoffmann et al. 2022,
-arXiv:2203.15556; N as by Pearce and Song 2024, arXiv:2406.12907, because small models are mostly
-embeddings), N₀ and D₀ those of `CENTRE`. The exponents are common to all texts; each text has an E,
-A and B of its own around common ones, all partially pooled: a text with one size gets the exponents
-of the others, and a text without any trial a wide interval.
+with N all weights, of embeddings and head, too, and D the training tokens, N₀ and D₀ those of
+`CENTRE`. Without E it is the law of Kaplan et al. 2020 (arXiv:2001.08361, equation 1.5), and with
+b = 1 that of Hoffmann et al. 2022 (arXiv:2203.15556); with b < 1 tokens help a small model less.
+N is counted as by Pearce and Song 2024 (arXiv:2406.12907): small models are mostly embeddings. The
+exponents are common to all texts; each text has an E, A and B of its own around common ones, all
+partially pooled: a text with one size gets the exponents of the others, and a text without any
+trial a wide interval.
 
 C = cells, T = texts, the asked one among them, P = parameters, S = draws.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,12 @@ from tuner.knowledge.settings import CENTRE
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-# log E, log A, log B, log a, log b: means and deviations of what is common to all texts
-_MEANS = np.array([math.log(1.7), math.log(1.2), math.log(1.0), math.log(0.25), math.log(0.35)])
-_DEVIATIONS = np.array([0.4, 0.7, 0.7, 0.5, 0.5])
+# log E, log A, log B, log a, log c, log b: means and deviations of what is common to all texts
+_MEANS = np.log([1.5, 1.0, 1.0, 0.25, 0.35, 0.7])
+_DEVIATIONS = np.array([0.4, 0.7, 0.7, 0.5, 0.5, 0.5])
 _TEXTS = (0.3, 0.25, 0.25)  # deviations of log E, log A and log B between texts
-_MISFIT = 0.012  # of a log loss: what no law of this form has
-_COMMON = 5
+_MISFIT = 0.01  # of a log loss: what no law of this form has
+_COMMON = 6
 
 
 class Levels:
@@ -90,15 +90,21 @@ def _losses(p: Floats, sizes: Floats, texts: Ints) -> tuple[Floats, Floats]:
         sizes: log N/N₀ and log D/D₀, (m, 2).
         texts: number of the text of each, (m,).
     """
-    exponents = np.exp(p[3:_COMMON])
     logs = p[:3] + p[_COMMON:].reshape(-1, 3)[texts]
-    logs[:, 1:] -= exponents * sizes
-    terms = np.exp(logs)
-    shares = terms / terms.sum(1, keepdims=True)  # ∂ log L / ∂ log of a term
+    exponents, b = np.exp(p[3:5]), np.exp(p[5])
+    falls = -exponents * sizes
+    parts = logs[:, 1:] + falls  # logs of both terms
+    total = np.logaddexp(*(parts / b).T)
+    shares = np.exp(parts / b - total[:, None])  # ∂ log of the sum / ∂ log of a term
+    constant, reducible = np.exp(logs[:, 0]), np.exp(b * total)
+    loss = constant + reducible
+    slopes = (reducible / loss)[:, None] * shares
     jacobian = np.zeros((len(sizes), len(p)))
-    jacobian[:, :3] = shares
-    jacobian[:, 3:_COMMON] = -shares[:, 1:] * exponents * sizes
+    jacobian[:, 0] = constant / loss
+    jacobian[:, 1:3] = slopes
+    jacobian[:, 3:5] = slopes * falls
+    jacobian[:, 5] = reducible / loss * (b * total - (shares * parts).sum(1))
     rows = np.arange(len(sizes))
     for term in range(3):
-        jacobian[rows, _COMMON + 3 * texts + term] = shares[:, term]
-    return np.log(terms.sum(1)), jacobian
+        jacobian[rows, _COMMON + 3 * texts + term] = jacobian[:, term]
+    return np.log(loss), jacobian

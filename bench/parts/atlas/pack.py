@@ -44,6 +44,7 @@ def entry(trained: Trained) -> dict[str, Any]:
     values = zip(SETTINGS, point(h, a.context_length), strict=True)
     losses = [*trained.losses, *[None] * len(REPORTS)][: len(REPORTS)]
     return {
+        "key": row.key,
         "cell": cell_of(spec),
         "text": text_of(spec.data_fingerprint, spec.tokenizer_fingerprint),
         "text_name": row.text,
@@ -104,6 +105,14 @@ def write(trained: list[Trained], out: Path, command: str, planned: int) -> Mapp
 def _ends(entries: list[Mapping[str, Any]], column: str) -> list[int]:
     values = [each[column] for each in entries]
     return [min(values), max(values)]
+
+
+def shipped(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the trials of an atlas as lines of a run, so that a run goes on with it."""
+    if not path.exists():
+        return {}
+    rows = pq.read_table(path, columns=["key", *REPORTS]).to_pylist()
+    return {row["key"]: {"curve": [[None, row[report]] for report in REPORTS]} for row in rows}
 
 
 Read = Callable[[Row], TrialSpec]

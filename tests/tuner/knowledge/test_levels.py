@@ -6,12 +6,23 @@ import numpy as np
 import pytest
 
 from tests.tuner.knowledge.planted import lowest
-from tuner.knowledge.levels import Levels
+from tuner.knowledge.levels import Levels, _losses
 from tuner.results.bowls import QUANTILES
 
 CELLS = [(n, d, t) for t in ("code", "prose") for n in (1e4, 1e5, 1e6) for d in (1e5, 3e5, 1e6)]
 SIZES = np.log([[n, d] for n, d, _ in CELLS])
 TEXTS = [text for _, _, text in CELLS]
+
+
+def test_derivatives_are_those_of_differences() -> None:
+    rng = np.random.default_rng(0)
+    p, sizes, texts = 0.3 * rng.standard_normal(12), rng.standard_normal((5, 2)), np.arange(5) % 2
+    values, jacobian = _losses(p, sizes, texts)
+    for number in range(len(p)):
+        moved = p.copy()
+        moved[number] += 1e-6
+        differences = (_losses(moved, sizes, texts)[0] - values) / 1e-6
+        np.testing.assert_allclose(jacobian[:, number], differences, atol=1e-5)
 
 
 def levels(target: str, seed: int = 0, noise: float = 0.002) -> Levels:
