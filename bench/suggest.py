@@ -4,7 +4,8 @@
     python bench/suggest.py --quick    judge some by the atlas alone, as a test of the bench
 
 For each cell of the atlas, a text, a size and a budget, settings are suggested from a part of the
-atlas: from models of at most a quarter of the weights (*size*), or from the other texts (*text*).
+atlas: from models of at most a quarter of the weights (*size*), from the other texts (*text*), or
+from trials of at most a tenth of the weights times tokens (*compute*).
 Regret is the expected loss above that of the settings that all trials of the atlas together suggest
 for the cell. It is measured twice: on the bowl that is fitted to all trials (*smooth*), and by
 training both settings with fresh seeds (*trained*, small cells only), which no model can flatter.
@@ -187,13 +188,13 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4))
-    for left_out, marker in zip(LEFT_OUT, "os", strict=True):
+    for left_out, marker in zip(LEFT_OUT, "os^", strict=True):
         some = [e for e in result["numbers"]["suggestions"] if e["left_out"] == left_out]
         for how, filled in (("smooth", "none"), ("trained", None)):
             points = [(100 * e["expected"], 100 * e[how]) for e in some if e[how] is not None]
             if points:
                 x, y = zip(*points, strict=True)
-                colour = "tab:blue" if left_out == "size" else "tab:orange"
+                colour = {"size": "tab:blue", "text": "tab:orange"}.get(left_out, "tab:green")
                 axes.scatter(
                     x, y, marker=marker, edgecolor=colour, facecolor=filled or colour, s=24,
                     label=f"{left_out} left out, {how}",

@@ -206,10 +206,22 @@ def check_gpu_search(result: Result) -> None:
     assert goal["reached"] == 0
 
 
+def check_suggest(result: Result) -> None:
+    entries = result["numbers"]["suggestions"]
+    assert len(entries) == 3
+    for entry in entries:
+        value, low, high = entry["loss"]
+        assert 1 < low <= value <= high < 12
+        assert 0 <= entry["smooth"] < 0.1
+        assert 0 < entry["expected"] < 0.1
+        assert (entry["trained"], entry["losses"]) == (None, []), "a rehearsal trains nothing"
+
+
 CHECKS: dict[str, Callable[[Result], None]] = {
     "fusion": check_fusion,
     "makespan": check_makespan,
     "search_quality": check_search_quality,
+    "suggest": check_suggest,
     "overhead": check_overhead,
     "tokenizer": check_tokenizer,
     "transfer": check_transfer,

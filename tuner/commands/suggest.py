@@ -40,11 +40,11 @@ def run_suggest(options: argparse.Namespace) -> int:
 
 def _answer(options: argparse.Namespace, home: Home) -> Answer:
     from tuner.knowledge.answer import answer_for, answer_for_space
-    from tuner.knowledge.basin import Target
+    from tuner.knowledge.basin import TargetCell
 
     library = _library(options, home)
     if options.parameters:
-        return answer_for(library, Target(options.parameters, options.tokens))
+        return answer_for(library, TargetCell(options.parameters, options.tokens))
     from tuner.validation.explanation import explain
 
     explanation = explain(space_of(options), home.readable(say), options.space)

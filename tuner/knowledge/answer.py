@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.errors import TunerError
-from tuner.knowledge.basin import Target
+from tuner.knowledge.basin import TargetCell
 from tuner.knowledge.candidates import Candidates
-from tuner.knowledge.evidence import Source
+from tuner.knowledge.evidence import EvidenceSource
 from tuner.knowledge.library import Library
 from tuner.knowledge.settings import NAMES
 from tuner.knowledge.suggestion import Advisor, SuggestedSetting, is_vague, unbounded
@@ -45,13 +45,13 @@ class Answer:
         warnings: what must be said about the range, one sentence each.
     """
 
-    target: Target
+    target: TargetCell
     settings: tuple[SuggestedSetting, ...]
     draw: Mapping[str, Value]
     regret: Estimate
     regret_of_best: float
     loss: Estimate | None
-    sources: tuple[Source, ...]
+    sources: tuple[EvidenceSource, ...]
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -96,7 +96,7 @@ class Answer:
         )
 
 
-def answer_for(library: Library, target: Target) -> Answer:
+def answer_for(library: Library, target: TargetCell) -> Answer:
     """Suggest settings for a size and a budget; every value is allowed."""
     advisor = Advisor(library, target)
     points = unbounded(advisor)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import TunerError
-from tuner.knowledge.evidence import Evidence, Source
+from tuner.knowledge.evidence import Evidence, EvidenceSource
 from tuner.knowledge.settings import NAMES, places
 
 PATH = Path(__file__).with_name("atlas.parquet")
@@ -39,7 +39,7 @@ class Atlas:
         card: what, how many, versions, date and noise.
     """
 
-    source: Source
+    source: EvidenceSource
     evidence: Evidence
     card: Mapping[str, Any]
 
@@ -72,5 +72,5 @@ def read_atlas(path: Path = PATH) -> Atlas:
         np.array(columns["text"], dtype=np.str_),
         np.array(losses, dtype=np.float64),
     )
-    source = Source("atlas", "atlas", sha256(content).hexdigest(), len(evidence))
+    source = EvidenceSource("atlas", "atlas", sha256(content).hexdigest(), len(evidence))
     return Atlas(source, evidence, card)

@@ -34,8 +34,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.knowledge.evidence import Evidence
-from tuner.knowledge.laplace import Posterior, Prior, fit
-from tuner.knowledge.laws import LAWS, Law
+from tuner.knowledge.laplace import NormalPrior, Posterior, fit
+from tuner.knowledge.laws import LAWS, PublishedLaw
 from tuner.knowledge.settings import CENTRE, NAMES, SETTINGS
 
 Floats = npt.NDArray[np.float64]
@@ -65,7 +65,7 @@ _PASSES = 3  # the regret is first over the lowest loss of the cell, then over t
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetCell:
     """The cell that is asked for.
 
     Attributes:
@@ -157,7 +157,7 @@ def _leaned(v: Floats, leans: Floats) -> Floats:
     return t
 
 
-class Basin:
+class BasinModel:
     """The fitted model, for one target.
 
     Args:
@@ -174,8 +174,8 @@ class Basin:
     def __init__(
         self,
         evidence: Evidence,
-        target: Target,
-        laws: Sequence[Law] = LAWS,
+        target: TargetCell,
+        laws: Sequence[PublishedLaw] = LAWS,
         seeds: float = _SEEDS,
     ) -> None:
         self.target = target
@@ -208,7 +208,7 @@ class Basin:
 
     # priors ---------------------------------------------------------------------------------
 
-    def _prior(self, laws: Sequence[Law]) -> Prior:
+    def _prior(self, laws: Sequence[PublishedLaw]) -> NormalPrior:
         at, size = self._layout.slices, self._layout.size
         mean, deviation = np.zeros(size), np.ones(size)
 
@@ -229,7 +229,7 @@ class Basin:
             ends = _phi(np.log([[n, d] for n in law.weights for d in law.tokens]))
             precision[row : row + _TERMS, row : row + _TERMS] += ends.T @ ends / _LAW**2
         precision[at["own"], at["own"]] = self._own_precision()
-        return Prior(mean, precision)
+        return NormalPrior(mean, precision)
 
     def _own_precision(self) -> Floats:
         """Return the inverse covariance of e, (C·moving, C·moving)."""
@@ -321,7 +321,7 @@ def _phi(sizes: Floats) -> Floats:
     return np.column_stack([np.ones(len(sizes)), n, d, n**2, d**2, n * d])
 
 
-def _power_laws(laws: Sequence[Law]) -> tuple[Floats, Floats]:
+def _power_laws(laws: Sequence[PublishedLaw]) -> tuple[Floats, Floats]:
     """Return the coefficients of all centres, and their deviations, each (D·6,)."""
     bends = [0.0] * (_TERMS - 3)
     means = np.array([[s.place(s.level[0]), *(m for m, _ in s.slopes), *bends] for s in SETTINGS])

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.errors import TunerError
-from tuner.knowledge.basin import Target
+from tuner.knowledge.basin import TargetCell
 from tuner.knowledge.evidence import obstacle, text_of
 from tuner.knowledge.laws import block_weights
 from tuner.knowledge.settings import NAMES, SETTINGS, point
@@ -58,12 +58,12 @@ class Candidates:
         return obstacle(spec)
 
     @cached_property
-    def target(self) -> Target:
+    def target(self) -> TargetCell:
         """Size, budget and text of the trials."""
         spec = self.space.spec(self.defaults, self.facts, 0)
         text = text_of(spec.data_fingerprint, spec.tokenizer_fingerprint)
         a = spec.architecture
-        return Target(block_weights(a), spec.budget_tokens, text, a.num_parameters)
+        return TargetCell(block_weights(a), spec.budget_tokens, text, a.num_parameters)
 
     @cached_property
     def _places(self) -> dict[tuple[Value, ...], list[float]]:

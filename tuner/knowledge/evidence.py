@@ -22,7 +22,7 @@ Kind = Literal["search", "atlas", "law", "table"]
 
 
 @dataclass(frozen=True)
-class Source:
+class EvidenceSource:
     """Where evidence comes from.
 
     Attributes:

@@ -17,7 +17,7 @@ _ROUNDS, _DONE, _MOST_DAMPING = 100, 1e-9, 1e9
 
 
 @dataclass(frozen=True)
-class Prior:
+class NormalPrior:
     """Normal distribution of P parameters.
 
     Attributes:
@@ -49,7 +49,7 @@ class Posterior:
         return np.asarray((self.mode[:, None] + solve_triangular(factor, normal)).T)
 
 
-def fit(model: Model, observed: Floats, noise: Floats, prior: Prior) -> Posterior:
+def fit(model: Model, observed: Floats, noise: Floats, prior: NormalPrior) -> Posterior:
     """Return the posterior of a model whose large errors count in proportion, not squared.
 
     The loss of a residual z, in units of its noise, is 2·(√(1 + z²) − 1): z² if it is small. Found
@@ -87,7 +87,7 @@ def fit(model: Model, observed: Floats, noise: Floats, prior: Prior) -> Posterio
 
 
 def _expanded(
-    model: Model, observed: Floats, noise: Floats, prior: Prior, p: Floats
+    model: Model, observed: Floats, noise: Floats, prior: NormalPrior, p: Floats
 ) -> tuple[Floats, Floats]:
     """Return the negative gradient of half the cost, and its curvature by Gauss and Newton."""
     values, jacobian = model(p)

@@ -9,7 +9,7 @@ from model.spec.architecture import Architecture, is_decayed, parameter_shapes
 
 
 @dataclass(frozen=True)
-class Law:
+class PublishedLaw:
     """A power law c·N^n·D^d of a setting, with the range of the models that it was fitted to.
 
     Attributes:
@@ -45,11 +45,11 @@ _STEP = "Step Law (Li et al. 2025, arXiv:2503.04715)"
 _LINES = "Power Lines (Bergsma et al. 2025, arXiv:2505.13738)"
 _WEIGHTS, _TOKENS = (6e7, 1.1e9), (2e9, 1e11)
 LAWS = (
-    Law(_STEP, "max_learning_rate", 1.79, (-0.713, 0.307), _WEIGHTS, _TOKENS),
-    Law(_STEP, "batch_size", 0.58, (0.0, 0.571), _WEIGHTS, _TOKENS),
+    PublishedLaw(_STEP, "max_learning_rate", 1.79, (-0.713, 0.307), _WEIGHTS, _TOKENS),
+    PublishedLaw(_STEP, "batch_size", 0.58, (0.0, 0.571), _WEIGHTS, _TOKENS),
     # λ = B/(α·D·t) with the Step Law's α and B, and t = 1.084·(D/N)^−0.527, the share of the
     # training over which AdamW averages the weights
-    Law(_LINES, "weight_decay", 0.299, (0.186, -0.209), (1.1e8, 3.3e9), _TOKENS),
+    PublishedLaw(_LINES, "weight_decay", 0.299, (0.186, -0.209), (1.1e8, 3.3e9), _TOKENS),
 )
 
 

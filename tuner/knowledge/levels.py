@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tuner.knowledge.laplace import Prior, fit
+from tuner.knowledge.laplace import NormalPrior, fit
 from tuner.knowledge.settings import CENTRE
 
 Floats = npt.NDArray[np.float64]
@@ -56,7 +56,7 @@ class Levels:
         means = np.concatenate([_MEANS, np.zeros(3 * count)])
         noise = np.hypot(deviations, _MISFIT)
         self._posterior = fit(
-            self._model, losses, noise, Prior(means, np.diag(prior_deviations**-2.0))
+            self._model, losses, noise, NormalPrior(means, np.diag(prior_deviations**-2.0))
         )
 
     def _model(self, p: Floats) -> tuple[Floats, Floats]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tuner.home.home import Home
 from tuner.knowledge.candidates import Candidates
-from tuner.knowledge.evidence import Source
+from tuner.knowledge.evidence import EvidenceSource
 from tuner.knowledge.library import Library, collect
 from tuner.knowledge.suggestion import Advisor
 from tuner.space.data_facts import DataFacts
@@ -38,7 +38,7 @@ class Proposals:
     draws: tuple[Mapping[str, Value], ...] = ()
     centre: Mapping[str, Value] | None = None
     confidence: float = CONFIDENCE
-    sources: tuple[Source, ...] = ()
+    sources: tuple[EvidenceSource, ...] = ()
     left_out: tuple[str, ...] = ()
     sentence: str = ""
 

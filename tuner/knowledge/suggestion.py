@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from tuner.knowledge.basin import Basin, Bowls, Target
+from tuner.knowledge.basin import BasinModel, Bowls, TargetCell
 from tuner.knowledge.evidence import Evidence
 from tuner.knowledge.laws import LAWS
 from tuner.knowledge.levels import Levels
@@ -48,12 +48,12 @@ class Advisor:
     """The knowledge of a library about one target."""
 
     library: Library
-    target: Target
+    target: TargetCell
 
     @cached_property
-    def basin(self) -> Basin:
+    def basin(self) -> BasinModel:
         """The basin model."""
-        return Basin(self.library.evidence, self.target, LAWS)
+        return BasinModel(self.library.evidence, self.target, LAWS)
 
     @cached_property
     def bowls(self) -> Bowls:
@@ -123,7 +123,7 @@ class Advisor:
         return list(_far(self.library.evidence, self.target))
 
 
-def _far(evidence: Evidence, target: Target) -> Sequence[str]:
+def _far(evidence: Evidence, target: TargetCell) -> Sequence[str]:
     if not len(evidence):
         return [f"no source has trials, so the answer is that of published laws; {_lawful(target)}"]
     low, high = np.exp(evidence.sizes.min(0))[:2], np.exp(evidence.sizes.max(0))[:2]
@@ -140,7 +140,7 @@ def _far(evidence: Evidence, target: Target) -> Sequence[str]:
     return [f"{listed(far, 'and')} {are} far from all sources; {_lawful(target)}"]
 
 
-def _lawful(target: Target) -> str:
+def _lawful(target: TargetCell) -> str:
     law = LAWS[0]
     verb = "was" if law.holds_at(target.weights, target.tokens) else "was not"
     return f"the {law.name} {verb} fitted to such models"

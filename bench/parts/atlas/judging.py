@@ -1,7 +1,8 @@
 """Suggestions for a cell of the atlas from a part of the atlas, and what they are compared with.
 
 *size*: only models of a quarter of the cell's weights and less are sources. *text*: only the other
-texts are. The target has no trial among the sources.
+texts are. *compute*: only trials of a tenth of the cell's weights times tokens and less are. The
+target has no trial among the sources.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from parts.atlas.cells import SIZES, Row, Size
 from tuner.knowledge.atlas import Atlas
-from tuner.knowledge.basin import Basin, Target
+from tuner.knowledge.basin import BasinModel, TargetCell
 from tuner.knowledge.evidence import Evidence
 from tuner.knowledge.library import Library
 from tuner.knowledge.settings import SETTINGS
@@ -25,8 +26,8 @@ from tuner.knowledge.suggestion import Advisor, unbounded
 from tuner.results.bowls import QUANTILES
 
 Floats = npt.NDArray[np.float64]
-LEFT_OUT = ("size", "text")
-_SMALLER = math.log(4)
+LEFT_OUT = ("size", "text", "compute")
+_SMALLER, _CHEAPER = math.log(4), math.log(10)
 _FEWEST = 30  # trials of the sources
 _ROWS = 8  # trials of a judged cell
 
@@ -49,7 +50,7 @@ class Judged:
 
     cell: str
     left_out: str
-    target: Target
+    target: TargetCell
     point: Floats
     expected: float
     smooth: float
@@ -78,17 +79,22 @@ class Judge:
         names, counts = np.unique(self._all.cells, return_counts=True)
         return [str(name) for name, count in zip(names, counts, strict=True) if count >= _ROWS]
 
-    def target(self, cell: str) -> Target:
+    def target(self, cell: str) -> TargetCell:
         """Return size, budget and text of a cell."""
         first = int(np.argmax(self._all.cells == cell))
         weights, tokens, parameters = np.exp(self._all.sizes[first])
-        return Target(float(weights), float(tokens), str(self._all.texts[first]), float(parameters))
+        return TargetCell(
+            float(weights), float(tokens), str(self._all.texts[first]), float(parameters)
+        )
 
     def _sources(self, cell: str, left_out: str) -> Evidence:
         target = self.target(cell)
         if left_out == "text":
             return self._all.only(self._all.texts != target.text)
-        return self._all.only(self._all.sizes[:, 0] <= target.size[0] - _SMALLER + 1e-6)
+        sizes = self._all.sizes
+        if left_out == "compute":
+            return self._all.only(sizes[:, :2].sum(1) <= target.size[:2].sum() - _CHEAPER)
+        return self._all.only(sizes[:, 0] <= target.size[0] - _SMALLER + 1e-6)
 
     def _judged(self, cell: str, left_out: str, sources: Evidence) -> Judged:
         target = self.target(cell)
@@ -110,13 +116,13 @@ class Judge:
             float(np.exp(levels[whole.cells.index(cell)])),
         )  # fmt: skip
 
-    def advisor(self, sources: Evidence, target: Target) -> Advisor:
+    def advisor(self, sources: Evidence, target: TargetCell) -> Advisor:
         """Return the advisor of some sources."""
         return Advisor(Library(((self._source, sources),)), target)
 
-    def whole(self, cell: str) -> Basin:
+    def whole(self, cell: str) -> BasinModel:
         """Return the basin model of all trials for a cell."""
-        return Basin(self._all, self.target(cell))
+        return BasinModel(self._all, self.target(cell))
 
     def best(self, cell: str) -> Floats:
         """Return what all trials of the atlas together suggest for a cell, (D,)."""
@@ -125,7 +131,7 @@ class Judge:
         return np.asarray(points[advisor.best(points, 1)[0]])
 
 
-def row_of(key: str, text: str, target: Target, point: Floats, context: int, seed: int) -> Row:
+def row_of(key: str, text: str, target: TargetCell, point: Floats, context: int, seed: int) -> Row:
     """Return the trial of a suggestion; B becomes the nearest power of two."""
     values: dict[str, Any] = {
         setting.symbol: setting.value(place) for setting, place in zip(SETTINGS, point, strict=True)
@@ -135,7 +141,7 @@ def row_of(key: str, text: str, target: Target, point: Floats, context: int, see
     return Row(f"{key}/seed {seed}", 0.0, text, size, tokens, seed, _written(values))
 
 
-def size_of(target: Target) -> tuple[Size, int]:
+def size_of(target: TargetCell) -> tuple[Size, int]:
     """Return size and budget of the atlas of a target."""
     pairs = [(size, tokens) for size in SIZES for tokens in size.configurations]
 

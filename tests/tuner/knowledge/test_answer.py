@@ -14,9 +14,9 @@ from tests.tuner.simulated_search import FACTS, SPACE, space_of
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.knowledge.answer import answer_for, answer_for_space
-from tuner.knowledge.basin import Target
+from tuner.knowledge.basin import TargetCell
 from tuner.knowledge.candidates import Candidates
-from tuner.knowledge.evidence import Source
+from tuner.knowledge.evidence import EvidenceSource
 from tuner.knowledge.library import Library
 from tuner.knowledge.proposals import propose_from
 from tuner.knowledge.record import promises
@@ -24,13 +24,13 @@ from tuner.scaling.prediction import write_prediction
 
 EVIDENCE = planted()
 LIBRARY = Library(
-    ((Source("planted", "table", "d", len(EVIDENCE)), EVIDENCE),), ("b was left out",)
+    ((EvidenceSource("planted", "table", "d", len(EVIDENCE)), EVIDENCE),), ("b was left out",)
 )
 SEARCH = "trials: 4"
 
 
 def test_suggestion_is_near_the_planted_best() -> None:
-    answer = answer_for(LIBRARY, Target(3e5, 5e5, "code"))
+    answer = answer_for(LIBRARY, TargetCell(3e5, 5e5, "code"))
     found = {s.setting.name: s.estimate for s in answer.settings}
     truth = best(3e5, 5e5)
     assert math.log(found["max_learning_rate"].value) == pytest.approx(truth[0], abs=0.4)
@@ -43,7 +43,7 @@ def test_suggestion_is_near_the_planted_best() -> None:
 
 
 def test_far_target_is_said_and_has_wide_intervals() -> None:
-    near, far = (answer_for(LIBRARY, Target(*size)) for size in ((3e5, 5e5), (4e8, 8e9)))
+    near, far = (answer_for(LIBRARY, TargetCell(*size)) for size in ((3e5, 5e5), (4e8, 8e9)))
     (text,) = [w for w in far.warnings if "far from all sources" in w]
     assert "400,000,000 weights (the sources have 10,000 to 1,000,000) and" in text
     assert "the Step Law (Li et al. 2025, arXiv:2503.04715) was fitted to such models" in text
@@ -54,7 +54,7 @@ def test_far_target_is_said_and_has_wide_intervals() -> None:
 
 
 def test_without_sources_the_law_answers_and_says_so() -> None:
-    answer = answer_for(Library(), Target(4e8, 8e9))
+    answer = answer_for(Library(), TargetCell(4e8, 8e9))
     assert answer.loss is None
     assert answer.warnings[0].startswith("no source has trials, so the answer is that of published")
     assert answer.settings[0].estimate.value == pytest.approx(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.tuner.knowledge.planted import SMALL, best, planted
-from tuner.knowledge.basin import Basin, Target
+from tuner.knowledge.basin import BasinModel, TargetCell
 from tuner.knowledge.evidence import Evidence, evidence_of
 from tuner.knowledge.laws import LAWS
 from tuner.knowledge.settings import NAMES
@@ -18,7 +18,7 @@ NOTHING = evidence_of([])
 
 
 def test_derivatives_are_those_of_differences() -> None:
-    basin = Basin(planted(SMALL[:2], count=12), Target(3e5, 3e5, "code"))
+    basin = BasinModel(planted(SMALL[:2], count=12), TargetCell(3e5, 3e5, "code"))
     rng = np.random.default_rng(0)
     p = basin.posterior.mode + 0.05 * rng.standard_normal(len(basin.posterior.mode))
     values, jacobian = basin._model(p)
@@ -33,13 +33,13 @@ def test_derivatives_are_those_of_differences() -> None:
 
 @pytest.mark.parametrize(("weights", "tokens"), [(4.3e8, 8e9), (1.07e9, 2e10)])
 def test_published_law_answers_without_evidence(weights: float, tokens: float) -> None:
-    centres = Basin(NOTHING, Target(weights, tokens)).bowls(400, 0).centres
+    centres = BasinModel(NOTHING, TargetCell(weights, tokens)).bowls(400, 0).centres
     rate, batch = centres[0, 0], centres[0, 1]
     # Li et al. 2025, equation 1
     assert math.exp(rate) == pytest.approx(1.79 * weights**-0.713 * tokens**0.307, rel=0.02)
     assert math.exp(batch) == pytest.approx(0.58 * tokens**0.571, rel=0.02)
     spread = centres[:, 0].std()
-    far = Basin(NOTHING, Target(1e5, 1e6)).bowls(400, 0).centres[:, 0].std()
+    far = BasinModel(NOTHING, TargetCell(1e5, 1e6)).bowls(400, 0).centres[:, 0].std()
     assert spread < 0.5 * far  # the law is narrow where it was fitted
 
 
@@ -55,7 +55,7 @@ def test_law_of_the_decay_is_both_papers_together() -> None:
 def test_planted_centres_are_found_between_and_beyond_the_sizes() -> None:
     evidence = planted()
     for weights, tokens in [(3e4, 3e5), (1e7, 3e6)]:
-        centres = Basin(evidence, Target(weights, tokens, "code")).bowls(400, 0).centres
+        centres = BasinModel(evidence, TargetCell(weights, tokens, "code")).bowls(400, 0).centres
         truth = best(weights, tokens)
         low, high = np.quantile(centres, QUANTILES, axis=0)
         assert abs(centres[0, 0] - truth[0]) < 0.25, "the rate, against a wrong published law"
@@ -66,7 +66,7 @@ def test_intervals_hold_over_many_planted_texts() -> None:
     held = []
     for seed in range(12):
         evidence = planted(count=16, seed=seed)
-        bowls = Basin(evidence, Target(5e6, 3e6, "code")).bowls(200, seed)
+        bowls = BasinModel(evidence, TargetCell(5e6, 3e6, "code")).bowls(200, seed)
         low, high = np.quantile(bowls.centres, QUANTILES, axis=0)
         truth = best(5e6, 3e6)
         held.append((low <= truth) & (truth <= high))
@@ -82,13 +82,13 @@ def test_target_with_trials_of_its_own_follows_them() -> None:
     )  # fmt: skip
     moved.cells[:] = "own cell"
     both = Evidence.joined([evidence, moved])
-    without = Basin(evidence, Target(1e5, 1e6, "own")).bowls(1, 0).centres[0, 0]
-    with_own = Basin(both, Target(1e5, 1e6, "own")).bowls(1, 0).centres[0, 0]
+    without = BasinModel(evidence, TargetCell(1e5, 1e6, "own")).bowls(1, 0).centres[0, 0]
+    with_own = BasinModel(both, TargetCell(1e5, 1e6, "own")).bowls(1, 0).centres[0, 0]
     assert 0.15 < with_own - without < 0.6
 
 
 def test_regret_is_zero_at_the_centre_and_grows() -> None:
-    bowls = Basin(planted(), Target(1e5, 1e6)).bowls(5, 0)
+    bowls = BasinModel(planted(), TargetCell(1e5, 1e6)).bowls(5, 0)
     centre = bowls.centres[0]
     away = np.stack([centre + k * np.eye(len(NAMES))[0] for k in range(4)])
     regrets = bowls.regrets(away)[0]
@@ -99,4 +99,4 @@ def test_regret_is_zero_at_the_centre_and_grows() -> None:
 def test_diverged_cells_are_no_evidence() -> None:
     evidence = planted(SMALL[:1], ["code"], count=8)
     evidence.losses[:] = np.inf
-    assert Basin(evidence, Target(1e5, 1e6)).cells == []
+    assert BasinModel(evidence, TargetCell(1e5, 1e6)).cells == []

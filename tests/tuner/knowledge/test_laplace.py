@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from tuner.knowledge.laplace import Prior, fit
+from tuner.knowledge.laplace import NormalPrior, fit
 
 Floats = npt.NDArray[np.float64]
 X = np.linspace(-1, 1, 40)
@@ -21,7 +21,10 @@ def curve(p: Floats) -> tuple[Floats, Floats]:
 def test_mode_is_that_of_a_general_minimizer() -> None:
     observed = curve(np.array([1.5, 0.7, 0.2]))[0] + 0.05 * RNG.standard_normal(40)
     observed[5] += 3.0  # an outlier, which must count in proportion
-    noise, prior = np.full(40, 0.05), Prior(np.array([1.0, 0.0, 0.0]), np.diag([1.0, 4.0, 1.0]))
+    noise, prior = (
+        np.full(40, 0.05),
+        NormalPrior(np.array([1.0, 0.0, 0.0]), np.diag([1.0, 4.0, 1.0])),
+    )
 
     def cost(p: Floats) -> float:
         z, gap = (observed - curve(p)[0]) / noise, p - prior.mean
@@ -38,7 +41,10 @@ def test_draws_have_the_covariance_of_a_linear_regression() -> None:
     design = np.column_stack([np.ones(40), X])
     noise, precision = np.full(40, 0.5), np.diag([0.25, 0.25])
     posterior = fit(
-        lambda p: (design @ p, design), design @ [1.0, 2.0], noise, Prior(np.zeros(2), precision)
+        lambda p: (design @ p, design),
+        design @ [1.0, 2.0],
+        noise,
+        NormalPrior(np.zeros(2), precision),
     )
     exact = design.T @ design / 0.25 + precision
     # residuals of the mode are nearly 0, so that no weight differs from 1
