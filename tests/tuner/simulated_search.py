@@ -74,7 +74,7 @@ class Simulation:
         self._paused = {trial.number for trial in recorded.board.paused} if recorded else set()
         self._note_resumed(conductor.under_way)  # after a cut between two events of one decision
         if not events:
-            self.note(SearchBegun(conductor.space, "", FACTS))
+            self.note(SearchBegun(conductor.space, "", FACTS, proposals=conductor.proposals))
             self.note(SessionBegun({}, len(conductor._lanes), in_order=True))
         self._fill()
 

@@ -12,6 +12,7 @@ from typing import Self
 from model.engine.report import Report
 from tuner.conductor.outcome import INTERRUPTED, OutcomeKind
 from tuner.conductor.trial import Trial
+from tuner.conductor.trust import Trust
 from tuner.samplers.observation import Observation
 from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.space.data_facts import DataFacts
@@ -33,6 +34,7 @@ class Board:
         confirm: number of configurations to confirm, and of seeds for each.
         defaults: `search.defaults`.
         in_flops: True if trials are compared after equal numbers of FLOPs.
+        trust: trust in what earlier searches proposed, which the trials change.
 
     Attributes:
         num_trials: number of trials that will run, as known so far.
@@ -52,6 +54,7 @@ class Board:
         defaults: DefaultsMode = "full",
         *,
         in_flops: bool = False,
+        trust: Trust | None = None,
     ) -> None:
         self._objectives = objectives
         self.objective = objectives[0]
@@ -64,18 +67,18 @@ class Board:
         self._best_finished: Trial | None = None
         self._expected_tokens = expected_tokens
         self.confirm = confirm
-        self._defaults, self._in_flops = defaults, in_flops
+        self._defaults, self._in_flops, self._trust = defaults, in_flops, trust
         self._num_finished = 0
         self.clock: Callable[[], float] = lambda: time.time()
         self.begin_session()
 
     @classmethod
-    def of(cls, space: SearchSpace, facts: DataFacts) -> Self:
+    def of(cls, space: SearchSpace, facts: DataFacts, trust: Trust | None = None) -> Self:
         """Return the board of a search that begins."""
         return cls(
             space.objectives, num_planned(space), lambda: expected_tokens(space, facts)[1],
             (space.num_finalists, space.confirm.seeds), space.search.defaults,
-            in_flops=space.budget.flops is not None,
+            in_flops=space.budget.flops is not None, trust=trust,
         )  # fmt: skip
 
     def edit(self, space: SearchSpace, num_never: int) -> None:
@@ -105,6 +108,8 @@ class Board:
         """Add a trial that was suggested."""
         # a new dict, because the view's thread may iterate over the old one
         self.trials = {**self.trials, trial.number: trial}
+        if self._trust is not None:
+            self._trust.add(trial)
 
     def record_report(self, number: int, report: Report, at: float | None = None) -> bool:
         """Add the report of a trial.
@@ -129,6 +134,8 @@ class Board:
             self._recent.popleft()
         if trial.is_searched:
             self._record_leader(trial)
+            if self._trust is not None and len(trial.reports) == 1:
+                self._trust.take(trial, self.rank(trial))
         if trial.has_finished and trial.is_searched:
             self._num_finished += 1
             first = self._best_finished
@@ -292,6 +299,8 @@ class Board:
 
     def _always_ends(self, trial: Trial) -> bool:
         is_first = trial.number == 0 and self._defaults == "full"
+        if self._trust is not None:
+            is_first = trial.number in self._trust.never_stopped
         return is_first or not trial.is_searched
 
 

@@ -26,15 +26,15 @@ from tuner.conductor.job import Job, Lane, resume_job
 from tuner.conductor.outcome import DIVERGED, FINISHED, Outcome
 from tuner.conductor.retraining import conclude, missing_pairs, retraining_of
 from tuner.conductor.trial import Trial
+from tuner.conductor.trust import Trust
 from tuner.samplers.sampler import Sampler
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.schedulers.scheduler import Branch, Decision, Resume, SchedulerContext
 from tuner.space.cool_down import branch_specs
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Value
+from tuner.space.proposals import NOTHING, Proposals
 from tuner.space.space import SearchSpace
-
-DEFAULTS = 0  # number of the trial with the defaults, unless `search.defaults` is off
 
 
 class UnexpectedReport(Exception):  # noqa: N818 - the name states the problem
@@ -64,10 +64,13 @@ class Conductor:
         restored: decisions of a search that is repeated from its journal.
         find: returns the reports of a finished trial with a specification's hash, or none.
         clock: name of the lanes' clock, a key of `CLOCKS`.
+        proposals: what earlier searches propose: first trials, and priors.
 
     Attributes:
         board: all trials.
+        trust: trust in the proposals; once it is lost, the sampler drops their priors.
         space: parameters to search, as last edited.
+        proposals: what earlier searches propose.
         limit: name of the limit that the search has reached; None if it has reached none.
         confirmation: comparison of the best configurations, once they are retrained.
     """
@@ -80,8 +83,10 @@ class Conductor:
         restored: RestoredDecisions | None = None,
         find: Callable[[str], Sequence[Report]] | None = None,
         clock: str = TOKENS,
+        proposals: Proposals = NOTHING,
     ) -> None:
         self._facts = facts
+        self.proposals = proposals
         self._clock = CLOCKS[clock]
         self._restored = restored or RestoredDecisions()
         self._find = find
@@ -100,11 +105,12 @@ class Conductor:
         self.confirmation: Confirmation | None = None
         self._by_hash: dict[str, int] = {}  # hash of a specification → first trial that has it
         self._lengths = space.lengths(facts)
-        self._sampler = Sampler(space, *self._lengths)
-        never_stopped = frozenset({DEFAULTS} if space.search.defaults == "full" else ())
+        self._sampler = Sampler(space, *self._lengths, proposals)
+        self.trust = Trust(space, proposals)
+        never_stopped = self.trust.never_stopped
         context = SchedulerContext(space, *self._lengths, never_stopped, facts.train_size)
         self._scheduler = SCHEDULERS[space.search.scheduler].make(context)
-        self.board = Board.of(space, facts)
+        self.board = Board.of(space, facts, self.trust)
         self.space = space
 
     def edit(self, space: SearchSpace, slots: int) -> None:
@@ -119,7 +125,7 @@ class Conductor:
         self.limit, self.confirmation = None, None
         self._without_gain = 0
         self._scheduler.edit(space)
-        self._sampler = Sampler(space, *self._lengths)
+        self._sampler = Sampler(space, *self._lengths, self.proposals)
         parameters = {p.label: p for p in space.searched}
         for trial in self.board.trials.values():
             if trial.is_searched and all(
@@ -194,6 +200,8 @@ class Conductor:
     def _add_new(self) -> Trial:
         number = len(self.board.trials)
         draw = self._restored.draws.get(number)
+        if self.trust.is_lost:
+            self._sampler.drop_centre()
         if draw is None:
             draw = self._sampler.suggest(self._key_of(number))
         else:

@@ -1,7 +1,7 @@
 """The start of a session: named steps, each of which adds what later ones need.
 
-    checks ─▶ data ─▶ bucket ─▶ dtype ─▶ Ray ─▶ workers ─▶ record ─▶ training
-                                          └──▶ store ────────┘
+    checks ─▶ data ─▶ sources ─▶ bucket ─▶ dtype ─▶ Ray ─▶ workers ─▶ record ─▶ training
+                                                     └──▶ store ────────┘
 
 A search that begins takes the steps of one that is resumed; its journal is empty. What a step
 imports stands in the step, because a second of imports before Ray's processes start is a second
@@ -37,6 +37,7 @@ from tuner.lease.lease import Wait
 from tuner.lease.stop_request import LOOK_SECONDS
 from tuner.results.result import SearchResult
 from tuner.space.data_facts import DataFacts
+from tuner.space.proposals import Proposals
 from tuner.space.space import SearchSpace
 from tuner.storage.states import CHECKPOINTS
 from tuner.storage.storage import Storage
@@ -105,8 +106,8 @@ class Start:
         recorded: the search up to the last session; None if it begins.
         space: space of this session.
         is_recorded: True once the search must be kept: the journal has it, and the store.
-        receivers, address, corpus, facts, start, mirror, products, session, team, trials, mlflow:
-            what the step of each has made.
+        receivers, address, corpus, facts, start, mirror, products, session, team, trials, mlflow,
+            proposals: what the step of each has made.
     """
 
     receivers: Sequence[Receiver]
@@ -120,6 +121,7 @@ class Start:
     team: Team
     trials: RecordedTrials
     mlflow: MlflowProjection
+    proposals: Proposals
 
     def __init__(
         self, request: SearchRequest, journal: Journal, interrupts: Interrupts, ends: ExitStack,
@@ -353,6 +355,19 @@ def begin_workers(start: Start) -> None:
     )  # fmt: skip
 
 
+def learn(start: Start) -> None:
+    """Learn from other searches; a resumed search has what it learned in its journal."""
+    from tuner.driver.learn import learned
+
+    if start.recorded is not None:
+        start.proposals = start.recorded.begun.proposals
+        return
+    start.proposals = learned(start.space, start.facts, start.home, start.name)
+    for sentence in (start.proposals.sentence, *start.proposals.left_out):
+        if sentence:
+            start.view.phase(sentence)
+
+
 def begin_record(start: Start) -> None:
     """Write the search to the journal, if it begins, and open its record in MLflow."""
     from tuner.tracking.projection import MlflowProjection
@@ -364,7 +379,7 @@ def begin_record(start: Start) -> None:
             start.start.keep(start.home)
         text = start.request.space_text or start.space.model_dump_json(indent=2)
         description = start.start.description if start.start else ""
-        begun = SearchBegun(start.space, text, start.facts, description)
+        begun = SearchBegun(start.space, text, start.facts, description, start.proposals)
         journal.append(begun)
     else:
         begun = recorded.begun
@@ -382,6 +397,7 @@ def begin_record(start: Start) -> None:
 STEPS: Sequence[Step] = (
     Step("checks", check_inputs),
     Step("data", prepare_data),
+    Step("sources", learn),
     Step("bucket", claim_bucket),
     Step("dtype", measure_dtype),
     Step("store", open_store, is_aside=True),

@@ -212,14 +212,18 @@ def _make_conductor(start: Start, environment: Mapping[str, str]) -> Conductor:
     may_find = None if start.request.fresh else find
     is_edited = recorded is not None and start.space != recorded.space
     if recorded is None or recorded.session is None:
-        conductor = Conductor(start.space, start.facts, slots, find=may_find, clock=order.clock)
+        conductor = Conductor(
+            start.space, start.facts, slots, find=may_find, clock=order.clock,
+            proposals=start.proposals,
+        )  # fmt: skip
     else:
         start.view.phase(f"reading the journal of {start.name}")
         restored = restored_decisions(journal.events, find)
         first_slots = recorded.sessions[0].slots
         conductor = Conductor(
-            recorded.first_space, start.facts, first_slots, restored, may_find, clock=order.clock
-        )
+            recorded.first_space, start.facts, first_slots, restored, may_find, order.clock,
+            start.proposals,
+        )  # fmt: skip
         repeat(conductor, journal.events, start.name)
         if changed := environment_changes(recorded.session.environment, environment):
             start.view.phase(f"unfinished trials resume with {changed}: their last bits may differ")

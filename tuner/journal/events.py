@@ -45,6 +45,7 @@ from tuner.conductor.trial import Trial
 from tuner.schedulers.scheduler import Decision
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Range, Value
+from tuner.space.proposals import NOTHING, Proposals
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import shown
 
@@ -95,17 +96,21 @@ class SearchBegun(_Event):
         space_text: text of the file that the space was read from.
         facts: facts of the data that specifications need.
         start: what the trials start from, for people; empty for random weights.
+        proposals: what was learned from earlier searches; nothing reads these again.
     """
 
     space: SearchSpace
     space_text: str
     facts: DataFacts
     start: str = ""
+    proposals: Proposals = NOTHING
     event: Literal["search"] = field(default="search", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_space(self.space)
+        for draw in self.proposals.draws:
+            check_draw(self.space, draw)
 
 
 @dataclass(frozen=True, config=_STRICT)

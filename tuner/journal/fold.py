@@ -12,6 +12,7 @@ from tuner.conductor.cool_downs import CoolDowns
 from tuner.conductor.outcome import INTERRUPTED, Outcome
 from tuner.conductor.retraining import conclude
 from tuner.conductor.trial import Trial
+from tuner.conductor.trust import Trust
 from tuner.errors import JournalError, TunerError
 from tuner.journal.events import (
     Event,
@@ -66,6 +67,7 @@ class Search:
         sessions: sessions of all drivers; none if the first driver was killed before its session.
         board: all trials as views and results see them. Its newest trial, report or outcome is that
             of the newest event.
+        trust: trust in what was learned from earlier searches.
         trials: trials by number, with what the journal says beside.
         confirmation: comparison of the best configurations, once they are retrained.
         workers: workers of the session, as last counted; None if nobody has counted them.
@@ -80,7 +82,8 @@ class Search:
         self.first_space = begun.space
         self.is_edited = False
         self.sessions: list[SessionBegun] = []
-        self.board = Board.of(begun.space, begun.facts)
+        self.trust = Trust(begun.space, begun.proposals)
+        self.board = Board.of(begun.space, begun.facts, self.trust)
         self.board.begin_session(begun.time_ms / 1000)
         self.trials: dict[int, JournaledTrial] = {}
         self.confirmation: Confirmation | None = None
@@ -186,7 +189,8 @@ class Search:
             self.confirmation = None
         else:
             self.first_space = event.space
-            self.board = Board.of(event.space, self.facts)
+            self.trust = Trust(event.space, self.begun.proposals)
+            self.board = Board.of(event.space, self.facts, self.trust)
 
     def _begin_session(self, event: SessionBegun) -> None:
         if self.sessions:  # the first one is part of the time since the search began

@@ -46,12 +46,16 @@ def prior_draw(
         number: number of the trial.
         count: number of earlier suggestions.
     """
-    threshold = uniform(seed, "ask the prior", number)
     return {
         p.label: _value(p, uniform(seed, "prior", p.label, number), count)
         for p in parameters
-        if p.prior is not None and threshold < prior_share(p.prior.confidence, count)
+        if p.prior is not None and asks_prior(p.prior.confidence, seed, number, count)
     }
+
+
+def asks_prior(confidence: float, seed: int, number: int, count: int) -> bool:
+    """Return True if a suggestion draws the parameters with a prior of some confidence from it."""
+    return uniform(seed, "ask the prior", number) < prior_share(confidence, count)
 
 
 def _value(parameter: Parameter, u: float, count: int) -> Value:

@@ -1,9 +1,10 @@
 """Suggests the configuration of each new trial.
 
-The first suggestions are the defaults, the centres of the priors and the points of `try_first`.
-Later suggestions come from the sampler of the space, mixed with its priors. Suggestions are
-deterministic: the same calls in the same order give the same suggestions. A search resumes by
-repeating its calls, with `restore` and the recorded draw instead of each `suggest`.
+The first suggestions are the defaults, what earlier searches propose, the centres of the priors and
+the points of `try_first`. Later suggestions come from the sampler of the space, mixed with its
+priors. Suggestions are deterministic: the same calls in the same order give the same suggestions. A
+search resumes by repeating its calls, with `restore` and the recorded draw instead of each
+`suggest`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tuner.samplers.registry import SAMPLERS
 from tuner.samplers.tpe import tpe_of
 from tuner.space.first_draws import first_draws
 from tuner.space.parameter import Value
+from tuner.space.proposals import NOTHING, Proposals
 from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 
@@ -37,9 +39,17 @@ class Sampler:
         report_tokens: training tokens between reports; with `budget.flops`, these and the places
             of observations are FLOPs.
         budget_tokens: training tokens of a complete trial.
+        proposals: what earlier searches propose: first draws, and priors of the parameters that
+            have none of their own.
     """
 
-    def __init__(self, space: SearchSpace, report_tokens: int, budget_tokens: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        report_tokens: int,
+        budget_tokens: int,
+        proposals: Proposals = NOTHING,
+    ) -> None:
         self._space = space
         self._seed = space.search.seed
         self._report_tokens = report_tokens
@@ -49,7 +59,8 @@ class Sampler:
         self._is_bohb = space.search.scheduler == "bohb"
         self._min_trials = len(space.searched) + 2  # of the model of BOHB
         self._kind = tpe_of(self._min_trials) if self._is_bohb else SAMPLERS[space.search.sampler]
-        self._firsts = first_draws(space)
+        self._firsts = first_draws(space, proposals.draws)
+        self._believed = proposals.believed(space.searched)
         if self._kind.points is not None:
             self._firsts += self._kind.points(space, self._firsts)
         self._next_first = 0
@@ -98,6 +109,10 @@ class Sampler:
             self._observations[number] = self._minimized(observation)
             self._unseen.add(number)
 
+    def drop_centre(self) -> None:
+        """Suggest without the centre of the proposals from now on."""
+        self._believed = self._space.searched
+
     # one suggestion --------------------------------------------------------------------------
 
     def _next_first_draw(self) -> Draw | None:
@@ -111,7 +126,7 @@ class Sampler:
 
     def _ask(self, number: int) -> Draw:
         count = len(self._draws)
-        fixed = prior_draw(self._space.searched, self._seed, number, count) | self._grid_point()
+        fixed = prior_draw(self._believed, self._seed, number, count) | self._grid_point()
         if self._sequence is not None:
             return self._space.only_drawn(self._sequence(number) | fixed)
         if self._kind.points is not None:  # every one was suggested

@@ -26,6 +26,7 @@ Decided here, where the paper is silent:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from tuner.schedulers.kind import SchedulerKind
@@ -70,7 +71,7 @@ class Bracket:
         never_stopped: numbers of the trials that continue even if they lose.
     """
 
-    def __init__(self, plan: BracketPlan, eta: int, never_stopped: frozenset[int]) -> None:
+    def __init__(self, plan: BracketPlan, eta: int, never_stopped: AbstractSet[int]) -> None:
         self._plan = plan
         self._eta = eta
         self._never_stopped = never_stopped
@@ -173,7 +174,7 @@ class Bracket:
         ranking = sorted(self._rivals & results.keys(), key=lambda number: results[number])
         count = _share(places, self._eta)
         winners = ranking[:count]
-        if self._never_stopped.issuperset(winners):
+        if self._never_stopped >= set(winners):
             winners += [n for n in ranking[count:] if n not in self._never_stopped][:1]
         return winners
 

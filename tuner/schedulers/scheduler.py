@@ -7,6 +7,7 @@ order give the same answers. A search resumes by repeating the calls that its jo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -63,8 +64,9 @@ class SchedulerContext:
         report_tokens: training tokens between reports; the lowest rung. With `budget.flops`, these
             and all other tokens that a scheduler is told are FLOPs.
         budget_tokens: training tokens of a complete trial.
-        never_stopped: numbers of the trials that always train to the end. They take part in every
-            comparison.
+        never_stopped: numbers of the trials that train to the end. They take part in every
+            comparison. The set is the caller's, which may add a trial before it begins, and take a
+            trial away: from its next report on the trial is paused or stopped like others.
         train_size: tokens of the training text, or number of its pairs (`DataFacts.train_size`).
             Rules between hyperparameters depend on the size where N_epoch is searched.
     """
@@ -72,7 +74,7 @@ class SchedulerContext:
     space: SearchSpace
     report_tokens: int
     budget_tokens: int
-    never_stopped: frozenset[int] = frozenset({0})
+    never_stopped: AbstractSet[int] = frozenset({0})
     train_size: int = 10**9
 
 

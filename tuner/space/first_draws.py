@@ -1,4 +1,4 @@
-"""The first draws of a search: the defaults, the centres of the priors, and `try_first`.
+"""The first draws of a search: the defaults, proposals, centres of the priors, and `try_first`.
 
 `search.defaults: off` leaves out the first of these, unless the space searches nothing.
 
@@ -11,7 +11,7 @@ range, and count as moved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from model.spec.hyperparameters import find_symbol
 from tuner.space.parameter import MAY_BE_OFF, Parameter, Range, Value, symbol
@@ -33,8 +33,15 @@ class PointError(ValueError):
         self.at_key = at_key
 
 
-def first_draws(space: SearchSpace) -> list[dict[str, Value]]:
-    """Return the draws before the sampler: the defaults, the priors' centres, `try_first`.
+def first_draws(
+    space: SearchSpace, proposed: Sequence[Mapping[str, Value]] = ()
+) -> list[dict[str, Value]]:
+    """Return the draws before the sampler: defaults, proposals, the priors' centres, `try_first`.
+
+    Args:
+        space: search space.
+        proposed: draws that earlier searches propose; those that the space cannot draw, because its
+            ranges were edited since, are left out.
 
     Raises:
         PointError: if a point of `try_first` is invalid.
@@ -44,10 +51,17 @@ def first_draws(space: SearchSpace) -> list[dict[str, Value]]:
     draws = []
     if space.search.defaults != "off" or not space.searched:
         draws.append(space.only_drawn(defaults))
+    draws += [dict(draw) for draw in proposed if can_draw(space, draw)]
     if centres:
         draws.append(space.only_drawn(defaults | centres))
     draws += [named_point(space, point, defaults) for point in space.search.try_first]
     return [draw for i, draw in enumerate(draws) if draw not in draws[:i]]
+
+
+def can_draw(space: SearchSpace, draw: Mapping[str, Value]) -> bool:
+    """Return True if each value of a draw lies in the range of its parameter."""
+    parameters = {p.label: p for p in space.searched}
+    return all(label in parameters and parameters[label].contains(v) for label, v in draw.items())
 
 
 def described(space: SearchSpace) -> str:

@@ -273,6 +273,13 @@ class EngineConfig(Frozen):
 SamplerName = Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"]
 SchedulerName = Literal["asha", "hyperband", "bohb", "median", "pbt", "pb2", "none"]
 DefaultsMode = Literal["full", "raced", "off"]
+_TABLES = (".csv", ".log", ".db")  # endings of tables of trials beside the space file
+LEARN_FROM: Literal["auto", "off"] = "off"  # what a search learns from if its file does not say
+
+
+def is_table(source: str) -> bool:
+    """Return True if a name of `search.learn_from` is a path or URL, not the name of a search."""
+    return "/" in source or source.partition("::")[0].endswith(_TABLES)
 
 
 class SearchConfig(Frozen):
@@ -289,6 +296,8 @@ class SearchConfig(Frozen):
         defaults: how far the defaults train: `full`, to the end as trial 0, and never stopped;
             `raced`, as far as the scheduler lets trial 0; `off`, not at all.
         try_first: points to try after the defaults; each names some parameters by name or symbol.
+        learn_from: sources of first trials and priors: names of searches of the home, paths or URLs
+            of tables of trials; `auto`, all searches of the home and what is shipped; `off`, none.
         order: order in which reports are taken. `tokens`: as if all slots trained equally many
             tokens a second, so that the search does not depend on timing. `arrival`: as they come.
             `auto`: by expected time, which does not depend on timing either, where all workers are
@@ -308,11 +317,32 @@ class SearchConfig(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**32)
     defaults: Annotated[DefaultsMode, _OFF] = "full"
     try_first: tuple[Mapping[str, Value], ...] = ()
+    learn_from: Literal["auto", "off"] | tuple[str, ...] = LEARN_FROM
     order: Literal["auto", "tokens", "arrival"] = "auto"
     max_tokens: int | None = Field(default=None, ge=1)
     max_seconds: float | None = Field(default=None, gt=0)
     patience: int | None = Field(default=None, ge=1)
     keep: int = Field(default=3, ge=1, le=10_000)
+
+    @field_validator("learn_from", mode="before")
+    @classmethod
+    def _as_sources(cls, value: Any) -> Any:
+        if value is False or value in ("auto", "off"):
+            return value or "off"
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            fix = f"; write [{value}]" if isinstance(value, str) else ""
+            rule = "must be auto, off or a list of searches and tables"
+            raise ValueError(f"search.learn_from {rule}, got {shown(value)}{fix}")
+        if not value or not all(isinstance(name, str) and name for name in value):
+            rule = "must name searches and tables, or be off"
+            raise ValueError(f"search.learn_from {rule}, got {shown(value)}")
+        if secret := next((name for name in value if _SECRET.match(name)), None):
+            place = f"{secret.partition('://')[0]}://…" if "://" in secret else "a path"
+            raise ValueError(
+                f"search.learn_from must have no password or options, since the space is recorded, "
+                f"got {place}; the library of a database reads passwords from its own configuration"
+            )
+        return tuple(dict.fromkeys(value))
 
     @field_validator("max_seconds", mode="before")
     @classmethod

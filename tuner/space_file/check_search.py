@@ -82,6 +82,20 @@ def scheduler(checked: CheckedSpace) -> Iterator[Finding]:
         yield Finding(("search", key), message)
 
 
+def sources(checked: CheckedSpace) -> Iterator[Finding]:
+    """What learns has first trials of its own, and one loss."""
+    space, search = checked.space, checked.space.search
+    if search.learn_from == "off" or "learn_from" not in search.model_fields_set:
+        return
+    reason = ""
+    if SCHEDULERS[search.scheduler].is_population:
+        reason = f"{search.scheduler} trains its first trials as one population"
+    elif space.further_objectives:
+        reason = "sources know one loss, and this search has several objectives"
+    if reason:
+        yield Finding(("search", "learn_from"), f"search.learn_from: {reason}; set it to off")
+
+
 def scheduler_of_budgets(checked: CheckedSpace) -> Iterator[Finding]:
     """With a list of budgets no scheduler compares unfinished trials."""
     name = checked.space.search.scheduler

@@ -31,6 +31,7 @@ from tuner.space.settings import (
     Proxy,
     SearchConfig,
     ascend,
+    is_table,
 )
 from tuner.space.space import SearchSpace
 from tuner.space_file.entries import EntryReader
@@ -250,7 +251,9 @@ def _prepared(file: YamlFile, section: str, data: dict[str, Any]) -> dict[str, A
     if section == "budget":
         return _budgets(file, data)
     if section == "search" and "try_first" in data:
-        return data | {"try_first": _points(file, data["try_first"])}
+        data = data | {"try_first": _points(file, data["try_first"])}
+    if section == "search" and isinstance(data.get("learn_from"), list):
+        return data | {"learn_from": _sources(file, data["learn_from"])}
     return data
 
 
@@ -268,6 +271,17 @@ def _budgets(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
         file.note(("budget", "tokens"), f"budget.tokens {message}, got {shown(data['tokens'])}")
         return {}
     return data | {"tokens": budgets[-1], "shorter": tuple(budgets[:-1])}
+
+
+def _sources(file: YamlFile, names: list[Any]) -> list[Any]:
+    """Return `learn_from` with absolute paths; names of searches and URLs stay as they are."""
+    place: Place = ("search", "learn_from")
+    return [
+        str(_path(file, place, name))
+        if isinstance(name, str) and is_table(name) and "://" not in name
+        else name
+        for name in names
+    ]
 
 
 def _points(file: YamlFile, data: Any) -> tuple[dict[str, Any], ...]:

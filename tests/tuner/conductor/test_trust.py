@@ -1,0 +1,207 @@
+"""Trust in proposals: its statistics, by simulation, and what a search does once it is lost."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tuner.simulated_search import FACTS, Simulation, outcomes, space_of
+from tuner.conductor import trust
+from tuner.conductor.conductor import Conductor
+from tuner.conductor.trust import log_ratio, strength
+from tuner.journal.events import Event, Reported, SearchBegun, as_json, read_event
+from tuner.journal.fold import Search
+from tuner.journal.repeat import repeat, restored_decisions
+from tuner.schedulers.scheduler import Decision
+from tuner.space.parameter import Value
+from tuner.space.proposals import Proposals, SourceUsed
+from tuner.space.space import SearchSpace
+
+SOURCES = (SourceUsed("earlier", "search", "ab" * 32, 24),)
+
+
+def proposals(space: SearchSpace, *rates: float, confidence: float = 0.75) -> Proposals:
+    """Draws with some learning rates, the first of which is the centre; best is 0.01."""
+    draws: list[dict[str, Value]] = [
+        {**space.defaults(), "max_learning_rate": rate, "weight_decay": 0.99} for rate in rates
+    ]
+    return Proposals(tuple(draws), draws[0], confidence, SOURCES, (), "learned from earlier")
+
+
+# statistics ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theta", [1.0, 4.0, 16.0])
+def test_probabilities_of_all_orders_sum_to_one(theta: float) -> None:
+    kinds = [True, True, False, False, False]
+    orders = list(itertools.permutations(range(5)))
+    ratios = [
+        log_ratio([(float(o.index(i)), k) for i, k in enumerate(kinds)], theta) for o in orders
+    ]
+    hold = [math.exp(-ratio) / len(orders) for ratio in ratios]
+    assert sum(hold) == pytest.approx(1)
+    assert (ratios == [0] * len(orders)) == (theta == 1)
+
+
+def test_ratio_of_an_order_is_that_of_lehmann_alternatives() -> None:
+    theta, generator = 4.0, np.random.default_rng(0)
+    proposed = 1 - (1 - generator.random((200_000, 2))) ** (1 / theta)
+    others = generator.random((200_000, 2))
+    last = (proposed.min(1) > others.max(1)).mean()  # of 24 orders, 4 have the proposals last
+    losses = [(0.0, False), (1.0, False), (2.0, True), (3.0, True)]
+    assert 4 / 24 * math.exp(-log_ratio(losses, theta)) == pytest.approx(last, rel=0.1)
+
+
+def test_diverged_trials_have_no_order() -> None:
+    one = [(1.0, True), (math.inf, False), (math.inf, True)]
+    assert log_ratio(one, 4.0) == log_ratio([one[0], one[2], one[1]], 4.0)
+    assert log_ratio([(1.0, False), (math.inf, True)], 4.0) > 0
+
+
+def lost(proposed: np.ndarray, others: np.ndarray, theta: float) -> float:
+    """Share of searches that lose trust at any of their reports, the proposals coming second."""
+    count = 0
+    for own, rest in zip(proposed, others, strict=True):
+        losses = [(rest[0], False), *((v, True) for v in own), *((v, False) for v in rest[1:])]
+        ratios = [log_ratio(losses[:n], theta) for n in range(1, len(losses) + 1)]
+        count += max(ratios) >= math.log(trust._RATIO)
+    return count / len(proposed)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.75])
+def test_sources_that_hold_are_rarely_doubted(confidence: float) -> None:
+    theta, generator = strength(confidence), np.random.default_rng(1)
+    proposed = 1 - (1 - generator.random((2000, 3))) ** (1 / theta)
+    assert lost(proposed, generator.random((2000, 11)), theta) < 0.1  # Ville's bound
+
+
+@pytest.mark.parametrize(("confidence", "least"), [(0.5, 0.2), (0.75, 0.6)])
+def test_sources_that_know_nothing_are_doubted(confidence: float, least: float) -> None:
+    generator = np.random.default_rng(2)
+    shape = generator.random((1000, 3)), generator.random((1000, 11))
+    assert lost(*shape, strength(confidence)) > least
+
+
+def test_adverse_sources_are_always_doubted() -> None:
+    generator = np.random.default_rng(3)
+    worst = 0.9 + 0.1 * generator.random((500, 3))
+    assert lost(worst, generator.random((500, 11)), strength(0.5)) > 0.95
+    assert lost(worst, generator.random((500, 11)), strength(0.75)) > 0.99
+
+
+# searches -----------------------------------------------------------------------------------------
+
+KINDS = (
+    "scheduler: asha, asha: promote", "scheduler: asha, asha: stop", "scheduler: hyperband",
+    "scheduler: bohb", "scheduler: median", "scheduler: none",
+)  # fmt: skip
+
+
+def searched(folder: Path, search: str, *rates: float, slots: int = 2) -> Simulation:
+    space = space_of(folder, f"trials: 16, {search}")
+    simulation = Simulation(Conductor(space, FACTS, slots, proposals=proposals(space, *rates)))
+    simulation.run()
+    return simulation
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_proposals_come_after_the_defaults_and_are_never_cut(tmp_path: Path, kind: str) -> None:
+    simulation = searched(tmp_path, kind, 0.012, 0.008, 0.03)
+    trials = simulation.conductor.board.searched
+    assert [t.draw["max_learning_rate"] for t in trials[1:4]] == [0.012, 0.008, 0.03]
+    assert not simulation.conductor.trust.is_lost
+    assert all(trial.has_finished for trial in trials[:4])
+    decisions = {
+        e.decision for e in simulation.events if isinstance(e, Reported) and 1 <= e.number <= 3
+    }
+    assert Decision.PAUSE not in decisions
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_contradicted_proposals_are_cut_like_others(tmp_path: Path, kind: str) -> None:
+    simulation = searched(tmp_path, kind, 1.1e-4, 1.2e-4, 1.3e-4)
+    conductor = simulation.conductor
+    assert conductor.trust.is_lost
+    assert "contradicted the sources" in conductor.trust.sentence
+    assert conductor.trust.never_stopped == {0}
+    assert not any(conductor.board.trials[number].has_finished for number in (2, 3))
+
+
+def test_sampler_asks_the_centre_until_trust_is_lost(tmp_path: Path) -> None:
+    def near(rate: float, *rates: float) -> int:
+        trials = searched(tmp_path, "scheduler: asha, sampler: random", *rates).conductor.board
+        places = [float(t.draw["max_learning_rate"]) for t in trials.searched[4:]]
+        return sum(abs(math.log10(place / rate)) < 0.3 for place in places)
+
+    assert near(0.01, 0.01, 0.011, 0.012) >= 5
+    assert near(1.1e-4, 1.1e-4, 1.2e-4, 1.3e-4) <= 3
+
+
+@pytest.mark.parametrize("rates", [(0.012, 0.008), (1.1e-4, 1.2e-4, 1.3e-4)])
+@pytest.mark.parametrize("kind", [KINDS[0], "scheduler: hyperband, sampler: gp"])
+def test_journal_repeats_without_the_sources(
+    tmp_path: Path, kind: str, rates: tuple[float, ...]
+) -> None:
+    whole = searched(tmp_path, kind, *rates)
+    written: list[Event] = [read_event(as_json(event)) for event in whole.events]
+    begun = written[0]
+    assert isinstance(begun, SearchBegun)
+    assert begun == whole.events[0]
+    search = Search.of(written)
+    assert search is not None
+    assert search.trust.is_lost == whole.conductor.trust.is_lost
+    assert search.trust.ratio == whole.conductor.trust.ratio
+    for cut in range(3, len(written), 9):
+        events = written[:cut]
+        restored = restored_decisions(events, lambda _: ())
+        conductor = Conductor(begun.space, FACTS, 2, restored, proposals=begun.proposals)
+        repeat(conductor, events, "again")
+        again = Simulation(conductor, events)
+        assert outcomes(again.run()) == outcomes(whole.conductor)
+
+
+def test_edited_search_keeps_its_proposals(tmp_path: Path) -> None:
+    space = space_of(tmp_path, "trials: 3, scheduler: asha")
+    conductor = Conductor(space, FACTS, 2, proposals=proposals(space, 0.012, 0.008, 0.03))
+    simulation = Simulation(conductor)
+    simulation.step()
+    conductor.edit(space_of(tmp_path, "trials: 8, scheduler: asha"), 2)
+    simulation.run()
+    trials = conductor.board.searched
+    assert [t.draw["max_learning_rate"] for t in trials[1:4]] == [0.012, 0.008, 0.03]
+    assert all(trial.has_finished for trial in trials[1:4])
+
+
+def test_own_prior_of_the_file_is_kept(tmp_path: Path) -> None:
+    text = """\
+hyperparameters:
+  α_max: {log: [1e-4, 1e-1], prior: {centre: 1e-3}}
+  λ: {log: [1e-3, 1]}
+budget: {tokens: 27_000, reports: 9}
+search: {%s}
+"""
+    space = space_of(tmp_path, "trials: 4", text)
+    learned = Proposals((), {"max_learning_rate": 0.02, "weight_decay": 0.5}, 0.75, SOURCES)
+    centres = {p.label: p.prior for p in learned.believed(space.searched)}
+    assert centres["max_learning_rate"] == space.searched[0].prior
+    assert centres["weight_decay"] is not None
+    assert centres["weight_decay"].centre == 0.5
+
+
+def test_values_outside_the_space_are_moved_into_it(tmp_path: Path) -> None:
+    space = space_of(tmp_path, "trials: 4")
+    draw = {**space.defaults(), "max_learning_rate": 3.0, "batch_size": 9}
+    fitted = Proposals((draw, draw), {**draw, "dropout": 0.1}, 0.5, SOURCES).fitted(space)
+    (moved,) = fitted.draws
+    assert (moved["max_learning_rate"], moved["batch_size"]) == (0.1, 8)
+    assert "dropout" not in fitted.centre
+
+
+def test_raced_defaults_are_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust, "RACES_DEFAULTS", True)
+    assert not searched(tmp_path, KINDS[1], 0.012, 0.008).conductor.board.trials[0].has_finished
+    assert searched(tmp_path, KINDS[1]).conductor.trust.never_stopped == {0}
