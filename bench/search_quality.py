@@ -3,6 +3,7 @@
     python bench/search_quality.py                        replay all searches, 30 seeds; the page
     python bench/search_quality.py replay --quick         a few short ones, as a test of the bench
     python bench/search_quality.py replay --methods tpe   only methods with "tpe" in their name
+    python bench/search_quality.py replay --bounds        only what is possible, see below
     python bench/search_quality.py replay --study curves  on the other table
     python bench/search_quality.py table --study curves   train a table, ten seconds a row
 
@@ -28,6 +29,10 @@ sampler observes the configuration that was used, with its own losses.
 *sampler · scheduler* have the settings of `SearchConfig` otherwise, and no priors. *the file* is
 the space as it is, with its sampler, scheduler and priors, but with trials until the tokens are
 spent; *the file, 24 trials*, ends when the file says.
+
+*What is possible*: a *perfect sampler* suggests the configurations of the table from the best on;
+*perfect proposals* are its best three as those of `search.learn_from`, after which tpe goes on, and
+*misleading proposals* the worst three, with the worst as a centre of high confidence.
 
 Baselines: *one report, then top k* trains random configurations for one report each, for half of
 its tokens, and the best of them to the end with the other half (Egele et al. 2024,
@@ -56,7 +61,7 @@ from parts.measuring import about, add_options, finish
 from parts.search_quality import result as results
 from parts.search_quality import table as tables
 from parts.search_quality.baselines import one_report_then_top_k
-from parts.search_quality.replay import FILE, Lab, Trace, snap_error
+from parts.search_quality.replay import FILE, MISLEADING, PERFECT, Lab, Trace, snap_error
 from parts.search_quality.result import plot, result_of
 
 from model.corpus.prepare import prepare
@@ -112,6 +117,26 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+# What is possible: with a sampler that knows the table, and with sources that know it or mislead
+BOUNDS: Mapping[str, Mapping[str, Any]] = {
+    results.bound(name, slots): {**settings, "slots": slots}
+    for name, settings in {
+        results.DEFAULT: {"prior": FILE},
+        results.PERFECT_ASHA: {**_DEFAULT, "perfect": True},
+        results.PERFECT_PROPOSALS: {
+            **_DEFAULT, "perfect": True, "proposals": PERFECT, "defaults": "off",
+        },
+        "perfect proposals after the defaults": {**_DEFAULT, "proposals": PERFECT},
+        "perfect proposals, raced defaults": {
+            **_DEFAULT, "proposals": PERFECT, "defaults": "raced",
+        },
+        "misleading proposals": {**_DEFAULT, "proposals": MISLEADING},
+        "nothing known": _DEFAULT,
+    }.items()
+    for slots in (1, 2, 4)
+}  # fmt: skip
+ALL: Mapping[str, Mapping[str, Any]] = {**METHODS, **VARIANTS, **BOUNDS}
+
 
 # replaying --------------------------------------------------------------------------------------
 
@@ -141,10 +166,12 @@ def _settle_down() -> None:
 def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name of each method, and its summary."""
     lab = _lab(options.table, options.space, options.slots, options.most)
-    chosen = {n: s for n, s in {**METHODS, **VARIANTS}.items() if options.methods in n}
+    chosen = {n: s for n, s in ALL.items() if options.methods in n}
+    if options.bounds:
+        chosen = dict(BOUNDS)
     if options.quick:
         quick = (results.REFERENCE, "gp · hyperband", results.DEFAULT, results.AS_IT_IS)
-        chosen = {name: {**METHODS, **VARIANTS}[name] for name in quick}
+        chosen = {name: ALL[name] for name in quick}
     with ProcessPoolExecutor(options.processes, initializer=_settle_down) as pool:
         for name, settings in chosen.items():
             began = time.monotonic()
@@ -158,7 +185,8 @@ def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]
             jobs = [(*place, settings, seed) for seed in range(seeds)]
             traces = list(pool.map(_trace, jobs))
             seconds = (time.monotonic() - began) / seeds
-            summary = _summary(lab.table, traces, until) | {"variant": name in VARIANTS}
+            kinds = {"variant": name in VARIANTS, "bound": name in BOUNDS}
+            summary = _summary(lab.table, traces, until) | kinds
             reach = "–".join(f"{v:.1f}" for v in summary["reach"])
             trials = traces[0].trials
             print(f"{name:24} to 1 %: {reach:18} {trials:4} trials, {seconds:5.1f} s a search")
@@ -227,14 +255,16 @@ def replay(options: argparse.Namespace) -> int:
         options.most = 4.0
     table = _lab(options.table, options.space, options.slots, options.most).table
     old: dict[str, Any] = {"methods": {}}
-    if options.methods and options.out.exists():  # the other methods stay as they were
+    if (
+        options.methods or options.bounds
+    ) and options.out.exists():  # the other methods stay as they were
         old = json.loads(options.out.read_text(encoding="utf-8"))["numbers"]
     new = _baselines(table, 10 * options.seeds, options.most) | dict(_searches(options))
     found = {**old, "table": _about_table(options)}
     if results.AS_IT_IS in new:
         found["equal_tokens"] = _equal_tokens(table, new[results.AS_IT_IS]["spent"])
     methods = old["methods"] | new
-    order = [*METHODS, results.TOP_K, results.STEP_LAW, *VARIANTS]
+    order = [*METHODS, results.TOP_K, results.STEP_LAW, *VARIANTS, *BOUNDS]
     found["methods"] = {name: methods[name] for name in order if name in methods}
     where = about(
         ["optuna", "numpy"], rehearsal=options.quick, study=options.study, slots=options.slots
@@ -307,6 +337,7 @@ def main() -> int:
         "--most", type=float, default=24, help="complete trials' worth of tokens"
     )
     replaying.add_argument("--methods", default="", help="only those whose name has this")
+    replaying.add_argument("--bounds", action="store_true", help="only those of what is possible")
     replaying.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     add_options(replaying, "two seeds, short searches")
     replaying.set_defaults(command=replay)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from signal import SIGINT
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,12 @@ def run_search(options: argparse.Namespace) -> int:
             ],
             **with_counts(result.summary()),
             "confirmation": result.confirmation.as_json if result.confirmation else None,
+            "learned": {
+                "sentences": result.learned,
+                "sources": [asdict(source) for source in result.proposals.sources],
+                "draws": result.proposals.draws,
+                "contradicted": bool(result.distrust),
+            },
             "advice": result.advice,
             "limit": result.limit,
             "halted": result.halted,

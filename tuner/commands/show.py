@@ -165,6 +165,8 @@ def print_search(console: PlainConsole, table: SearchTable) -> None:
         console.write_line(f"Best {metric} of each budget: {listed(values, 'and')}.")
     if table.init_from:
         console.print(f"All trials started from {table.init_from}.")
+    if table.learned:
+        console.print(f"{table.learned[0].upper()}{table.learned[1:]}.")
     if table.journal:
         digest = short_digest(table.journal)
         console.print(f"Journal {digest}: the digest of every decision and report.")

@@ -12,6 +12,7 @@ from tuner.conductor.trial import Trial
 from tuner.journal.fold import Search
 from tuner.results.pareto import pareto_front
 from tuner.space.parameter import symbol
+from tuner.space.proposals import NOTHING, Proposals
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import counted
 
@@ -52,6 +53,8 @@ class SearchResult:
         lost: why the journal lacks its last events; None if it has all.
         signal: number of the signal that interrupted the session; None if none did.
         sessions: number of times that the search was begun or resumed.
+        proposals: what was learned from earlier searches before it began.
+        distrust: what the first trials say against the proposals; empty if they bear them out.
     """
 
     name: str
@@ -78,6 +81,13 @@ class SearchResult:
     lost: str | None = None
     signal: int | None = None
     sessions: int = 1
+    proposals: Proposals = NOTHING
+    distrust: str = ""
+
+    @property
+    def learned(self) -> list[str]:
+        """What was learned from earlier searches, and what the first trials say against it."""
+        return [text for text in (self.proposals.sentence, self.distrust) if text]
 
     @property
     def defaults(self) -> Trial | None:
@@ -215,6 +225,8 @@ class SearchResult:
             halted=end.halted if end else None,
             advice=list(end.advice) if end else [],
             sessions=len(search.sessions),
+            proposals=search.begun.proposals,
+            distrust=search.trust.sentence,
         )
 
     # for other tools -------------------------------------------------------------------------

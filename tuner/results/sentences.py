@@ -30,7 +30,8 @@ def summary_texts(result: SearchResult) -> list[Text]:
     # several objectives have no single best trial, and no confirmation
     gain = _gain(result) if len(result.space.objectives) == 1 else []
     budgets = _budgets(result)
-    return [*gain, *budgets, *_confirmation(result), *_cost(result), *_endings(result)]
+    learned = [Text(f"{text[0].upper()}{text[1:]}.") for text in result.learned]
+    return [*gain, *budgets, *_confirmation(result), *learned, *_cost(result), *_endings(result)]
 
 
 def summary_sentences(result: SearchResult) -> list[str]:

@@ -105,6 +105,11 @@ class SearchTable:
         return self.search.tags.get(Tag.INIT_FROM)
 
     @property
+    def learned(self) -> str | None:
+        """What was learned from earlier searches before the search began, as a sentence."""
+        return self.search.tags.get(Tag.LEARNED)
+
+    @property
     def journal(self) -> str | None:
         """Digest of the journal."""
         return self.search.tags.get(Tag.JOURNAL)
@@ -128,6 +133,7 @@ class SearchTable:
             "search": search.name,
             "journal": self.journal,
             "init_from": self.init_from,
+            "learned_from": self.learned,
             "status": search.status,
             "best_run": search.best_run,
             "budgets": [

@@ -153,6 +153,7 @@ class MlflowProjection(Projection):
             Tag.METRIC: space.objective.metric,
             **({} if space.search.defaults == "full" else {Tag.DEFAULTS: space.search.defaults}),
             **({Tag.INIT_FROM: begun.start} if begun.start else {}),
+            **({Tag.LEARNED: learned} if (learned := begun.proposals.sentence) else {}),
         }
         settings = RunSettings(
             home.tracking_uri, home.artifacts, space.name, name, tags, resume, inputs, may_write

@@ -31,6 +31,7 @@ class Tag:
     METRIC = "tuner.metric"
     DEFAULTS = "tuner.defaults"  # raced or off; searches that train them to the end have no tag
     INIT_FROM = "tuner.init_from"
+    LEARNED = "tuner.learned_from"  # what was learned from earlier searches, as a sentence
     TRIALS_DONE = "trials_done"  # 5 of 24
     BEST_SO_FAR = "best"  # val_loss 4.1234 in trial 7
     TIME_LEFT = "time_left"  # minutes:seconds

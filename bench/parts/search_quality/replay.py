@@ -27,6 +27,7 @@ from tuner.conductor.conductor import Conductor
 from tuner.samplers.observation import Observation
 from tuner.samplers.sampler import Sampler
 from tuner.space.parameter import Choice, Constant, Parameter, Prior, Value
+from tuner.space.proposals import NOTHING, Proposals
 from tuner.space.settings import Confirm
 from tuner.space.space import SearchSpace
 
@@ -42,6 +43,8 @@ GRID: Mapping[str, tuple[Value, ...]] = {
     "weight_decay": (0.01, 0.1),
 }
 FILE = "file"
+PERFECT, MISLEADING = "perfect", "misleading"  # proposals of sources
+PROPOSED = 3  # number of their proposals
 LAWFUL = ("max_learning_rate", "batch_size")  # parameters of Step Law
 ROUNDED = 0.02  # share of a range within which a suggestion counts as Step Law's
 LAW = -1  # in place of a row: the configuration of Step Law
@@ -183,14 +186,43 @@ class TableSampler:
 
 
 class _TableConductor(Conductor):
-    """Conductor whose sampler suggests configurations of a table."""
+    """Conductor whose sampler suggests configurations of a table.
 
-    def __init__(self, space: SearchSpace, slots: int, table: Table, weights: Floats) -> None:
-        super().__init__(space, table.facts, slots)
+    Args:
+        space: space of the table, with the settings of the search.
+        slots: number of trials in training at one time.
+        table: table of the space.
+        weights: weights of the parameters, (D,).
+        proposals: what the search learned from sources.
+        is_perfect: True for a sampler that suggests the configurations from the best on.
+    """
+
+    def __init__(
+        self, space: SearchSpace, slots: int, table: Table, weights: Floats,
+        proposals: Proposals = NOTHING, *, is_perfect: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(space, table.facts, slots, proposals=proposals)
         is_grid = space.search.sampler == "grid"
-        sampler = Sampler(grid_space(space) if is_grid else space, *self._lengths)
+        first = Proposals(best_draws(table)) if is_perfect else proposals
+        sampler = Sampler(grid_space(space) if is_grid else space, *self._lengths, first)
         self.table_sampler = TableSampler(sampler, table, weights, learns=not is_grid)
         self._sampler = self.table_sampler  # type: ignore[assignment]
+
+
+def best_draws(table: Table, count: int | None = None) -> tuple[Mapping[str, Value], ...]:
+    """Return the configurations of a table, the best first."""
+    order = np.argsort(table.final, kind="stable")
+    return tuple(table.draws[row] for row in order[:count])
+
+
+def misleading(table: Table) -> Proposals:
+    """Return the worst proposals: the worst finished configurations, with high confidence."""
+    finished = [
+        draw for draw, loss in zip(table.draws, table.final, strict=True) if loss < math.inf
+    ]
+    losses = table.final[np.isfinite(table.final)]
+    worst = [finished[row] for row in np.argsort(-losses, kind="stable")[:PROPOSED]]
+    return Proposals(tuple(worst), worst[0], 0.75, sentence="misleading")
 
 
 @dataclass
@@ -252,13 +284,18 @@ class Lab:
             settings: entries of `search:`, without seed and max_tokens; `prior`, the confidence in
                 Step Law's α_max and B, or FILE for the priors of the space (default: no priors);
                 `slots`, if not those of the lab; `trials`, None for the number in the space
-                (default: all configurations).
+                (default: all configurations); `perfect`, True for a sampler that suggests the
+                configurations from the best on; `proposals`, PERFECT for those of sources that know
+                the table, MISLEADING for the worst (default: none).
             seed: seed of the search.
         """
         others = dict(settings)
-        slots = others.pop("slots", self.slots)
+        slots, is_perfect = others.pop("slots", self.slots), others.pop("perfect", False)
+        learned = self._proposals(others.pop("proposals", None))
         space = self._space({**others, "seed": seed, "max_tokens": self.most_tokens})
-        conductor = _TableConductor(space, slots, self.table, self.weights)
+        conductor = _TableConductor(
+            space, slots, self.table, self.weights, learned, is_perfect=is_perfect
+        )
         trace = Trace()
         conductor.fill()
         while conductor.expected is not None:
@@ -270,6 +307,13 @@ class Lab:
             conductor.fill()
         trace.spent, trace.trials = conductor.board.tokens, len(conductor.board.trials)
         return trace
+
+    def _proposals(self, kind: str | None) -> Proposals:
+        if kind is None:
+            return NOTHING
+        if kind == MISLEADING:
+            return misleading(self.table)
+        return Proposals(best_draws(self.table, PROPOSED))
 
     def _space(self, settings: Mapping[str, Any]) -> SearchSpace:
         space, others = self.table.space, dict(settings)

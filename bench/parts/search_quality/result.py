@@ -21,6 +21,8 @@ GOAL = 0.01  # of the table's best loss
 TENTH = 0.1  # of the tokens of random search
 REFERENCE, TOP_K, STEP_LAW = "random · none", "one report, then top k", "Step Law"
 DEFAULT, AS_IT_IS = "the file", "the file, 24 trials"
+PERFECT_ASHA = "perfect sampler, defaults to the end"
+PERFECT_PROPOSALS = "perfect sampler, proposals not paused, no defaults"
 # with a prior, slots → complete trials until the best finished one is within 1 % of the best
 WANTED: Mapping[tuple[bool, int], float] = {(True, 4): 4.0, (False, 4): 6.5, (True, 1): 3.0}
 _COLOURS = {"random": "0.55", "grid": "tab:brown", "qmc": "tab:orange", "tpe": "tab:blue"}
@@ -37,6 +39,11 @@ def variant(has_prior: bool, sampler: str, slots: int, defaults: str) -> str:
     prior = "Step Law as prior" if has_prior else "no prior"
     raced = "; raced defaults" if defaults == "raced" else ""
     return f"{prior}; {sampler}; {slots} slot{'s' if slots > 1 else ''}{raced}"
+
+
+def bound(what: str, slots: int) -> str:
+    """Return the name of a search that says what is possible."""
+    return f"{what}; {slots} slot{'s' if slots > 1 else ''}"
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
@@ -108,10 +115,18 @@ def result_of(numbers: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str,
     ]
     columns = ["", "seeds", "tokens to within 1 %", *(f"at {b}" for b in BUDGETS)]
     tables = [{"title": f"The table of {table['space']}", "columns": ["", ""], "rows": facts}]
-    for title, is_variant in (
-        ("Samplers and schedulers", False), ("The default and variants of it", True)
-    ):  # fmt: skip
-        rows = _rows({n: m for n, m in methods.items() if m["variant"] == is_variant})
+    for title, is_variant, is_bound in (
+        ("Samplers and schedulers", False, False),
+        ("The default and variants of it", True, False),
+        ("What is possible", False, True),
+    ):
+        rows = _rows(
+            {
+                name: method
+                for name, method in methods.items()
+                if (method["variant"], method.get("bound", False)) == (is_variant, is_bound)
+            }
+        )
         tables += [{"title": title, "columns": columns, "rows": rows}] if rows else []
     return {
         "bench": "search_quality" if about["study"] == "lm" else f"search_quality_{about['study']}",
