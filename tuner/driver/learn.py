@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tuner.home.home import Home
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.data_facts import DataFacts
-from tuner.space.proposals import NOTHING, Proposals, SourceUsed
+from tuner.space.proposals import NOTHING, Proposals
 from tuner.space.space import SearchSpace
-
-if TYPE_CHECKING:
-    from tuner.knowledge import proposals as knowledge
 
 
 def learned(space: SearchSpace, facts: DataFacts, home: Home, name: str) -> Proposals:
@@ -35,17 +30,4 @@ def learned(space: SearchSpace, facts: DataFacts, home: Home, name: str) -> Prop
         return NOTHING
     from tuner.knowledge.proposals import propose
 
-    found = propose(space, facts, home.root, None if names == "auto" else names, name)
-    return recorded(found).fitted(space)
-
-
-def recorded(found: knowledge.Proposals) -> Proposals:
-    """Return proposals in the form that the journal keeps."""
-    return Proposals(
-        tuple(found.draws),
-        dict(found.centre or {}),
-        found.confidence if found.centre else 0.0,
-        tuple(SourceUsed(s.name, s.kind, s.digest, s.trials) for s in found.sources),
-        tuple(found.left_out),
-        found.sentence,
-    )
+    return propose(space, facts, home, None if names == "auto" else names, name)
