@@ -133,4 +133,7 @@ def _limits(space: SearchSpace) -> list[str]:
         limits.append(f"{clock(search.max_seconds)} of time")
     if search.patience is not None:
         limits.append(f"{counted(search.patience, 'trial')} without improvement")
+    if search.stop_when_left_below is not None:
+        share = f"{100 * search.stop_when_left_below:.3g} %"
+        limits.append(f"trials of which as many again would gain less than {share}")
     return [f"The search ends early after {' or '.join(limits)}."] if limits else []

@@ -28,6 +28,7 @@ from model.engine.engine import Engine
 from parts.search_quality.step_law import step_law
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Choice, Parameter, Range, Value
+from tuner.space.settings import Budget
 from tuner.space.space import SearchSpace
 
 Floats = npt.NDArray[np.float64]
@@ -178,7 +179,10 @@ class Table:
         """
         with gzip.open(path) as file:
             table = json.load(file)
-        if table["space"] != _essence(space):
+        recorded, essence = table["space"], _essence(space)
+        # settings of a budget that did not exist when the table was trained have their defaults
+        recorded["budget"] = Budget(**recorded["budget"]).model_dump(mode="json")
+        if recorded != essence:
             raise ValueError(f"{path} is of another space than {space.name}; build it again")
         rows, reports = table["rows"], space.budget.reports
         losses = np.full((len(rows), reports), np.nan)

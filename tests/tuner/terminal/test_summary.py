@@ -127,14 +127,19 @@ def test_summary_indents_recommendations(space: SearchSpace) -> None:
          "--resume lm-1 --max-tokens N"),
         ({"limit": "patience"}, "Stopped by --patience: 9 trials ended without a better one.",
          "--resume lm-1 --patience N"),
+        ({"limit": "stop_when_left_below"},
+         "Stopped by search.stop_when_left_below: less than 0.2 % was left to gain.",
+         "--resume lm-1 --set search.stop_when_left_below=null"),
     ],
 )  # fmt: skip
 def test_summary_names_limit_and_command_to_resume(
     space: SearchSpace, reason: Mapping[str, str], text: str, command: str
 ) -> None:
     limits = space.search.model_copy(
-        update={"max_tokens": 5000, "max_seconds": 90.0, "patience": 9}
-    )
+        update={
+            "max_tokens": 5000, "max_seconds": 90.0, "patience": 9, "stop_when_left_below": 0.002
+        }
+    )  # fmt: skip
     trials = trials_of(space)
     trials[7].outcome = None
     space = SearchSpace(
