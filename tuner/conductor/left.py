@@ -93,8 +93,9 @@ def estimate_left(space: SearchSpace, trials: Sequence[Trial]) -> Left | None:
         None with several objectives, with a list of points or a population instead of draws, and
         before `FEWEST` drawn trials have reported and one has finished.
     """
-    ranks = _ranks(space, [t for t in trials if t.is_searched and t.has_finished])
-    drawn = _drawn(space, trials)
+    searched = sorted((t for t in trials if t.is_searched), key=lambda t: t.number)
+    ranks = _ranks(space, [t for t in searched if t.has_finished])
+    drawn = _drawn(space, searched)
     if no_draws(space) is not None or not ranks or len(drawn) < FEWEST:
         return None
     places = drawn[0].num_places
@@ -104,8 +105,8 @@ def estimate_left(space: SearchSpace, trials: Sequence[Trial]) -> Left | None:
     if not losses:
         return None
     best, more = min(ranks), len(drawn)
-    # before the last report, the gain there stands for the gain at the end
-    ahead = best - min(losses) if place < places else 0.0
+    # before the last report, the gain there stands for the gain at the end; at the last, this is 0
+    ahead = best - min(_ranks(space, searched, place))
     learns = SAMPLERS[space.search.sampler].uses_observations
     draws = more * _DRAWS_OF_LEARNING if learns else more
     low, median, high = (min(best, ahead + loss) for loss in best_after(losses, more, draws))
@@ -113,16 +114,23 @@ def estimate_left(space: SearchSpace, trials: Sequence[Trial]) -> Left | None:
         low = best - _MARGIN * (best - low)
     share = (best - low) / abs(best) if best else math.inf
     sign = space.objective.sign
-    values = (sign * loss for loss in (best, low, median, high))
-    return Left(more, len(losses), place, places, *values, share)
+    return Left(
+        more, len(losses), place, places,
+        best=sign * best, low=sign * low, median=sign * median, high=sign * high, share=share,
+    )  # fmt: skip
 
 
-def _drawn(space: SearchSpace, trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials that the sampler drew, and that ended by themselves, were cut or paused."""
-    searched = sorted((t for t in trials if t.is_searched), key=lambda t: t.number)
+def _drawn(space: SearchSpace, searched: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that the sampler drew, and that finished, diverged or were found worse.
+
+    Where the scheduler does not compare, a trial was stopped by a limit of the search, which says
+    nothing of it.
+    """
+    compares = SCHEDULERS[space.search.scheduler].compares
     return [
         t for t in searched[len(first_draws(space)) :]
-        if (t.has_finished or t.has_diverged or t.is_stopped or t.is_paused) and not t.is_duplicate
+        if not t.is_duplicate
+        and (t.has_finished or t.has_diverged or (compares and (t.is_stopped or t.is_paused)))
     ]  # fmt: skip
 
 
@@ -205,7 +213,7 @@ def _log_moment(x: Floats, power: float) -> Floats:
     """Return log E[max(x + Z, 0)^power] for a normal Z; `power` is above −1."""
     far = np.maximum(x, _END)
     series = power * np.log(far) + np.log1p(power * (power - 1) / (2 * far**2))
-    return np.where(x < _END, np.interp(x, _POINTS, _moments(power)), series)
+    return np.asarray(np.where(x < _END, np.interp(x, _POINTS, _moments(power)), series))
 
 
 @cache
@@ -215,4 +223,4 @@ def _moments(power: float) -> Floats:
     density = np.exp(-((root**2 - _POINTS[:, None]) ** 2) / 2) / math.sqrt(2 * math.pi)
     values = 2 * root ** (2 * power + 1) * density
     integral = (values.sum(axis=1) - (values[:, 0] + values[:, -1]) / 2) * step
-    return np.log(np.maximum(integral, 1e-30))
+    return np.asarray(np.log(np.maximum(integral, 1e-30)))

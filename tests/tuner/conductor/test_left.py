@@ -16,6 +16,7 @@ from model.engine.report import Report
 from tests.tuner.simulated_search import FACTS, SPACE, Simulation, outcomes, space_of, trained
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.left import FEWEST, _log_moment, best_after, estimate_left
+from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.space.objective import Objective
 
@@ -115,6 +116,27 @@ def test_estimate_is_of_an_earlier_report_where_few_have_finished(tmp_path: Path
     assert sum(t.has_finished for t in board.searched[1:]) < FEWEST
     assert board.best_finished is not None
     assert left.low <= left.best == board.value(board.best_finished)
+    # a first point that was ahead at that report is what more trials would have to beat
+    ahead = board.searched[0].reports
+    ahead[left.place - 1] = replace(ahead[left.place - 1], val_loss=0.1)
+    beaten = estimate_left(conductor.space, board.searched)
+    assert beaten is not None
+    assert (beaten.low, beaten.high) == (left.best, left.best)
+
+
+def test_trials_that_a_limit_stopped_do_not_count(tmp_path: Path) -> None:
+    conductor = searched(tmp_path, "trials: 20, scheduler: none, sampler: random")
+    trials = conductor.board.searched
+    left = estimate_left(conductor.space, trials)
+    cut = replace(trials[5], number=20, reports=trials[5].reports[:2], outcome=Outcome.stopped(2))
+    assert cut.is_stopped
+    assert estimate_left(conductor.space, [*trials, cut]) == left
+    paused = conductor.space.search.model_copy(update={"scheduler": "asha"})
+    space = conductor.space.model_copy(update={"search": paused})
+    more, fewer = estimate_left(space, [*trials, cut]), estimate_left(space, trials)
+    assert more is not None
+    assert fewer is not None
+    assert more.more == fewer.more + 1
 
 
 def test_nothing_is_told_of_few_trials_or_of_no_draws(tmp_path: Path) -> None:
