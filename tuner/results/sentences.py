@@ -153,7 +153,7 @@ def _confirmation(result: SearchResult) -> list[Text]:
 
 def _left(result: SearchResult) -> list[Text]:
     """Say what more trials could still find, or why that is not known."""
-    left, command = result.left, f"tuner search --resume {result.name} --trials"
+    left = result.left
     if left is None:
         if result.halted or no_draws(result.space) or len(result.trials) < 2:
             return []
@@ -169,7 +169,8 @@ def _left(result: SearchResult) -> list[Text]:
     if spread is not None and gain <= spread:
         text += f" Seeds differ by more, {spread:.4f}: more of the same will not help."
     elif not result.halted:
-        text += f" {command} {result.space.search.trials + left.more} would train them."
+        more = result.space.search.trials + left.more
+        text = f"{text.removesuffix('.')}; tuner search --resume {result.name} --trials {more}."
     return [Text(text)]
 
 
