@@ -168,7 +168,7 @@ def _left(result: SearchResult) -> list[Text]:
     text = left_sentence(left, result.metric)
     if spread is not None and gain <= spread:
         text += f" Seeds differ by more, {spread:.4f}: more of the same will not help."
-    elif not result.halted:
+    elif not result.halted and result.limit is None:
         more = result.space.search.trials + left.more
         text = f"{text.removesuffix('.')}; tuner search --resume {result.name} --trials {more}."
     return [Text(text)]
