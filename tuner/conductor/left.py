@@ -202,7 +202,7 @@ def _below() -> Floats:
         np.exp(_log_moment(scaled, q) - whole)
         for q, whole in zip(_HALF_GAMMA, _wholes(), strict=True)
     ]
-    return np.minimum(np.stack(shares, axis=2), 1.0)
+    return np.asarray(np.minimum(np.stack(shares, axis=2), 1.0))
 
 
 _END = 9.0  # beyond it a series replaces the table
