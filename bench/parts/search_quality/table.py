@@ -28,7 +28,6 @@ from model.engine.engine import Engine
 from parts.search_quality.step_law import step_law
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Choice, Parameter, Range, Value
-from tuner.space.settings import Budget
 from tuner.space.space import SearchSpace
 
 Floats = npt.NDArray[np.float64]
@@ -138,7 +137,8 @@ def pack(space: SearchSpace, corpus: Corpus, rows: Path, out: Path, command: str
 def _essence(space: SearchSpace) -> dict[str, Any]:
     """Return the part of a space that losses depend on; priors and settings do not count."""
     drawn_from = {p.label: p.distribution.model_dump(mode="json") for p in space.parameters}
-    return {"parameters": drawn_from, "budget": space.budget.model_dump(mode="json")}
+    budget = space.budget.model_dump(mode="json").items()  # entries that a table may be older than
+    return {"parameters": drawn_from, "budget": {k: v for k, v in budget if v not in (None, [])}}
 
 
 # reading it -------------------------------------------------------------------------------------
@@ -179,10 +179,7 @@ class Table:
         """
         with gzip.open(path) as file:
             table = json.load(file)
-        recorded, essence = table["space"], _essence(space)
-        # settings of a budget that did not exist when the table was trained have their defaults
-        recorded["budget"] = Budget(**recorded["budget"]).model_dump(mode="json")
-        if recorded != essence:
+        if table["space"] != _essence(space):
             raise ValueError(f"{path} is of another space than {space.name}; build it again")
         rows, reports = table["rows"], space.budget.reports
         losses = np.full((len(rows), reports), np.nan)
