@@ -18,6 +18,7 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.left import FEWEST, _log_moment, best_after, estimate_left
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
+from tuner.journal.repeat import repeat, restored_decisions
 from tuner.space.objective import Objective
 
 WITHOUT = SPACE.replace("confirm: {top: 2, seeds: 2}", "confirm: off")
@@ -173,3 +174,16 @@ def test_search_ends_when_little_is_left(tmp_path: Path) -> None:
     stricter = searched(tmp_path, setting.replace("6 %", "0.05"), SPACE)
     assert len(stricter.board.searched) > len(board.searched)
     assert math.isfinite(left.low)
+
+
+def test_resumed_search_ends_at_the_same_trial(tmp_path: Path) -> None:
+    text = "trials: 400, scheduler: none, sampler: random, stop_when_left_below: 6 %"
+    whole = Simulation(Conductor(space_of(tmp_path, text, SPACE), FACTS, 2))
+    whole.run()
+    count = 3 * len(whole.events) // 4
+    restored = restored_decisions(whole.events[:count], lambda _: ())
+    conductor = Conductor(whole.conductor.space, FACTS, 2, restored)
+    repeat(conductor, whole.events[:count], "lm-1")
+    resumed = Simulation(conductor, whole.events[:count]).run()
+    assert resumed.limit == "stop_when_left_below"
+    assert outcomes(resumed) == outcomes(whole.conductor)
