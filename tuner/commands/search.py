@@ -9,6 +9,7 @@ from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 from tuner.commands.output import (
+    as_json,
     check_run,
     consoles,
     home_of,
@@ -90,6 +91,7 @@ def run_search(options: argparse.Namespace) -> int:
             ],
             **with_counts(result.summary()),
             "confirmation": result.confirmation.as_json if result.confirmation else None,
+            "left": as_json(result.left),
             "advice": result.advice,
             "limit": result.limit,
             "halted": result.halted,

@@ -21,7 +21,15 @@ from pydantic import (
 from model.spec.architecture import Architecture
 from model.spec.target import SIZES_OF_TARGET, BatchRule, Target, TokensRule
 from tuner.space.parameter import Frozen, Value
-from tuner.texts.formatting import broken_rule, counted, in_flops, in_seconds, listed, shown
+from tuner.texts.formatting import (
+    broken_rule,
+    counted,
+    in_flops,
+    in_seconds,
+    in_share,
+    listed,
+    shown,
+)
 
 _SHARES = ("width", "depth", "tokens", "batch")
 _D_FF = 32  # d_ff is a multiple of it
@@ -305,6 +313,8 @@ class SearchConfig(Frozen):
         max_tokens: training tokens of the search after which no trial continues.
         max_seconds: wall time after which no trial continues; also written 90s, 10m or 2h.
         patience: number of trials that may end without improvement before the search ends.
+        stop_when_left_below: gain that as many trials again could bring, as a share of the best
+            value, below which the search ends (`conductor.left`); also written 0.2 %.
         keep: number of the best finished trials whose trained weights are recorded.
     """
 
@@ -322,6 +332,7 @@ class SearchConfig(Frozen):
     max_tokens: int | None = Field(default=None, ge=1)
     max_seconds: float | None = Field(default=None, gt=0)
     patience: int | None = Field(default=None, ge=1)
+    stop_when_left_below: float | None = Field(default=None, gt=0, lt=1)
     keep: int = Field(default=3, ge=1, le=10_000)
 
     @field_validator("learn_from", mode="before")
@@ -352,6 +363,15 @@ class SearchConfig(Frozen):
             rule = "must be seconds, or a time such as 90s, 10m or 2h"
             raise ValueError(f"search.max_seconds {rule}, got {shown(value)}")
         return seconds
+
+    @field_validator("stop_when_left_below", mode="before")
+    @classmethod
+    def _as_share(cls, value: Any) -> Any:
+        share = in_share(value)
+        if isinstance(share, str):
+            rule = "must be a share, such as 0.002 or 0.2 %"
+            raise ValueError(f"search.stop_when_left_below {rule}, got {shown(value)}")
+        return share
 
 
 class Confirm(Frozen):
