@@ -388,24 +388,31 @@ class InitFromConfig(Frozen):
         search: start from the best trial of this search, or of this space's newest search.
         run: MLflow run id of a trial, or its first eight or more letters.
         checkpoint: path of a checkpoint that a search wrote.
+        huggingface: folder of a pretrained model, with config.json and safetensors files.
         optimizer_state: True to load the optimizer's moments with the weights.
 
     Raises:
-        ValidationError: if not exactly one of `search`, `run` and `checkpoint` is given.
+        ValidationError: if not exactly one source is given, or `optimizer_state` with a source
+            that has none.
     """
 
     search: str | None = Field(default=None, min_length=1)
     run: str | None = Field(default=None, min_length=1)
     checkpoint: str | None = Field(default=None, min_length=1)
+    huggingface: str | None = Field(default=None, min_length=1)
     optimizer_state: bool = False
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        kinds = ("search", "run", "checkpoint")
+        kinds = ("search", "run", "checkpoint", "huggingface")
         used = [kind for kind in kinds if getattr(self, kind) is not None]
         if len(used) != 1:
             got = listed(used, "and") if used else "none"
             raise ValueError(f"init_from needs exactly one of {listed(kinds)}, got {got}")
+        if self.huggingface is not None and self.optimizer_state:
+            raise ValueError(
+                "a pretrained model of Hugging Face has no moments; leave optimizer_state out"
+            )
         return self
 
 
