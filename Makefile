@@ -72,6 +72,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/makespan.py $(call RESULT,makespan) --plot docs/bench/makespan.cpu.png
 	$(BIN)/python bench/search_quality.py replay
 	$(BIN)/python bench/search_quality.py replay --study curves
+	$(BIN)/python bench/search_quality.py left
 	$(BIN)/python bench/transfer.py $(call RESULT,transfer) --plot docs/bench/transfer.cpu.png
 	$(BIN)/python bench/overhead.py $(call RESULT,overhead)
 	$(BIN)/python bench/load.py $(call RESULT,load)

@@ -43,6 +43,18 @@ BENCHES = {
     "search_quality": Bench("Does the search search well?", "search_quality.md"),
     "search_quality_curves": Bench("Where curves cross", "search_quality_curves.md"),
     "suggest": Bench("Suggestions without a trial", "suggest.md"),
+    "left": Bench(
+        "How much is left",
+        "left.md",
+        "How often the interval of the best loss after as many trials again holds the truth. "
+        "*random*: random orders of the configurations of a table, trained to the end; the truth "
+        "is the best of as many further ones. *bowl*: random points of made-up quadratics with the "
+        "noise of seeds, whose least height is 3. *sampler · scheduler*: searches replayed on a "
+        "table, one slot; the truth is the best of the same search with twice as many trials. The "
+        "share of losses that counts as the tail was chosen with the first two bowls, the factors "
+        "for samplers that learn and schedulers that compare with the replays. *% left at most* is "
+        "the far end of the interval, and should be near the 95 % quantile of the gain.",
+    ),
     "fusion": Bench("Training steps"),
     "makespan": Bench("A whole search"),
     "transfer": Bench("From a proxy to its target"),

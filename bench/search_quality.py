@@ -5,6 +5,7 @@
     python bench/search_quality.py replay --methods tpe   only methods with "tpe" in their name
     python bench/search_quality.py replay --bounds        only what is possible, see below
     python bench/search_quality.py replay --study curves  on the other table
+    python bench/search_quality.py left                   does the interval of what is left hold
     python bench/search_quality.py table --study curves   train a table, ten seconds a row
 
 Nothing is trained here: configurations of a space, the defaults and points of a scrambled Sobol
@@ -58,6 +59,7 @@ from typing import Any
 import numpy as np
 import torch
 from parts.measuring import about, add_options, finish
+from parts.search_quality import left as lefts
 from parts.search_quality import result as results
 from parts.search_quality import table as tables
 from parts.search_quality.baselines import one_report_then_top_k
@@ -300,6 +302,44 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+# what is left -----------------------------------------------------------------------------------
+
+
+def left(options: argparse.Namespace) -> int:
+    """Count how often the interval of what is left holds the truth."""
+    torch.set_num_threads(1)
+    count, seeds = (20, 2) if options.quick else (1000, options.seeds)
+    sizes = lefts.SIZES[:1] if options.quick else lefts.SIZES
+    read = {
+        name: tables.Table.read(table, load_space(space))
+        for name, (space, table, _) in STUDIES.items()
+    }
+    sources = {f"{name}, random": lefts.table_draw(table.final) for name, table in read.items()}
+    for parameters, noise in lefts.BOWLS:
+        name = f"bowl of {parameters}, noise {noise:g}"
+        sources[name] = lefts.bowl_draw(parameters, noise)
+    intervals = [
+        lefts.row(name, size, lefts.random_cases(draw, size, count))
+        for name, draw in sources.items()
+        for size in sizes
+    ]
+    stops = []
+    for name, table in read.items():
+        lab = Lab(table, 1, 10**12)
+        for method, settings in lefts.REPLAYS.items():
+            for size in sizes:
+                cases = list(lefts.replayed_cases(lab, settings, size, seeds))
+                intervals.append(lefts.row(f"{name}, {method}", size, cases))
+                print(*intervals[-1], sep="  ", flush=True)
+        for share in lefts.SHARES[:1] if options.quick else lefts.SHARES:
+            settings, most = lefts.REPLAYS["tpe · asha"], len(table.draws) // 2
+            ends = [lefts.stopped(lab, settings, share, seed, most) for seed in range(seeds)]
+            stops.append(lefts.stop_row(f"{name}, tpe · asha", share, ends))
+    where = about(["optuna", "numpy"], rehearsal=options.quick)
+    finish(lefts.result_of({"intervals": intervals, "stopped": stops}, where), options)
+    return 0
+
+
 # the table --------------------------------------------------------------------------------------
 
 
@@ -346,7 +386,14 @@ def main() -> int:
     training.add_argument("--rows", type=Path, help="JSON lines, one for each configuration")
     training.add_argument("--corpora", type=Path, default=ROOT / "runs" / "corpora")
     training.set_defaults(command=build)
+    telling = commands.add_parser("left", help="does the interval of what is left hold?")
+    telling.add_argument("--seeds", type=int, default=40, help="of the replayed searches")
+    add_options(telling, "a few searches", has_picture=False)
+    telling.set_defaults(command=left)
     options = parser.parse_args(sys.argv[1:] or ["replay"])
+    if options.command is left:
+        options.out = options.out or (None if options.quick else PAGES / "left.cpu.json")
+        return left(options)
     space, table, out = STUDIES[options.study]
     options.space, options.table = options.space or space, options.table or table
     if options.command is replay:

@@ -22,7 +22,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "model": (
         "errors", "files", "keys", "progress", "parallel", "randomness", "spec", "device",
         "tokenizer", "sources", "corpus", "network", "optimizers", "checkpoints", "stack", "engine",
-        "generation", "export",
+        "generation", "exchange",
     ),
     "tuner": (
         "clock", "leaving", "texts", "errors", "home", "lease", "space", "samplers", "schedulers",

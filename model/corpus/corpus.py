@@ -18,7 +18,7 @@ from model.corpus.dataset import Ints, Tokens, num_sequences
 from model.corpus.pairs import PairDataset
 from model.errors import CorpusError
 from model.sources.fingerprint import FileDigest
-from model.spec.data import END_OF_TEXT, DataConfig, SplitName, SplitRule, TokenizerConfig
+from model.spec.data import DataConfig, SplitName, SplitRule, TokenizerConfig
 from model.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Corpus:
     @property
     def end_of_text(self) -> int:
         """Id of the token that ends a document."""
-        (end_of_text,) = self.tokenizer.encode(END_OF_TEXT)
+        (end_of_text,) = self.tokenizer.encode(self.tokenizer.end_of_text)
         return end_of_text
 
     def split(self, name: SplitName) -> Split:
@@ -200,7 +200,7 @@ def _is_sound(corpus: Corpus) -> bool:
         and all(type(t) is str for file in corpus.files for t in (file.name, file.sha256))
         and type(corpus.has_pairs) is bool
         and corpus.split_by in ("document", "position")
-        and END_OF_TEXT in corpus.tokenizer.special_tokens
+        and corpus.tokenizer.end_of_text in corpus.tokenizer.special_tokens
         and all(_fits(corpus.split(name), corpus) for name in ("train", "validation"))
     )
 

@@ -19,7 +19,7 @@ from model.errors import CorpusError
 from model.files import replacing
 from model.sources.documents import Document
 from model.sources.registry import documents
-from model.spec.data import END_OF_TEXT, DataConfig, SplitName
+from model.spec.data import DataConfig, SplitName
 from model.tokenizer.tokenizer import Tokenizer
 
 Item = TypeVar("Item")
@@ -53,10 +53,19 @@ def in_batches(
 
 
 class _Shard(NamedTuple):
-    """Documents to encode into one file, each with its part of the split, and the tokenizer."""
+    """Documents to encode into one file, each with its part of the split, and the tokenizer.
+
+    Attributes:
+        path: file of the shard.
+        documents: documents, or pieces of them.
+        continues: True if the first one is a piece whose document began in the shard before.
+        tokenizer_folder: folder of the tokenizer.
+        tokenizer_fingerprint: fingerprint that the tokenizer must have.
+    """
 
     path: Path
     documents: list[tuple[SplitName, Document]]
+    continues: bool
     tokenizer_folder: Path
     tokenizer_fingerprint: str
 
@@ -67,9 +76,11 @@ def shards_of(
     """Yield the shards of a source, in the order of its documents."""
     parts = split.parts(documents(data))
     batches = in_batches(parts, lambda part: len(part[1].text), _SHARD_CHARACTERS)
+    continues = False
     for number, batch in enumerate(batches):
         path = shards / f"{number:06}.npz"
-        yield _Shard(path, batch, building, tokenizer_fingerprint)
+        yield _Shard(path, batch, continues, building, tokenizer_fingerprint)
+        continues = not batch[-1][1].ends
 
 
 def encode_shard(shard: _Shard) -> int:
@@ -86,7 +97,9 @@ def encode_shard(shard: _Shard) -> int:
         tokenizer = _tokenizer(shard.tokenizer_folder, shard.tokenizer_fingerprint)
         for split in SPLITS:
             documents = [document for part, document in shard.documents if part == split]
-            arrays[split], arrays[f"{split}.documents"] = _encode(tokenizer, documents)
+            continues = shard.continues and shard.documents[0][0] == split
+            ids, ends = _encode(tokenizer, documents, continues=continues)
+            arrays[split], arrays[f"{split}.documents"] = ids, ends
             arrays[f"{split}.bytes"] = np.array(num_bytes[split])
         with replacing(shard.path) as file:
             np.savez(file, **arrays)
@@ -117,24 +130,32 @@ def _tokenizer(folder: Path, fingerprint: str) -> Tokenizer:
     return tokenizer
 
 
-def _encode(tokenizer: Tokenizer, pieces: Sequence[Document]) -> tuple[Tokens, Ints]:
+def _encode(
+    tokenizer: Tokenizer, pieces: Sequence[Document], *, continues: bool = False
+) -> tuple[Tokens, Ints]:
     """Return the token ids of pieces of documents, and the ends of the documents that end in them.
+
+    Args:
+        tokenizer: the tokenizer.
+        pieces: documents or pieces, in order.
+        continues: True if the first piece is not the first one of its document.
 
     Text that looks like a special token is encoded as text; end_of_text is added after a document.
 
     Raises:
         CorpusError: if the tokenizer has no token for a byte of a text.
     """
-    end = tokenizer.encode_numpy(END_OF_TEXT)
+    end = tokenizer.encode_numpy(tokenizer.end_of_text)
     encoded: list[Tokens] = [end[:0]]
     ends, size = [], 0
     for piece in pieces:
         try:
-            ids = tokenizer.encode_ordinary(piece.text)
+            ids = tokenizer.encode_ordinary(piece.text, starts=not continues)
         except CorpusError as error:
             raise CorpusError(f"data: {piece.name}: {error}") from error
         encoded += [ids, end] if piece.ends else [ids]
         size += len(ids) + piece.ends
+        continues = not piece.ends
         if piece.ends:
             ends.append(size)
     return np.concatenate(encoded), np.array(ends, np.int64)

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from model.network.dropout import SlotMasks
-from model.network.layers import Weights, dense_gradient, linear, linears, softmax
+from model.network.layers import Weights, biased, dense_gradient, linear, linears, softmax
 from model.network.norms import rmsnorm
 from model.network.positions import Position, Turn, rope_both
 from model.randomness import DropoutMasks
@@ -52,13 +52,16 @@ def no_head_norm(w: Weights, name: str, q: Tensor, k: Tensor) -> tuple[Tensor, T
     return q, k
 
 
-def qk_norm(w: Weights, name: str, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+def qk_norm(
+    w: Weights, name: str, q: Tensor, k: Tensor, eps: float = 1e-5
+) -> tuple[Tensor, Tensor]:
     """Normalize each head's queries and keys by rmsnorm, with gains that the heads share.
 
     Source: Henry et al. 2020 (arXiv:2010.04245); with rmsnorm and gains as in Qwen Team 2025
     (arXiv:2505.09388).
     """
-    q, k = rmsnorm(w[f"{name}.q_norm.weight"], q), rmsnorm(w[f"{name}.k_norm.weight"], k)
+    q = rmsnorm(w[f"{name}.q_norm.weight"], q, eps)
+    k = rmsnorm(w[f"{name}.k_norm.weight"], k, eps)
     return dense_gradient(q), dense_gradient(k)
 
 
@@ -68,7 +71,7 @@ class Attention:
 
     Attributes:
         name: name of the layer: `attn`, or `cross` if it attends to an encoder's output.
-        num_heads: H, a divisor of D.
+        num_heads: H.
         num_kv_heads: H′, a divisor of H.
         norm: norm of queries and keys, before positions are applied.
         turn: applies positions to queries and keys.
@@ -94,7 +97,8 @@ class Attention:
         """Project to heads, attend, project back.
 
         Args:
-            w: `NAME.{q,k,v,output}_proj.weight`, and gains `NAME.{q,k}_norm.weight` if normalized.
+            w: `NAME.{q,k,v,output}_proj.weight`, the biases that there are, and gains
+                `NAME.{q,k}_norm.weight` if normalized.
             x: (K, B, T, D), input of the queries.
             context: (K, B, S, D), input of the keys and values; `x` in self-attention.
             attend: attention with a mask.
@@ -104,13 +108,17 @@ class Attention:
         Returns:
             (K, B, T, D).
         """
-        d = x.shape[-1] // self.num_heads
-        lead, few = (*x.shape[:3], self.num_heads, d), (*context.shape[:3], self.num_kv_heads, d)
         wq, *wkv = (w[f"{self.name}.{part}_proj.weight"] for part in "qkv")
+        d = wq.shape[1] // self.num_heads
+        lead, few = (*x.shape[:3], self.num_heads, d), (*context.shape[:3], self.num_kv_heads, d)
         if context is x:
             q, k, v = linears([wq, *wkv], x)
         else:
             q, (k, v) = linear(wq, x), linears(wkv, context)
+        q, k, v = (
+            biased(w, f"{self.name}.{part}_proj", y)
+            for part, y in zip("qkv", (q, k, v), strict=True)
+        )
         q = q.view(lead)  # (K, B, T, H, d)
         k, v = k.view(few), v.view(few)  # (K, B, S, H′, d)
         q, k = self.norm(w, self.name, q, k)
@@ -119,7 +127,9 @@ class Attention:
         q, k, v = (heads.flatten(0, 1).transpose(1, 2) for heads in (q, k, v))  # (KB, H, T, d)
         q, k = self.turn(q, k, positions)
         y = attend(q, k, v, layer_index)  # (KB, H, T, d)
-        return linear(w[f"{self.name}.output_proj.weight"], y.transpose(1, 2).reshape(x.shape))
+        y = y.transpose(1, 2).reshape(*x.shape[:3], -1)
+        output = f"{self.name}.output_proj"
+        return biased(w, output, linear(w[f"{output}.weight"], y))
 
 
 def attend_causally(q: Tensor, k: Tensor, v: Tensor, layer_index: int = 0) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -72,7 +73,7 @@ class Block:
     @classmethod
     def of(cls, a: Architecture, tower: Tower, position: Position) -> Block:
         """Return the block of an architecture's tower."""
-        head_norm = qk_norm if a.qk_norm else no_head_norm
+        head_norm = partial(qk_norm, eps=a.norm_eps) if a.qk_norm else no_head_norm
         sizes, queries = (a.n_heads, a.n_kv_heads), query_multiplier(a)
         attention = Attention("attn", *sizes, head_norm, position.turn, queries)
         layers = {"ln1": _self_attention(attention)}
@@ -81,7 +82,8 @@ class Block:
             layers["ln_cross"] = _cross_attention(cross)
         layers["ln2"] = _feed_forward(FEED_FORWARDS[a.activation])
         factor = branch_multiplier(a, tower)
-        return cls(layers, NORMS[a.norm], PLACEMENTS[a.norm_placement], factor)
+        norm = NORMS[a.norm](a.norm_eps)
+        return cls(layers, norm, PLACEMENTS[a.norm_placement], factor)
 
     def __call__(
         self,
@@ -168,5 +170,5 @@ def transformer_block(
     turn = Position().turn if theta is None else rope_both(theta)
     attention = Attention("attn", num_heads, num_heads, no_head_norm, turn)
     layers = {"ln1": _self_attention(attention), "ln2": _feed_forward(FEED_FORWARDS["swiglu"])}
-    block = Block(layers, NORMS["rmsnorm"], PLACEMENTS["pre"])
+    block = Block(layers, NORMS["rmsnorm"](1e-5), PLACEMENTS["pre"])
     return block(weights, x, AttentionContext(attend_causally), drop, place)

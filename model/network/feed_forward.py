@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-from model.network.layers import Weights, linear, linears
+from model.network.layers import Weights, biased, linear, linears
 
 Activation = Callable[[Tensor], Tensor]
 FeedForward = Callable[[Weights, Tensor], Tensor]
@@ -24,6 +24,11 @@ def silu(x: Tensor) -> Tensor:
 def gelu(x: Tensor) -> Tensor:
     """Return x·Φ(x), exact, without tanh. Source: Hendrycks and Gimpel 2016 (arXiv:1606.08415)."""
     return F.gelu(x)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """Return GELU approximated by tanh, as GPT-2 computes it; the source is that of `gelu`."""
+    return F.gelu(x, approximate="tanh")
 
 
 def relu(x: Tensor) -> Tensor:
@@ -55,23 +60,36 @@ def geglu(w1: Tensor, w2: Tensor, w3: Tensor, x: Tensor) -> Tensor:
     return linear(w2, gelu(gate) * up)
 
 
-def _gated(layer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> FeedForward:
-    return lambda w, x: layer(w["ffn.w1.weight"], w["ffn.w2.weight"], w["ffn.w3.weight"], x)
+def _gated(activation: Activation) -> FeedForward:
+    """Return the layer w2·(activation(w1·x) ⊙ w3·x), with the biases that there are."""
+
+    def layer(w: Weights, x: Tensor) -> Tensor:
+        gate, up = linears([w["ffn.w1.weight"], w["ffn.w3.weight"]], x)
+        inner = activation(biased(w, "ffn.w1", gate)) * biased(w, "ffn.w3", up)
+        return biased(w, "ffn.w2", linear(w["ffn.w2.weight"], inner))
+
+    return layer
 
 
 def _plain(activation: Activation) -> FeedForward:
-    """Return the layer w2·activation(w1·x).
+    """Return the layer w2·activation(w1·x), with the biases that there are.
 
-    Source: Vaswani et al. 2017, equation 2 (arXiv:1706.03762), without biases.
+    Source: Vaswani et al. 2017, equation 2 (arXiv:1706.03762).
     """
-    return lambda w, x: linear(w["ffn.w2.weight"], activation(linear(w["ffn.w1.weight"], x)))
+
+    def layer(w: Weights, x: Tensor) -> Tensor:
+        inner = activation(biased(w, "ffn.w1", linear(w["ffn.w1.weight"], x)))
+        return biased(w, "ffn.w2", linear(w["ffn.w2.weight"], inner))
+
+    return layer
 
 
 # (weights of a block, x) → output of the layer
 FEED_FORWARDS: Mapping[str, FeedForward] = {
-    "swiglu": _gated(swiglu),
-    "geglu": _gated(geglu),
+    "swiglu": _gated(silu),
+    "geglu": _gated(gelu),
     "relu": _plain(relu),
     "gelu": _plain(gelu),
+    "gelu_tanh": _plain(gelu_tanh),
     "silu": _plain(silu),
 }

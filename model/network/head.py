@@ -118,13 +118,15 @@ class Head:
     def of(cls, a: Architecture, products: torch.dtype | None = None) -> Self:
         """Return the head of an architecture.
 
-        A tied head divides its input by √D, because the rows of the embedding have unit variance.
+        A tied head divides its input by √D, because the rows of the embedding have unit variance;
+        without `scaled_head`, these begin with a variance of 1/D instead.
         A proxy's divides it by the √D of its target, and multiplies all logits by a factor.
 
         Source: Raffel et al. 2020 (T5, arXiv:1910.10683), in its published code.
         """
         d_model = a.target.d_model if a.target else a.d_model
-        shrink = (d_model**-0.5 if a.tied_embeddings else 1.0) * logit_multiplier(a)
+        is_scaled = a.tied_embeddings and a.scaled_head
+        shrink = (d_model**-0.5 if is_scaled else 1.0) * logit_multiplier(a)
         table = "token_embeddings.weight" if a.tied_embeddings else "lm_head.weight"
         return cls(table, shrink, a.logit_soft_cap, products)
 

@@ -97,6 +97,18 @@ class _MixedLinear(torch.autograd.Function):
         return grad_w, torch.bmm(slope, w).to(ctx.dtype) if needs_x else None, None
 
 
+def biased(w: Weights, name: str, y: Tensor) -> Tensor:
+    """Add the bias of a linear map to its result, (K, ..., o), if the map has one.
+
+    Args:
+        w: weights; the bias is `NAME.bias`, (K, o).
+        name: name of the linear map.
+        y: result of the map.
+    """
+    bias = w.get(f"{name}.bias")
+    return y if bias is None else y + bias.view(len(bias), *[1] * (y.dim() - 2), -1)
+
+
 def embedding(w: Tensor, ids: Tensor) -> Tensor:
     """Return the rows of a table.
 

@@ -85,8 +85,10 @@ def _each(w: Tensor, x: Tensor) -> Tensor:
 
 Norm = Callable[[Weights, str, Tensor], Tensor]
 
-# (weights, name of the norm, x) → normalized x
-NORMS: Mapping[str, Norm] = {
-    "rmsnorm": lambda w, name, x: rmsnorm(w[f"{name}.weight"], x),
-    "layernorm": lambda w, name, x: layernorm(w[f"{name}.weight"], w[f"{name}.bias"], x),
+# eps → (weights, name of the norm, x) → normalized x
+NORMS: Mapping[str, Callable[[float], Norm]] = {
+    "rmsnorm": lambda eps: lambda w, name, x: rmsnorm(w[f"{name}.weight"], x, eps),
+    "layernorm": lambda eps: (
+        lambda w, name, x: layernorm(w[f"{name}.weight"], w[f"{name}.bias"], x, eps)
+    ),
 }

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,23 +49,68 @@ def rope(x: Tensor, token_positions: Tensor, theta: float = 10_000.0) -> Tensor:
     return _rotate(x, turns)
 
 
-def rope_both(theta: float, longest: int | None = None) -> Turn:
+class RopeScaling(NamedTuple):
+    """Slower rotary angles, with which a model reads longer contexts than it was trained on.
+
+    Attributes:
+        factor: divisor of the angles that are scaled.
+        low: pairs that turn up to this often in `length` tokens are scaled completely; None scales
+            all pairs.
+        high: pairs that turn at least this often are not scaled; the share rises in between.
+        length: context before, in tokens.
+
+    Source: Chen et al. 2023 (arXiv:2306.15595); by frequency: Llama Team 2024 (arXiv:2407.21783),
+    in its published code, `apply_scaling`.
+    """
+
+    factor: float
+    low: float | None = None
+    high: float = 4.0
+    length: int = 8_192
+
+    @classmethod
+    def of(cls, a: Architecture) -> RopeScaling | None:
+        """Return the scaling of an architecture; None if its angles are not scaled."""
+        if a.rope_scaling == "none":
+            return None
+        if a.rope_scaling == "linear":
+            return cls(a.rope_factor)
+        return cls(
+            a.rope_factor, a.rope_low_frequency, a.rope_high_frequency, a.rope_original_length
+        )
+
+    def apply(self, frequencies: Tensor) -> Tensor:
+        """Return the scaled angles of one position, (d/2,) float64."""
+        if self.low is None:
+            return frequencies / self.factor
+        turns = self.length * frequencies / (2 * math.pi)
+        kept = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        return (1 - kept) * frequencies / self.factor + kept * frequencies
+
+    def divisors(self, d: int, theta: float) -> Tensor:
+        """Return the divisor of each pair's angle, (d/2,) float64."""
+        frequencies = theta ** -(torch.arange(0, d, 2, dtype=torch.float64) / d)
+        return frequencies / self.apply(frequencies)
+
+
+def rope_both(theta: float, longest: int | None = None, scaling: RopeScaling | None = None) -> Turn:
     """Return a function that rotates queries and keys of the same tokens.
 
     Args:
         theta: base of the angles.
         longest: number of positions, for a table of their angles; None computes the angles anew in
             each call with explicit positions.
+        scaling: scaling of the angles; None for none.
     """
 
     def turn(q: Tensor, k: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         length, d = q.shape[-2:]
         if positions is None:
-            turns = _default_turns(longest or length, d, theta, q.device)[:, :length]  # (2, T, d)
+            turns = _default_turns(longest or length, d, theta, q.device, scaling)[:, :length]
         elif longest is None:
-            turns = _turns(positions, d, theta)
+            turns = _turns(positions, d, theta, scaling)
         else:
-            turns = _default_turns(longest, d, theta, q.device)[:, positions]
+            turns = _default_turns(longest, d, theta, q.device, scaling)[:, positions]
         if turns.dim() > 3:  # (2, K, B, T, d) → (2, KB, 1, T, d)
             turns = turns.flatten(1, 2).unsqueeze(2)
         return _rotate(q, turns), _rotate(k, turns)
@@ -89,26 +135,31 @@ def _rotate(x: Tensor, turns: Tensor) -> Tensor:
     return turned.to(x.dtype)
 
 
-def _turns(positions: Tensor, d: int, theta: float) -> Tensor:
+def _turns(positions: Tensor, d: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
     """Return the factors for `_rotate`: cosines, and sines with their signs, (2, ..., T, d)."""
-    cos, sin = _angles(positions, d, theta)
+    cos, sin = _angles(positions, d, theta, scaling)
     both = torch.stack((cos, cos), -1), torch.stack((-sin, sin), -1)
     return torch.stack([pair.flatten(-2) for pair in both])
 
 
-def _angles(positions: Tensor, d: int, theta: float) -> tuple[Tensor, Tensor]:
+def _angles(
+    positions: Tensor, d: int, theta: float, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """Return cosine and sine of position·theta^(−2i/d), from float64, (..., T, d/2) float32."""
     device = exact_device(positions.device)
     exponent = torch.arange(0, d, 2, dtype=torch.float64, device=device) / d
-    angle = positions.to(device).double().unsqueeze(-1) * theta**-exponent
+    frequencies = theta**-exponent if scaling is None else scaling.apply(theta**-exponent)
+    angle = positions.to(device).double().unsqueeze(-1) * frequencies
     return angle.cos().float().to(positions.device), angle.sin().float().to(positions.device)
 
 
 @cache
-def _default_turns(length: int, d: int, theta: float, device: torch.device) -> Tensor:
+def _default_turns(
+    length: int, d: int, theta: float, device: torch.device, scaling: RopeScaling | None
+) -> Tensor:
     """Return the factors for positions 0 … length−1, (2, T, d) float32."""
     with torch.inference_mode(False):  # the cached tensor must serve training as well
-        return _turns(torch.arange(length, device=device), d, theta)
+        return _turns(torch.arange(length, device=device), d, theta, scaling)
 
 
 @cache
@@ -289,7 +340,9 @@ def _relative(a: Architecture, tower: Tower) -> Position:
 
 
 POSITIONS: Mapping[str, Callable[[Architecture, Tower], Position]] = {
-    "rope": lambda a, tower: Position(turn=rope_both(a.rope_theta, tower.max_length)),
+    "rope": lambda a, tower: Position(
+        turn=rope_both(a.rope_theta, tower.max_length, RopeScaling.of(a))
+    ),
     "sinusoidal": _sinusoidal,
     "learned": _learned,
     "alibi": _alibi,

@@ -26,7 +26,7 @@ from model.network.norms import NORMS
 from model.network.positions import POSITIONS
 from model.randomness import truncated_normal
 from model.spec.architecture import Architecture, Tower, parameter_shapes
-from model.spec.multipliers import PLAIN, multipliers
+from model.spec.multipliers import initial_std
 
 _BOUND = 3.0  # initial weights are cut at three standard deviations
 
@@ -48,7 +48,7 @@ def initial_weight(
         name: name of the weight.
         shape: its shape.
         device: device of the result.
-        std: standard deviation of a matrix, instead of the one above.
+        std: standard deviation of a matrix or an embedding, instead of the one above.
 
     Returns:
         float32 of `shape`, on the device.
@@ -116,7 +116,7 @@ class Trunk:
         ]
         self._last_norm: Callable[[Weights, Tensor], Tensor] = lambda w, x: x
         if a.norm_placement == "pre":
-            norm, name = NORMS[a.norm], f"{tower.prefix}ln_final"
+            norm, name = NORMS[a.norm](a.norm_eps), f"{tower.prefix}ln_final"
             self._last_norm = lambda w, x: norm(w, name, x)
 
     def __call__(
@@ -282,7 +282,7 @@ class TransformerLM(nn.Module):
     ) -> None:
         super().__init__()
         is_even = choices.get("position", "rope") != "rope" or d_model // num_heads % 2 == 0
-        if d_model % num_heads or not is_even:
+        if not choices.get("head_width") and (d_model % num_heads or not is_even):
             raise ValueError(
                 f"d_model / num_heads must be a whole even number, got {d_model} / {num_heads}"
             )
@@ -302,9 +302,8 @@ class TransformerLM(nn.Module):
         seeds = (seed,) * k if isinstance(seed, int) else seed
         if len(seeds) != k:
             raise ValueError(f"seed needs {k} entries, one per slot, got {len(seeds)}")
-        factors = multipliers(self.architecture)
         for name, shape in parameter_shapes(self.architecture).items():
-            std = factors.get(name, PLAIN).initial_std
+            std = initial_std(self.architecture, name)
             weight = torch.stack(
                 [initial_weight(slot_seed, name, shape, std=std) for slot_seed in seeds]
             )

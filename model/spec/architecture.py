@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -19,15 +19,22 @@ from pydantic import (
 
 from model.spec.target import SIZES_OF_TARGET, Target
 
-Activation = Literal["swiglu", "geglu", "relu", "gelu", "silu"]
+Activation = Literal["swiglu", "geglu", "relu", "gelu", "gelu_tanh", "silu"]
 Position = Literal["rope", "sinusoidal", "learned", "alibi", "relative", "none"]
 
 _GATED = ("swiglu", "geglu")
+_QKV = ("q_proj", "k_proj", "v_proj")
 RELATIVE_BUCKETS = 32  # buckets of distances in the relative position bias
 
 # entry → other entry → values of the other entry for which the first has an effect; entries that
 # are not listed always have one
-USED_WHEN: Mapping[str, Mapping[str, tuple[str, ...]]] = {"rope_theta": {"position": ("rope",)}}
+_SCALED = {"rope_scaling": ("linear", "llama3")}
+_LLAMA3 = {"rope_scaling": ("llama3",)}
+USED_WHEN: Mapping[str, Mapping[str, tuple[str | bool, ...]]] = {
+    "rope_theta": {"position": ("rope",)}, "rope_scaling": {"position": ("rope",)},
+    "rope_factor": _SCALED, "rope_original_length": _LLAMA3, "rope_low_frequency": _LLAMA3,
+    "rope_high_frequency": _LLAMA3, "scaled_head": {"tied_embeddings": (True,)},
+}  # fmt: skip
 
 
 def default_d_ff(d_model: int, activation: Activation = "swiglu") -> int:
@@ -60,6 +67,17 @@ class Tower:
     max_length: int
     is_causal: bool
     reads_memory: bool = False
+
+
+def _late(default: Any, description: str, **limits: Any) -> Any:
+    """Return a field that a model's JSON leaves out at its default.
+
+    The hash of a specification that is older than the field has no entry for it.
+    """
+    return Field(
+        default=default, exclude_if=lambda value: value == default, description=description,
+        **limits,
+    )  # fmt: skip
 
 
 class Architecture(BaseModel):
@@ -119,11 +137,37 @@ class Architecture(BaseModel):
     attend_across_documents: bool = Field(
         default=True, description="false: a token attends only to tokens of its own document"
     )
-    # left out of the JSON of other models: the hash of a specification has no entry for it
-    target: Target | None = Field(
-        default=None, exclude_if=lambda target: target is None,
-        description="the large model that this one is a proxy of",
-    )  # fmt: skip
+    target: Target | None = _late(None, "the large model that this one is a proxy of")
+    head_width: int = _late(
+        0, "width of an attention head; 0 means d_model / n_heads", ge=0, le=65_536
+    )
+    biases: Literal["none", "qkv", "all"] = _late(
+        "none", "linear maps with a bias: of queries, keys and values, or all inside the blocks"
+    )
+    norm_eps: float = _late(1e-5, "added to the variance or mean square by norms", gt=0, le=1)
+    scaled_head: bool = _late(
+        True, "a tied head divides its input by √d_model; false: embeddings begin smaller instead"
+    )
+    rope_scaling: Literal["none", "linear", "llama3"] = _late(
+        "none", "slower rotary angles for longer contexts: of all pairs, or of the slow ones"
+    )
+    rope_factor: float = _late(1.0, "divisor of the rotary angles that are scaled", ge=1, le=1e6)
+    rope_original_length: int = _late(
+        8_192, "context before llama3's scaling, in tokens", ge=1, le=1_048_576
+    )
+    rope_low_frequency: float = _late(
+        1.0, "turns in that context up to which llama3 divides angles completely", gt=0, le=1e6
+    )
+    rope_high_frequency: float = _late(
+        4.0, "turns in that context from which llama3 keeps angles", gt=0, le=1e6
+    )
+
+    @field_validator("head_width")
+    @classmethod
+    def _plain_head_width(cls, head_width: int, info: ValidationInfo) -> int:
+        """Write the default width as 0: one model has one hash."""
+        d_model, heads = info.data.get("d_model", 0), info.data.get("n_heads", 0)
+        return 0 if head_width * heads == d_model else head_width
 
     @field_validator("n_kv_heads")
     @classmethod
@@ -157,7 +201,7 @@ class Architecture(BaseModel):
             f"end_of_text must be below vocab_size, got {self.end_of_text} and {self.vocab_size}",
         )
         yield (
-            self.d_model % self.n_heads != 0,
+            not self.head_width and self.d_model % self.n_heads != 0,
             f"d_model must be a multiple of n_heads, got {self.d_model} and {self.n_heads}",
         )
         yield (
@@ -184,16 +228,23 @@ class Architecture(BaseModel):
             "attend_across_documents: false has no effect on an encoder–decoder, whose sequences "
             "are never joined; leave it out",
         )
-        quotient = f"{self.d_model} / {self.n_heads} = {self.d_head}"
+        width = "head_width" if self.head_width else "d_model / n_heads"
+        value = self.d_head if self.head_width else f"{self.d_model} / {self.n_heads}"
+        quotient = value if self.head_width else f"{value} = {self.d_head}"
         yield (
             self.position == "rope" and self.d_head % 2 != 0,
-            f"d_model / n_heads must be even with position rope (rotary embeddings turn pairs), "
+            f"{width} must be even with position rope (rotary embeddings turn pairs), "
             f"got {quotient}",
         )
         yield (
             self.qk_norm and self.d_head == 1,
             f"qk_norm needs heads wider than 1 (the norm of one number keeps only its sign), got "
-            f"d_model / n_heads = {quotient}",
+            f"{width} = {quotient}",
+        )
+        yield (
+            self.rope_low_frequency >= self.rope_high_frequency,
+            f"rope_low_frequency must be below rope_high_frequency, got "
+            f"{self.rope_low_frequency:g} and {self.rope_high_frequency:g}",
         )
         # The bits of a slot must not depend on its neighbours. Matrix products sum in another order
         # if a row does not begin at a multiple of 16 bytes; and activations must fill complete
@@ -201,8 +252,7 @@ class Architecture(BaseModel):
         yield self.d_model % 4 != 0, f"d_model must be a multiple of 4, got {self.d_model}"
         yield (
             self.n_kv_heads * self.d_head % 4 != 0,
-            f"n_kv_heads · d_model / n_heads must be a multiple of 4, got {self.n_kv_heads} · "
-            f"{self.d_head}",
+            f"n_kv_heads · {width} must be a multiple of 4, got {self.n_kv_heads} · {self.d_head}",
         )
         yield self.d_ff % 32 != 0, f"d_ff must be a multiple of 32, got {self.d_ff}"
         if self.target is not None:
@@ -237,7 +287,7 @@ class Architecture(BaseModel):
     @property
     def d_head(self) -> int:
         """Width of one attention head."""
-        return self.d_model // self.n_heads
+        return self.head_width or self.d_model // self.n_heads
 
     @property
     def num_parameters(self) -> int:
@@ -275,7 +325,7 @@ class Architecture(BaseModel):
         products = sum(sizes.values()) - source_sizes + share * source_sizes
         decoder_tokens = self.n_layers * (self.context_length + self.source_length)
         attended = decoder_tokens + share * self.n_encoder_layers * self.source_length
-        return 6 * products + 12 * self.d_model * attended
+        return 6 * products + 12 * self.n_heads * self.d_head * attended
 
 
 def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
@@ -313,12 +363,12 @@ def _in_blocks(
 
 
 def _block_matrices(a: Architecture, tower: Tower) -> dict[str, tuple[int, ...]]:
-    kv = a.d_head * a.n_kv_heads
+    q, kv = a.d_head * a.n_heads, a.d_head * a.n_kv_heads
     attention = {
-        "q_proj": (a.d_model, a.d_model),
+        "q_proj": (q, a.d_model),
         "k_proj": (kv, a.d_model),
         "v_proj": (kv, a.d_model),
-        "output_proj": (a.d_model, a.d_model),
+        "output_proj": (a.d_model, q),
     }
     matrices = {f"attn.{name}": shape for name, shape in attention.items()}
     if tower.reads_memory:
@@ -335,6 +385,9 @@ def _block_gains(a: Architecture, tower: Tower) -> dict[str, tuple[int, ...]]:
     if a.qk_norm:
         heads = ("attn", "cross") if tower.reads_memory else ("attn",)
         gains |= {f"{h}.{name}_norm.weight": a.d_head for h in heads for name in ("q", "k")}
+    for name, (width, _) in _block_matrices(a, tower).items():
+        if a.biases == "all" or (a.biases == "qkv" and name.rsplit(".", 2)[-2] in _QKV):
+            gains[f"{name.removesuffix('.weight')}.bias"] = width
     return {name: (width,) for name, width in gains.items()}
 
 
@@ -351,5 +404,5 @@ def _reads_source(name: str) -> bool:
 
 def is_decayed(name: str) -> bool:
     """Return True if λ decays a parameter: the matrices, not embeddings, gains and biases."""
-    layer = name.rsplit(".", 2)[-2]
-    return layer.endswith("_proj") or layer in {"w1", "w2", "w3", "lm_head"}
+    *_, layer, kind = name.split(".")
+    return kind == "weight" and (layer.endswith("_proj") or layer in {"w1", "w2", "w3", "lm_head"})

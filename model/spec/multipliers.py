@@ -11,13 +11,14 @@ proxy / target, at most 1 for a smaller proxy. For each tensor,
     hidden matrix     √(2/(i₀+o₀))·m^-½    m⁻¹     m^(e−1)   n⁻¹ℓ⁻¹       branch·ℓ⁻¹
     gain of a block   –                    –       –         w⁻¹ℓ⁻¹
     gain of q, k      –                    –       –         d⁻¹ℓ⁻¹       queries·d^-½
+    bias of a matrix  –                    –       –         n⁻¹ℓ⁻¹
     final gain        –                    –       –         w⁻¹
     embedding         –                    –       –         w⁻¹
     relative bias     √(2/(32+H₀))         –       –         h⁻¹
     head              √(2/(d_model₀+V))    –       –         w⁻¹          logits·w⁻¹
 
 i₀, o₀ and H₀ are sizes of the target: the init of the target is the usual one. The factor of a
-branch scales biases and embeddings of its block alike, of which there are none.
+branch scales the bias of its last matrix alike.
 
 Derivations. All activations are Θ(1) per number, whatever the width; matrices after the first
 updates have a part that is aligned with their inputs.
@@ -36,6 +37,7 @@ updates have a part that is aligned with their inputs.
   matrix: Θ(ℓ⁻¹w⁻¹); gains of queries and keys are sums over H heads too: Θ(ℓ⁻¹·(dh)⁻¹·h), which is
   constant in width if heads are kept wide, as in arXiv:2512.22382. The relative bias is a sum over
   all ℓ blocks, per head.
+* The bias of a matrix is added to its output, and has the gradient of that.
 * AdamW's step is Θ(1) per number; α·m⁻¹ makes the change of an output, a sum over the fan-in,
   Θ(1). At e = 1 the decay α·λ of an update is kept, which is λ·m, since decay over a training of
   fixed length is the product over updates.
@@ -95,6 +97,17 @@ def multipliers(a: Architecture) -> Mapping[str, Multipliers]:
     }
 
 
+def initial_std(a: Architecture, name: str) -> float | None:
+    """Return the standard deviation of a tensor's initial weights; None for the usual one.
+
+    A tied head without a factor multiplies with the embeddings themselves: these begin at
+    1/√d_model, of the target for a proxy, so that the logits begin as with the factor.
+    """
+    if a.tied_embeddings and not a.scaled_head and "_embeddings." in name:
+        return 1 / math.sqrt(a.target.d_model if a.target else a.d_model)
+    return multipliers(a).get(name, PLAIN).initial_std
+
+
 def branch_multiplier(a: Architecture, tower: Tower) -> float:
     """Return the factor of what the branches of a tower add to the residual stream, ℓ⁻¹."""
     return 1.0 if a.target is None else 1 / _depth(tower.prefix, a, a.target_architecture)
@@ -128,6 +141,8 @@ def _of_tensor(
     if not is_decayed(name):  # embeddings, gains, biases
         is_of_heads = "_norm." in name
         size = a.d_head / base.d_head if is_of_heads else width
+        if name.endswith("_proj.bias") or ".ffn." in name:
+            size = shape[0] / base_shape[0]
         return Multipliers(eps=1 / (size * depth))
     fan_out, fan_in = shape[0] / base_shape[0], shape[1] / base_shape[1]
     muon = math.sqrt(fan_out / fan_in) * math.sqrt(max(base_shape) / max(shape))

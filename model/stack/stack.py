@@ -23,7 +23,7 @@ from model.network.encoder_decoder import EncoderDecoder
 from model.network.transformer import initial_weight
 from model.optimizers.pruning import OFF, sparsity
 from model.spec.architecture import Architecture
-from model.spec.multipliers import PLAIN
+from model.spec.multipliers import initial_std
 from model.stack import compiled
 from model.stack.compiled_updates import CompiledUpdates
 from model.stack.cuda_graphs import Graphs, Result, capturing
@@ -130,7 +130,7 @@ class Stack:
                 if state is not None:
                     view[0] = state[f"{kind}.{name}"].to(self.device)
                 elif kind in {"weights", "mean"}:
-                    std = matrices.multipliers.get(name, PLAIN).initial_std
+                    std = initial_std(self.architecture, name)
                     view[0] = initial_weight(seed, name, matrices.shapes[name], self.device, std)
         matrices.refresh(slot)
         if self._per_slot is not None:

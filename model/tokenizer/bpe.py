@@ -108,8 +108,9 @@ def check_vocab_size(vocab_size: int, special_tokens: Sequence[str]) -> None:
 
 def check_pattern(name: str) -> None:
     """Raise ValueError if there is no such pattern."""
-    if name not in PATTERNS:
-        raise ValueError(f"pattern must be {' or '.join(PATTERNS)}, got {name}")
+    trained = [pattern.name for pattern in PATTERNS.values() if pattern.prefix is None]
+    if name not in trained:
+        raise ValueError(f"pattern must be {' or '.join(trained)}, got {name}")
 
 
 class PretokenCounts:

@@ -16,15 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from model.files import replacing
+from model.spec.data import END_OF_TEXT
+from model.tokenizer import metaspace
 from model.tokenizer.bpe import Merges, Vocab
 from model.tokenizer.pretokenizer import PATTERNS
 
 _LARGEST_FILE = 2**27  # ten times those of the largest vocabularies
 
 # Other spellings of our patterns in tokenizer.json files → name of the pattern.
+_CL100K = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _SPELLINGS = {
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+": "gpt4",
+    _CL100K.replace("DIGITS", "{1,3}"): "gpt4",
+    _CL100K.replace("DIGITS", ""): "qwen2",
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
 }
 
@@ -157,18 +163,25 @@ def _from_unicode(text: str) -> bytes:
 
 
 def huggingface(
-    vocab: Vocab, merges: Merges, special_tokens: Sequence[str], pattern: str
+    vocab: Vocab, merges: Merges, special_tokens: Sequence[str], pattern: str, end_of_text: str
 ) -> dict[str, str]:
     """Return the contents of tokenizer.json.
+
+    An end of text that is not `<|endoftext|>` is named by a template of the post-processor, which
+    adds nothing to a text.
 
     Raises:
         ValueError: if two tokens would have equal names in the file.
     """
-    names = token_names(vocab, special_tokens)
+    prefix = PATTERNS[pattern].prefix
+    names = (metaspace.token_names if prefix else token_names)(vocab, special_tokens)
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
     pre_tokenizer: dict[str, Any] = {**byte_level, "use_regex": True}  # the pattern gpt2
-    if pattern != "gpt2":
+    if pattern == "smollm":
+        digits = {"type": "Digits", "individual_digits": True}
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [digits, pre_tokenizer]}
+    elif pattern != "gpt2":
         split = {
             "type": "Split",
             "pattern": {"Regex": PATTERNS[pattern].source},
@@ -187,9 +200,9 @@ def huggingface(
             {"id": names[token], "content": token, **flags, "special": True}
             for token in sorted(special_tokens, key=lambda token: names[token])
         ],
-        "normalizer": None,
+        "normalizer": {"type": "NFC"} if PATTERNS[pattern].is_composed else None,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
+        "post_processor": None if end_of_text == END_OF_TEXT else _naming(end_of_text, names),
         "decoder": {**byte_level, "use_regex": True},
         "model": {
             "type": "BPE",
@@ -198,19 +211,47 @@ def huggingface(
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,
             "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
+            "byte_fallback": bool(prefix),
+            "ignore_merges": PATTERNS[pattern].takes_whole,
             "vocab": dict(sorted(names.items(), key=lambda item: item[1])),
-            "merges": merge_lines(merges),
+            "merges": metaspace.merge_pairs(merges) if prefix else merge_lines(merges),
         },
+        **(metaspace.rules(prefix) if prefix else {}),
     }
     return {"tokenizer.json": json.dumps(contents, ensure_ascii=False, indent=1)}
 
 
+def _naming(end_of_text: str, names: Mapping[str, int]) -> dict[str, Any]:
+    """Return a post-processor that changes nothing and names the end of text."""
+    text = [{"Sequence": {"id": kind, "type_id": 0}} for kind in "AB"]
+    named = {"id": end_of_text, "ids": [names[end_of_text]], "tokens": [end_of_text]}
+    return {
+        "type": "TemplateProcessing", "single": text[:1], "pair": text,
+        "special_tokens": {end_of_text: named},
+    }  # fmt: skip
+
+
+def _end_of_text(contents: Mapping[str, Any], path: Path, vocab: Vocab) -> str:
+    """Return the token that ends documents: `<|endoftext|>`, or what the files beside name."""
+    template = contents.get("post_processor") or {}
+    if template.get("type") == "TemplateProcessing" and len(template["single"]) == 1:
+        for name in template["special_tokens"]:
+            return str(name)
+    if END_OF_TEXT.encode() in vocab.values():
+        return END_OF_TEXT
+    try:
+        beside = json.loads(_contents(path.with_name("tokenizer_config.json")).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return END_OF_TEXT
+    named = beside.get("eos_token") if isinstance(beside, dict) else None
+    token = named.get("content") if isinstance(named, dict) else named
+    return str(token) if token else END_OF_TEXT
+
+
 def read_huggingface(
     path: str | os.PathLike[str],
-) -> tuple[Vocab, Merges, tuple[str, ...], str]:
-    """Read vocabulary, merges, special tokens and pattern of a tokenizer.json.
+) -> tuple[Vocab, Merges, tuple[str, ...], str, str]:
+    """Read vocabulary, merges, special tokens, pattern and end of text of a tokenizer.json.
 
     Raises:
         OSError: if the file cannot be read.
@@ -223,28 +264,48 @@ def read_huggingface(
         kind = model.get("type", "BPE")
         if kind != "BPE":
             raise ValueError(f"{path}: the model is {kind}, not byte-level BPE")
-        for name in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
+        for name in ("continuing_subword_prefix", "end_of_word_suffix"):
             if model.get(name):
                 raise ValueError(f"{path}: the model uses {name}, which this tokenizer lacks")
-        if contents.get("normalizer"):
-            raise ValueError(
-                f"{path}: the text is normalized ({contents['normalizer']['type']}), which this "
-                f"tokenizer does not do"
-            )
-        pattern = _pattern_of(contents.get("pre_tokenizer"), path)
+        pattern = _checked_pattern(contents, path)
         added = {token["content"]: token for token in contents.get("added_tokens") or ()}
         for text, token in added.items():
             for flag in ("single_word", "lstrip", "rstrip"):
                 if token.get(flag):
                     raise ValueError(f"{path}: the added token {text} has the flag {flag}")
-        vocab = _from_names(model["vocab"], added, path)
+        is_byte_level = PATTERNS[pattern].prefix is None
+        vocab = (_from_names if is_byte_level else metaspace.read_vocab)(
+            model["vocab"], added, path
+        )
         vocab |= {token["id"]: text.encode() for text, token in added.items()}
-        merges = _from_lines(model["merges"], path)
+        merges = (_from_lines if is_byte_level else metaspace.read_merges)(model["merges"], path)
+        end_of_text = _end_of_text(contents, Path(path), vocab)
     except (
         KeyError, TypeError, AttributeError, UnicodeError, json.JSONDecodeError, RecursionError,
     ) as error:  # fmt: skip
         raise ValueError(f"{path} is not a tokenizer.json of Hugging Face: {error}") from error
-    return vocab, merges, tuple(added), pattern
+    return vocab, merges, tuple(added), pattern, end_of_text
+
+
+def _checked_pattern(contents: Mapping[str, Any], path: Any) -> str:
+    """Return the pattern of a tokenizer.json, which normalizes and merges as that pattern says."""
+    if contents["model"].get("byte_fallback"):
+        return {"every": "llama2", "first": "mistral"}[metaspace.prefix_of(contents, path)]
+    name = _pattern_of(contents.get("pre_tokenizer"), path)
+    takes_whole = bool(contents["model"].get("ignore_merges"))
+    if takes_whole and name == "gpt4":
+        name = "llama3"
+    pattern = PATTERNS[name]
+    if takes_whole != pattern.takes_whole:
+        raise ValueError(f"{path}: the model uses ignore_merges, which this tokenizer lacks")
+    normalizer = contents.get("normalizer")
+    done = normalizer["type"] if normalizer else None
+    if done != ("NFC" if pattern.is_composed else None):
+        raise ValueError(
+            f"{path}: the text is normalized ({done}), which this tokenizer does not do with the "
+            f"pattern {name}"
+        )
+    return name
 
 
 def _pattern_of(pre_tokenizer: Any, path: Any) -> str:
@@ -254,18 +315,22 @@ def _pattern_of(pre_tokenizer: Any, path: Any) -> str:
         steps = pre_tokenizer["pretokenizers"]
     kinds = [step["type"] for step in steps]
     byte_level = steps[-1] if kinds and kinds[-1] == "ByteLevel" else None
-    if byte_level is None or kinds[:-1] not in ([], ["Split"]):
+    if byte_level is None or kinds[:-1] not in ([], ["Split"], ["Digits"]):
         cut = " and ".join(kinds) or "nothing"
         raise ValueError(f"{path}: text is cut by {cut}, not by ByteLevel")
     if byte_level.get("add_prefix_space", True):
         raise ValueError(f"{path}: a space is put before the text (add_prefix_space)")
-    if kinds == ["ByteLevel"]:
+    if kinds[0] != "Split":
         if not byte_level.get("use_regex", True):
             raise ValueError(f"{path}: text is not cut into pre-tokens (use_regex is off)")
-        return "gpt2"
+        if kinds[0] == "Digits" and not steps[0].get("individual_digits"):
+            raise ValueError(f"{path}: numbers are cut off, but not into digits")
+        return "smollm" if kinds[0] == "Digits" else "gpt2"
     split = steps[0]
     source = split["pattern"].get("Regex")
-    names = {pattern.source: name for name, pattern in PATTERNS.items()} | _SPELLINGS
+    names = {
+        p.source: name for name, p in PATTERNS.items() if not p.takes_whole and not p.prefix
+    } | _SPELLINGS
     is_plain = split["behavior"] == "Isolated" and not split.get("invert")
     if not is_plain or source not in names or byte_level.get("use_regex", True):
         raise ValueError(f"{path}: text is cut by a pattern that this tokenizer lacks: {source}")

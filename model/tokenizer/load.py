@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model.errors import CorpusError
-from model.spec.data import END_OF_TEXT, TokenizerConfig
+from model.spec.data import TokenizerConfig
 from model.tokenizer.tokenizer import Tokenizer
 
 
@@ -26,18 +26,19 @@ def load_tokenizer(config: TokenizerConfig) -> Tokenizer | None:
     except ValueError as error:
         reason = str(error).removeprefix(f"{config.file}: ")
         raise CorpusError(f"tokenizer.file: {config.file} cannot be used: {reason}") from error
-    if END_OF_TEXT.encode() not in tokenizer.vocab.values():
+    end_of_text = tokenizer.end_of_text
+    if end_of_text.encode() not in tokenizer.vocab.values():
         raise CorpusError(
-            f"tokenizer.file: {config.file} has no token {END_OF_TEXT}, which stands between "
+            f"tokenizer.file: {config.file} has no token {end_of_text}, which stands between "
             f"documents; add it to the tokenizer, or train one with it ('tuner tokenizer train')"
         )
-    # END_OF_TEXT is added because some formats do not name the special tokens. They are sorted by
+    # The end of text is added because some formats do not name special tokens. They are sorted by
     # id, as in a saved file, so that the fingerprint does not depend on their order in the file.
     ids = {token: i for i, token in tokenizer.vocab.items()}
     special = sorted(
-        {*tokenizer.special_tokens, END_OF_TEXT}, key=lambda token: ids[token.encode()]
+        {*tokenizer.special_tokens, end_of_text}, key=lambda token: ids[token.encode()]
     )
-    return Tokenizer(tokenizer.vocab, tokenizer.merges, special, tokenizer.pattern)
+    return Tokenizer(tokenizer.vocab, tokenizer.merges, special, tokenizer.pattern, end_of_text)
 
 
 def vocab_size_of(config: TokenizerConfig) -> int:

@@ -11,8 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
+from typing import Literal
 
 import regex
+
+# Before which texts a space is put: those after special tokens as well, or the first one only.
+Prefix = Literal["every", "first"]
 
 _BMP = 1 << 16  # code points that the pattern for `re` covers
 
@@ -27,10 +31,24 @@ class Pattern:
     Args:
         name: key in `PATTERNS`.
         source: for the `regex` module; may use \p{L}, \p{N}, \s and \S.
+        is_composed: True if the text is brought to Unicode's form NFC before.
+        takes_whole: True if a pre-token that is in the vocabulary is its token, whatever the merges
+            would make of it.
+        prefix: of tokens as in `metaspace`, the texts before which a space is put; None for
+            byte-level tokens.
     """
 
-    def __init__(self, name: str, source: str) -> None:
-        self.name, self.source = name, source
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        *,
+        is_composed: bool = False,
+        takes_whole: bool = False,
+        prefix: Prefix | None = None,
+    ) -> None:
+        self.name, self.source, self.prefix = name, source, prefix
+        self.is_composed, self.takes_whole = is_composed, takes_whole
 
     @cached_property
     def unicode(self) -> regex.Pattern[str]:
@@ -71,6 +89,13 @@ def _bmp_classes() -> dict[str, str]:
     }
 
 
+# cl100k_base of github.com/openai/tiktoken, with ordinary instead of possessive quantifiers; Qwen2
+# cuts numbers into digits
+_CL100K = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
 PATTERNS: Mapping[str, Pattern] = {
     pattern.name: pattern
     for pattern in (
@@ -79,12 +104,18 @@ PATTERNS: Mapping[str, Pattern] = {
             "gpt2",
             r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
         ),
-        # cl100k_base of github.com/openai/tiktoken, with ordinary instead of possessive quantifiers
+        Pattern("gpt4", _CL100K.replace("DIGITS", "{1,3}")),
+        # Llama 3: tokenizer.json has ignore_merges
+        Pattern("llama3", _CL100K.replace("DIGITS", "{1,3}"), takes_whole=True),
+        Pattern("qwen2", _CL100K.replace("DIGITS", ""), is_composed=True),
+        # SmolLM2: digits apart, and then GPT-2's rule for the text between them, which ends there
         Pattern(
-            "gpt4",
-            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-            r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+            "smollm",
+            r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+",
         ),
+        # SentencePiece cuts nothing; no token of these models has a space behind another character
+        Pattern("llama2", r" *[^ ]+| +", prefix="every"),
+        Pattern("mistral", r" *[^ ]+| +", prefix="first"),
         # words with the space before them
         Pattern("whitespace", r" ?\S+|\s+(?!\S)|\s+"),
     )
@@ -159,3 +190,24 @@ def cut_stream(
         wanted = max(size, 2 * len(buffer))
     if buffer:
         yield special.split(buffer)[::2] if special else [buffer]
+
+
+def at_most(size: int, pieces: Iterable[str]) -> Iterator[str]:
+    """Cut pieces of text into pieces of at most some size."""
+    for piece in pieces:
+        for start in range(0, len(piece), size):
+            yield piece[start : start + size]
+
+
+def slices(text: str, size: int) -> Iterator[str]:
+    """Cut a text into slices between pre-tokens, so that few pre-tokens are in memory at once."""
+    start = 0
+    while len(text) - start > size:
+        piece = text[start : start + size]
+        # Without a place to cut, the rest is one slice.
+        cut = safe_cut(piece, size)
+        if not cut:
+            break
+        yield piece[:cut]
+        start += cut
+    yield text[start:]

@@ -12,16 +12,21 @@ from functools import cached_property
 from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, Self
+from unicodedata import normalize
 
 import numpy as np
 
 from model.errors import CorpusError
+from model.spec.data import END_OF_TEXT
 from model.tokenizer import formats as tokenizer_files
+from model.tokenizer import metaspace
 from model.tokenizer.bpe import Merges, Vocab, check_pattern
 from model.tokenizer.pretokenizer import (
     PATTERNS,
     UNSETTLED,
+    at_most,
     safe_cut,
+    slices,
     special_pattern,
     unfinished_special,
 )
@@ -54,6 +59,7 @@ class Tokenizer:
         special_tokens: texts that are one token each; those missing from the vocabulary are
             appended to it.
         pattern: name in `PATTERNS` of the rule that cuts text into pre-tokens.
+        end_of_text: special token that ends a document.
 
     Raises:
         ValueError: if the parts or the result of a merge are missing from the vocabulary, an id is
@@ -66,20 +72,27 @@ class Tokenizer:
         merges: Merges,
         special_tokens: Sequence[str] | None = None,
         pattern: str = "gpt2",
+        end_of_text: str = END_OF_TEXT,
     ) -> None:
-        check_pattern(pattern)
+        if pattern not in PATTERNS:
+            check_pattern(pattern)
         self.vocab = dict(vocab)
         self.merges = list(merges)
         self.special_tokens = tuple(special_tokens or ())
-        self.pattern = pattern
+        self.pattern, self.end_of_text = pattern, end_of_text
         if any(type(i) is not int or not 0 <= i < _MOST_IDS for i in self.vocab):
             raise ValueError(f"the id of a token is not a number from 0 to {_MOST_IDS - 1:,}")
         tokens = set(self.vocab.values())
         for token in self.special_tokens:
             if token.encode() not in tokens:
                 self.vocab[max(self.vocab, default=-1) + 1] = token.encode()
+        self._prefix = PATTERNS[pattern].prefix
         ids = {token: i for i, token in self.vocab.items()}
-        self._byte_ids = [ids.get(bytes([byte]), _NO_TOKEN) for byte in range(256)]
+        of_byte = {token[0]: i for token, i in ids.items() if len(token) == 1}
+        if self._prefix:
+            ids, of_byte = metaspace.token_ids(self.vocab), metaspace.byte_ids(self.vocab)
+        self._characters = ids if self._prefix else {}
+        self._byte_ids = [of_byte.get(byte, _NO_TOKEN) for byte in range(256)]
         self._has_all_bytes = _NO_TOKEN not in self._byte_ids
         try:
             self._merged = [ids[a + b] for a, b in self.merges]
@@ -89,6 +102,11 @@ class Tokenizer:
         # If a pair is listed twice, its first rank counts.
         self._ranks = {pair: rank for rank, pair in reversed([*enumerate(pairs)])}
         self._findall = PATTERNS[pattern].findall
+        self._is_composed = PATTERNS[pattern].is_composed
+        special = {token.encode() for token in self.special_tokens}
+        self._whole = dict[bytes, int]()
+        if PATTERNS[pattern].takes_whole:
+            self._whole = {token: i for token, i in ids.items() if token not in special}
         self._special = special_pattern(self.special_tokens)
         # Type of an id in arrays of the standard library and of NumPy.
         is_small = self.vocab_size <= 1 << 16
@@ -146,8 +164,9 @@ class Tokenizer:
             path = path / "tokenizer.json"
         if path.suffix == ".tiktoken":
             return cls(*tokenizer_files.read_tiktoken(path), special_tokens, pattern)
-        vocab, merges, named, pattern = tokenizer_files.read_huggingface(path)
-        return cls(vocab, merges, [*dict.fromkeys([*named, *(special_tokens or ())])], pattern)
+        vocab, merges, named, pattern, end = tokenizer_files.read_huggingface(path)
+        special = [*dict.fromkeys([*named, *(special_tokens or ())])]
+        return cls(vocab, merges, special, pattern, end)
 
     def save(self, directory: str | os.PathLike[str], file_format: str = "gpt2") -> list[Path]:
         """Write the tokenizer's files, each atomically.
@@ -164,11 +183,13 @@ class Tokenizer:
         Raises:
             ValueError: if there is no such format, or the format cannot express this tokenizer.
         """
+        if file_format != "huggingface" and self._prefix:
+            raise ValueError(f"the format {file_format} is for byte-level tokens only")
         if file_format == "gpt2":
             contents = tokenizer_files.gpt2(self.vocab, self.merges, self.special_tokens)
         elif file_format == "huggingface":
             contents = tokenizer_files.huggingface(
-                self.vocab, self.merges, self.special_tokens, self.pattern
+                self.vocab, self.merges, self.special_tokens, self.pattern, self.end_of_text
             )
         elif file_format == "tiktoken":
             self._check_ranks()
@@ -199,15 +220,15 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of vocabulary, merges, special tokens and pattern, 64 hexadecimal digits."""
-        canonical = json.dumps(
-            {
-                "vocab": {str(i): token.hex() for i, token in sorted(self.vocab.items())},
-                "merges": [[a.hex(), b.hex()] for a, b in self.merges],
-                "special_tokens": self.special_tokens,
-                "pattern": self.pattern,
-            },
-            sort_keys=True,
-        )
+        parts = {
+            "vocab": {str(i): token.hex() for i, token in sorted(self.vocab.items())},
+            "merges": [[a.hex(), b.hex()] for a, b in self.merges],
+            "special_tokens": self.special_tokens,
+            "pattern": self.pattern,
+        }
+        if self.end_of_text != END_OF_TEXT:
+            parts["end_of_text"] = self.end_of_text
+        canonical = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -227,24 +248,40 @@ class Tokenizer:
         if len(parts) == 1:
             return self.encode_ordinary(text)
         encoded = (
-            self._unpack(self._special_ids[part]) if number % 2 else self.encode_ordinary(part)
+            self._unpack(self._special_ids[part])
+            if number % 2
+            else self.encode_ordinary(part, starts=not number or self._prefix == "every")
             for number, part in enumerate(parts)
         )
         return np.concatenate(list(encoded))
 
-    def encode_ordinary(self, text: str) -> Ids:
-        """Return token ids like `encode_numpy`, but encode special tokens as ordinary text."""
-        slices = list(map(self._encode_slice, _slices(text, _SLICE_CHARACTERS)))
-        return slices[0] if len(slices) == 1 else np.concatenate(slices)
+    def encode_ordinary(self, text: str, *, starts: bool = True) -> Ids:
+        """Return token ids like `encode_numpy`, but encode special tokens as ordinary text.
+
+        Args:
+            text: a text, or a piece of one that was cut before a space.
+            starts: False for a piece that is not the first one of its text.
+        """
+        if self._prefix:
+            text = text.replace(metaspace.MARK, " ")
+            text = metaspace.prefixed(text, self._prefix) if starts else text
+        if self._is_composed:
+            text = normalize("NFC", text)
+        encoded = list(map(self._encode_slice, slices(text, _SLICE_CHARACTERS)))
+        return encoded[0] if len(encoded) == 1 else np.concatenate(encoded)
 
     def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
         """Lazily encode a text that comes in pieces, for instance the lines of an open file.
 
         The ids are those of the complete text, however it is cut. Memory holds the current piece,
-        some ten thousand characters, and the last pre-token, which may still grow.
+        some ten thousand characters, and the last pre-token, which may still grow; or the complete
+        text if the pattern puts a space before it.
         """
+        if self._prefix:
+            yield from self.encode("".join(iterable))
+            return
         unsettled, waiting, size = "", list[str](), 0
-        for piece in _at_most(_GATHERED_CHARACTERS, iterable):
+        for piece in at_most(_GATHERED_CHARACTERS, iterable):
             waiting.append(piece)
             size += len(piece)
             # At least as much as was held back, so that a pre-token that grows without end is
@@ -267,7 +304,7 @@ class Tokenizer:
                 break
             start = match.end()
         cut = safe_cut(text[start:open_special], open_special - start)
-        if cut:
+        if cut or self._is_composed:  # a character may be composed with the next one
             return start + cut
         pretokens = self._findall(text[start:open_special])[:-UNSETTLED]
         # Not after white space: its cut depends on the text that follows.
@@ -281,7 +318,8 @@ class Tokenizer:
         Raises:
             KeyError: if an id is not in the vocabulary.
         """
-        return b"".join(map(self.vocab.__getitem__, ids)).decode("utf-8", errors="replace")
+        text = b"".join(map(self.vocab.__getitem__, ids)).decode("utf-8", errors="replace")
+        return text.removeprefix(" ") if self._prefix else text
 
     def _encode_slice(self, text: str) -> Ids:
         """Return the ids of a slice of text without special tokens."""
@@ -298,7 +336,11 @@ class Tokenizer:
 
     def _merge(self, pretoken: bytes) -> list[int]:
         """Apply the merges to one pre-token, in their order."""
+        if pretoken in self._whole:
+            return [self._whole[pretoken]]
         ids = [self._byte_ids[byte] for byte in pretoken]
+        if self._prefix:
+            ids = metaspace.symbols(pretoken, self._characters, self._byte_ids)
         if not self._has_all_bytes and _NO_TOKEN in ids:
             raise _missing(pretoken, ids.index(_NO_TOKEN))
         if len(ids) > _LONG_PRETOKEN:
@@ -360,27 +402,6 @@ class _Cache(dict[str, bytes]):
         if len(self) < _CACHE_LIMIT and len(pretoken) <= _CACHED_CHARACTERS:
             self[pretoken] = ids
         return ids
-
-
-def _at_most(size: int, pieces: Iterable[str]) -> Iterator[str]:
-    """Cut pieces of text into pieces of at most some size."""
-    for piece in pieces:
-        for start in range(0, len(piece), size):
-            yield piece[start : start + size]
-
-
-def _slices(text: str, size: int) -> Iterator[str]:
-    """Cut a text into slices between pre-tokens, so that few pre-tokens are in memory at once."""
-    start = 0
-    while len(text) - start > size:
-        piece = text[start : start + size]
-        # Without a place to cut, the rest is one slice.
-        cut = safe_cut(piece, size)
-        if not cut:
-            break
-        yield piece[:cut]
-        start += cut
-    yield text[start:]
 
 
 def _missing(pretoken: bytes, place: int) -> CorpusError:

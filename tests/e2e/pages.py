@@ -40,6 +40,7 @@ REASONS = {
     "needs a GPU",
     "needs a server",
     "needs Docker",
+    "needs a download",
     "needs several machines",
     "runs in the background",
 }

@@ -79,6 +79,31 @@ def test_table_of_another_space_is_refused(tmp_path: Path) -> None:
         table.Table.read(path, load_space(changed))
 
 
+def test_searches_that_were_told_what_is_left_are_compared_with_more_trials() -> None:
+    quality, left = import_module("search_quality"), import_module("parts.search_quality.left")
+    space, file, _ = quality.STUDIES["curves"]
+    table = import_module("parts.search_quality.table").Table.read(file, load_space(space))
+    cases = left.random_cases(left.table_draw(table.final), 24, 100)
+    assert sum(each.holds for each in cases) >= 80
+    assert all(0 <= each.gain and 0 <= each.left for each in cases)
+    lab = quality.Lab(table, 1, 10**12)
+    settings = {"sampler": "random", "scheduler": "none"}
+    (replayed,) = left.replayed_cases(lab, settings, 16, 1)
+    assert replayed is not None
+    assert list(left.replayed_cases(lab, settings, 5, 1)) == [None]
+    end = left.stopped(lab, settings, 0.05, 0, 100)
+    assert end is not None
+    assert 8 < end[0] < 100
+    assert left.stopped(lab, settings, 1e-6, 0, 20) is None
+    intervals = [left.row("random", 24, cases), left.row("few", 5, [None])]
+    stops = [left.stop_row("random", 0.05, [end, None]), left.stop_row("never", 1e-6, [None])]
+    numbers = {"intervals": intervals, "stopped": stops}
+    result = left.result_of(numbers, {"rehearsal": False})
+    for each in result["tables"]:
+        assert all(len(row) == len(each["columns"]) for row in each["rows"])
+    assert result["goals"][0]["reached"] >= 80
+
+
 # goals and options ------------------------------------------------------------------------------
 
 

@@ -161,7 +161,7 @@ def test_validate_says_where_trials_start(place: Workplace, tuned: Run) -> None:
     assert run.status == 0
     assert " of small-1 (run " in run.json["init_from"]
     assert "the moments are zero" in " ".join(run.err.split())
-    assert "Different from that trial" not in run.err
+    assert "Different from the source" not in run.err
     text = SPACE.replace("n_heads: 2, context_length: 16", "n_heads: 4, context_length: 12")
     text = text.replace("{search: small}", "{search: small-1, optimizer_state: true}")
     (place.folder / "other.yaml").write_text(text, encoding="utf-8")

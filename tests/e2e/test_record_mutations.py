@@ -25,7 +25,7 @@ from model.checkpoints import checkpoint, store
 from model.checkpoints.warm_start import WarmStartSource
 from model.engine.measurements import add_measurement, read_measurements
 from model.errors import ModelError
-from model.export.torch_state import load_exported
+from model.exchange.torch_state import load_exported
 from model.sources.fingerprint import fingerprint
 from model.spec.data import DataConfig
 from tests.e2e.conftest import Workplace

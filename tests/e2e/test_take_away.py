@@ -15,7 +15,7 @@ import torch
 
 from model import GenerationSettings, load_exported
 from tests.e2e.conftest import Run, Workplace
-from tests.model.export.test_export import SCRIPT, library_text
+from tests.model.exchange.test_export import SCRIPT, library_text
 from tuner import cli, load_search, load_trial, sample
 from tuner.home.home import Home
 from tuner.trained.load_trial import TrainedTrial

@@ -13,7 +13,7 @@ import torch
 
 from model import files
 from model.checkpoints import checkpoint
-from model.export.folder import write_folder
+from model.exchange.folder import write_folder
 from model.files import NotRegular, hidden_name, open_regular, read_regular, replacing, unfinished
 from model.tokenizer import formats
 

@@ -192,4 +192,8 @@ def _add_init(init: argparse.ArgumentParser) -> None:
         "study", nargs="?", default="lm", metavar="STUDY", help="name of the study (default: lm)"
     )
     init.add_argument("--list", action="store_true", help="list the studies")
+    init.add_argument(
+        "--model", metavar="FOLDER", help="of finetune: a pretrained model of Hugging Face"
+    )
+    init.add_argument("--data", metavar="FILE", help="of finetune: documents, such as a .jsonl")
     init.add_argument("--force", action="store_true", help="replace the file if it exists")

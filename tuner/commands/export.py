@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from model.export.folder import check_target
+from model.exchange.folder import check_target
 from tuner.commands.output import check_run, consoles, load_weights, print_json, recorded_home, say
 from tuner.errors import StoreError, TunerError
 from tuner.trained.load_search import load_search

@@ -23,6 +23,8 @@ def run_init(options: argparse.Namespace) -> int:
     path = Path(f"{options.study}.yaml")
     # comments of the file name its path in the repository
     text = spaces[options.study].read_text(encoding="utf-8").replace("search_spaces/", "")
+    if options.model is not None or options.data is not None:
+        text = _finetune(options)
     if path.exists() and not options.force:
         raise TunerError(f"{path} exists already; --force replaces it")
     try:
@@ -35,6 +37,18 @@ def run_init(options: argparse.Namespace) -> int:
         f"runs it")  # fmt: skip
     print_json(options, {"study": options.study, "file": str(path.absolute())})
     return 0
+
+
+def _finetune(options: argparse.Namespace) -> str:
+    """Return the space of a fine-tuning for the model and the data of the command line."""
+    if options.study != "finetune" or options.model is None or options.data is None:
+        raise TunerError(
+            "--model and --data belong together and to finetune: tuner init finetune --model "
+            "FOLDER --data FILE"
+        )
+    from tuner.space_file.pretrained_space import pretrained_space
+
+    return pretrained_space(options.study, options.model, options.data)
 
 
 def _list(options: argparse.Namespace, spaces: dict[str, Path]) -> int:

@@ -10,6 +10,7 @@ from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 from tuner.commands.output import (
+    as_json,
     check_run,
     consoles,
     home_of,
@@ -97,6 +98,7 @@ def run_search(options: argparse.Namespace) -> int:
                 "draws": result.proposals.draws,
                 "contradicted": bool(result.distrust),
             },
+            "left": as_json(result.left),
             "advice": result.advice,
             "limit": result.limit,
             "halted": result.halted,

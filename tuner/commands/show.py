@@ -23,6 +23,7 @@ from tuner.commands.output import (
 )
 from tuner.errors import TunerError
 from tuner.journal.journal import short_digest
+from tuner.results.sentences import left_sentence
 from tuner.space.parameter import symbol
 from tuner.space.settings import target_text
 from tuner.summaries.groups import ParameterGroups
@@ -163,6 +164,8 @@ def print_search(console: PlainConsole, table: SearchTable) -> None:
     if table.budgets:
         values = [f"{_loss(t, metric)} after {n:,} tokens" for n, t in table.budgets.items()]
         console.write_line(f"Best {metric} of each budget: {listed(values, 'and')}.")
+    if table.left:
+        console.write_line(left_sentence(table.left, metric))
     if table.init_from:
         console.print(f"All trials started from {table.init_from}.")
     if table.learned:

@@ -23,6 +23,7 @@ from tuner.conductor.clock import CLOCKS, TOKENS
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.cool_downs import CoolDowns, first_job
 from tuner.conductor.job import Job, Lane, resume_job
+from tuner.conductor.left import estimate_left
 from tuner.conductor.outcome import DIVERGED, FINISHED, Outcome
 from tuner.conductor.retraining import conclude, missing_pairs, retraining_of
 from tuner.conductor.trial import Trial
@@ -317,7 +318,7 @@ class Conductor:
             lane.job, lane.clock = None, self._now
         if trial.confirms is None:
             self._without_gain = 0 if has_improved else self._without_gain
-            self._check_limits()
+            self._check_limits(trial)
         return decision
 
     def _decide(self, trial: Trial, report: Report) -> Decision:
@@ -388,7 +389,7 @@ class Conductor:
                 return lane
         raise UnexpectedReport(number)
 
-    def _check_limits(self) -> None:
+    def _check_limits(self, trial: Trial) -> None:
         settings = self.space.search
         if self.limit is not None:
             return
@@ -396,6 +397,10 @@ class Conductor:
             self.limit = "max_tokens"
         elif settings.patience is not None and self._without_gain >= settings.patience:
             self.limit = "patience"
+        elif settings.stop_when_left_below is not None and trial.has_finished:
+            left = estimate_left(self.space, self.board.searched)
+            if left is not None and left.share < settings.stop_when_left_below:
+                self.limit = "stop_when_left_below"
 
     # confirmation ------------------------------------------------------------------------------
 

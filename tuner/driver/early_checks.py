@@ -60,7 +60,7 @@ def check_facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> 
     facts = DataFacts.of(corpus)
     if start is not None:
         start.check_tokenizer(corpus.tokenizer_fingerprint)
-        facts = replace(facts, init_from=start.init_from)
+        facts = replace(start.with_ids(facts), init_from=start.init_from)
     check_contexts(space, facts)
     # Reading the file has reported all conflicts but those that depend on the number of tokens.
     for _, message in conflicts(space, facts.train_size):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tuner.home.home import Home
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.data_facts import DataFacts
-from tuner.space.proposals import NOTHING, Proposals, SourceUsed
+from tuner.space.parameter import Parameter, Value
+from tuner.space.proposals import NOTHING, Proposals
 from tuner.space.space import SearchSpace
-
-if TYPE_CHECKING:
-    from tuner.knowledge import proposals as knowledge
 
 
 def learned(space: SearchSpace, facts: DataFacts, home: Home, name: str) -> Proposals:
@@ -35,17 +31,29 @@ def learned(space: SearchSpace, facts: DataFacts, home: Home, name: str) -> Prop
         return NOTHING
     from tuner.knowledge.proposals import propose
 
-    found = propose(space, facts, home.root, None if names == "auto" else names, name)
-    return recorded(found).fitted(space)
+    return propose(space, facts, home, None if names == "auto" else names, name)
 
 
-def recorded(found: knowledge.Proposals) -> Proposals:
-    """Return proposals in the form that the journal keeps."""
-    return Proposals(
-        tuple(found.draws),
-        dict(found.centre or {}),
-        found.confidence if found.centre else 0.0,
-        tuple(SourceUsed(s.name, s.kind, s.digest, s.trials) for s in found.sources),
-        tuple(found.left_out),
-        found.sentence,
+def fitted(proposals: Proposals, space: SearchSpace) -> Proposals:
+    """Return proposals with each value moved into the distribution of its parameter in a space."""
+    defaults = space.defaults()
+    parameters = {p.label: p for p in space.searched}
+    draws = [
+        space.only_drawn(
+            {label: _moved(p, draw.get(label, defaults[label])) for label, p in parameters.items()}
+        )
+        for draw in proposals.draws
+    ]
+    known = {label: v for label, v in proposals.centre.items() if label in parameters}
+    return replace(
+        proposals,
+        draws=tuple(draw for i, draw in enumerate(draws) if draw not in draws[:i]),
+        centre={label: _moved(parameters[label], value) for label, value in known.items()},
+        confidence=proposals.confidence if known else 0.0,
     )
+
+
+def _moved(parameter: Parameter, value: Value) -> Value:
+    if not parameter.contains(value):
+        value = parameter.nearest(value)
+    return parameter.distribution.as_drawn(value)

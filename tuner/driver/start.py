@@ -230,14 +230,17 @@ def edited_space(recorded: Search | None, name: str, request: SearchRequest) -> 
     Raises:
         TunerError: if the edit is not allowed.
     """
+    from tuner.space.remarks import with_model
     from tuner.trained.moved_data import with_recorded_paths
 
     if recorded is None:
         return request.edit(None)
     space = with_recorded_paths(request.edit(recorded.space), recorded.space, request.home)
     if space.init_from is not None and space.init_from == recorded.space.init_from:
-        # The recorded space has the tokenizer of its warm start already, and the edited file names
-        # only the warm start.
+        # The recorded space has the tokenizer of its warm start already, and the architecture of
+        # a pretrained one; the edited file names only the warm start.
+        if space.init_from.huggingface is not None:
+            space = with_model(space, {**recorded.space.model, **space.model})
         space = space.model_copy(update={"tokenizer": recorded.space.tokenizer})
     check_edit(recorded.space, space, name)
     return space

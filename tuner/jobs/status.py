@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.conductor.board import Board
+from tuner.conductor.left import Left, estimate_left
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.journal.fold import Search
@@ -57,6 +58,7 @@ class SearchStatus:
         tokens_per_second: training tokens per second of late; None unless it is running.
         seconds_left: estimate of the remaining seconds; None unless it is running and has reported.
         newest: time of the newest event, in seconds since the epoch; None without any.
+        left: what more trials could find; None if it cannot be told.
         problem: why there are no numbers; None if there are.
     """
 
@@ -72,6 +74,7 @@ class SearchStatus:
     tokens_per_second: float | None = None
     seconds_left: float | None = None
     newest: float | None = None
+    left: Left | None = None
     problem: str | None = None
 
     @classmethod
@@ -102,7 +105,8 @@ class SearchStatus:
             return cls(name, "starting" if is_on else "interrupted", driver)
         ended = search.end.status if search.end else "interrupted"
         state = "running" if is_on else ended
-        return _of_board(search.board, name, state, driver, search.newest_ms / 1000)
+        status = _of_board(search.board, name, state, driver, search.newest_ms / 1000)
+        return replace(status, left=estimate_left(search.space, search.board.searched))
 
 
 def _of_board(board: Board, name: str, state: str, driver: str, newest_time: float) -> SearchStatus:

@@ -22,15 +22,16 @@ Section = TypeVar("Section", bound=BaseModel)
 
 # Settings of the amount and place of the search; none of them changes a specification.
 _FREE = {
-    "search": ("trials", "keep", "max_tokens", "max_seconds", "patience"),
+    "search": ("trials", "keep", "max_tokens", "max_seconds", "patience", "stop_when_left_below"),
     "confirm": ("top", "seeds"),
     "engine": ("workers", "slots", "timeout_seconds", "storage"),
 }
 
 
 _ALLOWED = (
-    "more search.trials, search.keep, the limits search.max_tokens, max_seconds and patience, "
-    "confirm, engine.workers, slots and storage, and the ends and values of ranges and choices"
+    "more search.trials, search.keep, the limits search.max_tokens, max_seconds, patience and "
+    "stop_when_left_below, confirm, engine.workers, slots and storage, and the ends and values of "
+    "ranges and choices"
 )
 
 

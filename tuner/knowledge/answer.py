@@ -13,7 +13,6 @@ import numpy.typing as npt
 from tuner.errors import TunerError
 from tuner.knowledge.basin import TargetCell
 from tuner.knowledge.candidates import Candidates
-from tuner.knowledge.evidence import EvidenceSource
 from tuner.knowledge.library import Library
 from tuner.knowledge.settings import NAMES
 from tuner.knowledge.suggestion import Advisor, SuggestedSetting, is_vague, unbounded
@@ -21,6 +20,7 @@ from tuner.results.bowls import Estimate
 from tuner.scaling.prediction import PredictedValue, Prediction
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Value
+from tuner.space.proposals import SourceUsed
 from tuner.space.space import SearchSpace
 
 Floats = npt.NDArray[np.float64]
@@ -51,7 +51,7 @@ class Answer:
     regret: Estimate
     regret_of_best: float
     loss: Estimate | None
-    sources: tuple[EvidenceSource, ...]
+    sources: tuple[SourceUsed, ...]
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import TunerError
-from tuner.knowledge.evidence import Evidence, EvidenceSource
+from tuner.knowledge.evidence import Evidence
 from tuner.knowledge.settings import NAMES, places
+from tuner.space.proposals import SourceUsed
 
 PATH = Path(__file__).with_name("atlas.parquet")
 CARD = b"card"  # key of the card in the metadata of the file
@@ -39,7 +40,7 @@ class Atlas:
         card: what, how many, versions, date and noise.
     """
 
-    source: EvidenceSource
+    source: SourceUsed
     evidence: Evidence
     card: Mapping[str, Any]
 
@@ -72,5 +73,5 @@ def read_atlas(path: Path = PATH) -> Atlas:
         np.array(columns["text"], dtype=np.str_),
         np.array(losses, dtype=np.float64),
     )
-    source = EvidenceSource("atlas", "atlas", sha256(content).hexdigest(), len(evidence))
+    source = SourceUsed("atlas", "atlas", sha256(content).hexdigest(), len(evidence))
     return Atlas(source, evidence, card)

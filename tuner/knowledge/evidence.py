@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,24 +17,6 @@ from tuner.knowledge.settings import OPTIMIZERS, SCHEDULES, SETTINGS, point
 from tuner.texts.formatting import listed
 
 Floats = npt.NDArray[np.float64]
-Kind = Literal["search", "atlas", "law", "table"]
-
-
-@dataclass(frozen=True)
-class EvidenceSource:
-    """Where evidence comes from.
-
-    Attributes:
-        name: name of the search, the file, or the law.
-        kind: what it is.
-        digest: SHA-256 of what was read; of a search, of its journal.
-        trials: number of trials.
-    """
-
-    name: str
-    kind: Kind
-    digest: str
-    trials: int
 
 
 @dataclass(frozen=True)

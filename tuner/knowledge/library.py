@@ -12,7 +12,8 @@ from tuner.home.home import Home
 from tuner.journal.fold import Search
 from tuner.journal.journal import read_entries
 from tuner.knowledge.atlas import read_atlas
-from tuner.knowledge.evidence import Evidence, EvidenceSource, evidence_of, obstacle
+from tuner.knowledge.evidence import Evidence, evidence_of, obstacle
+from tuner.space.proposals import SourceUsed
 from tuner.texts.formatting import counted, did_you_mean
 
 ATLAS = "atlas"
@@ -28,11 +29,11 @@ class Library:
         left_out: what was not used, one sentence each.
     """
 
-    parts: tuple[tuple[EvidenceSource, Evidence], ...] = ()
+    parts: tuple[tuple[SourceUsed, Evidence], ...] = ()
     left_out: tuple[str, ...] = ()
 
     @property
-    def sources(self) -> tuple[EvidenceSource, ...]:
+    def sources(self) -> tuple[SourceUsed, ...]:
         """What was used."""
         return tuple(source for source, _ in self.parts)
 
@@ -73,7 +74,7 @@ def collect(home: Home, names: Sequence[str] | None = None, *, besides: str = ""
     return Library(tuple(parts), tuple(left_out))
 
 
-def _of_search(home: Home, name: str) -> tuple[EvidenceSource, Evidence] | str:
+def _of_search(home: Home, name: str) -> tuple[SourceUsed, Evidence] | str:
     """Return the evidence of a search, or why it has none."""
     try:
         entries = read_entries(home.search(name))
@@ -85,7 +86,7 @@ def _of_search(home: Home, name: str) -> tuple[EvidenceSource, Evidence] | str:
     return of_search(name, entries[-1].digest, search)
 
 
-def of_search(name: str, digest: str, search: Search) -> tuple[EvidenceSource, Evidence] | str:
+def of_search(name: str, digest: str, search: Search) -> tuple[SourceUsed, Evidence] | str:
     """Return the finished and diverged trials of a search, or why it has none."""
     trials = [
         (trial, obstacle(trial.spec))
@@ -98,7 +99,7 @@ def of_search(name: str, digest: str, search: Search) -> tuple[EvidenceSource, E
         if reason is None
     ]
     if len(usable) >= _FEWEST:
-        return EvidenceSource(name, "search", digest, len(usable)), evidence_of(usable)
+        return SourceUsed(name, "search", digest, len(usable)), evidence_of(usable)
     reasons = Counter(reason for _, reason in trials if reason)
     if reasons:
         (reason, count), *_ = reasons.most_common(1)

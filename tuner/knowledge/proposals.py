@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
 from tuner.home.home import Home
 from tuner.knowledge.candidates import Candidates
-from tuner.knowledge.evidence import EvidenceSource
 from tuner.knowledge.library import Library, collect
 from tuner.knowledge.suggestion import Advisor
 from tuner.space.data_facts import DataFacts
-from tuner.space.parameter import Value
+from tuner.space.proposals import Proposals
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import counted, listed
 
@@ -22,43 +19,22 @@ _PROPOSALS, CONFIDENCE = 3, 0.75
 _NEAR = 4.0  # times the largest, or a part of the smallest source: farther away, laws propose
 
 
-@dataclass(frozen=True)
-class Proposals:
-    """First trials and prior of a search.
-
-    Attributes:
-        draws: proposed configurations, the best first.
-        centre: label → centre of the sampler's prior; None if nothing is known.
-        confidence: confidence of the prior.
-        sources: what was used.
-        left_out: what was not used, one sentence each.
-        sentence: what to tell the user.
-    """
-
-    draws: tuple[Mapping[str, Value], ...] = ()
-    centre: Mapping[str, Value] | None = None
-    confidence: float = CONFIDENCE
-    sources: tuple[EvidenceSource, ...] = ()
-    left_out: tuple[str, ...] = ()
-    sentence: str = ""
-
-
 def propose(
-    space: SearchSpace, facts: DataFacts, home: Path, names: Sequence[str] | None, besides: str = ""
+    space: SearchSpace, facts: DataFacts, home: Home, names: Sequence[str] | None, besides: str = ""
 ) -> Proposals:
     """Return the proposals for a search.
 
     Args:
         space: space of the search.
         facts: facts of its data.
-        home: folder of the searches.
+        home: home of the searches.
         names: searches to learn from, or `atlas`; None for all of the home and the atlas.
         besides: name of the search itself.
 
     Raises:
         TunerError: if a named search does not exist, or has no evidence.
     """
-    return propose_from(collect(Home.of(home), names, besides=besides), space, facts)
+    return propose_from(collect(home, names, besides=besides), space, facts)
 
 
 def propose_from(library: Library, space: SearchSpace, facts: DataFacts) -> Proposals:
@@ -82,7 +58,7 @@ def propose_from(library: Library, space: SearchSpace, facts: DataFacts) -> Prop
         used.sources,
         library.left_out,
         _sentence(used, len(draws)),
-    )
+    ).fitted(space)
 
 
 def _is_near(library: Library, candidates: Candidates) -> bool:

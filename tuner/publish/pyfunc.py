@@ -70,7 +70,8 @@ class TextModel:
             self._architecture, self._weights, [prompts], settings, numbers=numbers
         ):
             for output, token in zip(outputs, ids[0].tolist(), strict=True):
-                if token != ENDED:
+                # the vocabulary of the model may be larger than the tokenizer's
+                if token != ENDED and token in self._tokenizer.vocab:
                     output.append(token)
         return [self._tokenizer.decode(output) for output in outputs]
 

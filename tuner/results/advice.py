@@ -21,7 +21,6 @@ from tuner.results.importance import (
     importance,
     undervalues_choices,
 )
-from tuner.results.more_trials import more_trials
 from tuner.results.range_edit import (
     End,
     entry,
@@ -70,7 +69,6 @@ def advise(
     - best values at the edge of their range: among the best three to the best quarter of the
       finished trials, more lie in the outer tenth than chance explains;
     - trials that diverged, and the value beyond which they do (`divergence`);
-    - what more trials would bring (`more_trials`);
     - which parameters explain the gain (`importance`), at the largest number of tokens that half
       of the trials were trained for;
     - what a factor of two in the best learning rate costs (`basins`), at the same tokens;
@@ -92,7 +90,6 @@ def advise(
     if len(space.objectives) == 1:  # several objectives have no single best trial
         groups = importance(space, table.points())
         rest = [
-            *_progress(table, name, spread or 0.0),
             *_shares(table, groups),
             *_sensitivity(table, spread),
             *rest,
@@ -282,14 +279,6 @@ def _edge(table: _Table, parameter: Parameter, end: End, hits: int, best: int) -
 def _end_value(distribution: AnyDistribution, end: End) -> Value:
     values = sorted(distribution.ends(), key=float)
     return values[-1] if end == "upper" else values[0]
-
-
-def _progress(table: _Table, name: str, spread: float) -> list[str]:
-    """Return a sentence on what more trials would bring."""
-    if len(table.finished) < _FEWEST_BEST:
-        return []
-    losses = {t.number: table.loss(t) if t.has_finished else math.inf for t in table.trials}
-    return more_trials(table.space.search, losses, table.sign, table.metric, name, spread)
 
 
 # what matters ------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Self
 
 from tuner.conductor.confirmation import Confirmation
+from tuner.conductor.left import Left, estimate_left
 from tuner.conductor.trial import Trial
 from tuner.journal.fold import Search
 from tuner.results.pareto import pareto_front
@@ -117,6 +119,11 @@ class SearchResult:
         Smaller is better; infinity if the trial diverged or has no value.
         """
         return self.space.objective.rank(trial.objective(self.metric))
+
+    @cached_property
+    def left(self) -> Left | None:
+        """What as many trials again could still find; None if it cannot be told."""
+        return estimate_left(self.space, self.trials)
 
     @property
     def best_by_budget(self) -> dict[int, Trial]:

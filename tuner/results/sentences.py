@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from tuner.conductor.confirmation import summary
+from tuner.conductor.left import FEWEST, Left
 from tuner.conductor.trial import Trial
 from tuner.results.comparison import (
     compare_with_defaults,
@@ -16,8 +17,9 @@ from tuner.results.comparison import (
     has_best_value,
     only_defaults_finished,
 )
+from tuner.schedulers.registry import no_draws
 from tuner.space.parameter import symbol
-from tuner.texts.formatting import clock, counted, listed
+from tuner.texts.formatting import clock, counted, listed, metric_text
 
 if TYPE_CHECKING:
     from tuner.results.result import SearchResult
@@ -26,12 +28,12 @@ MOST_TRIALS = 8  # in a list of trials
 
 
 def summary_texts(result: SearchResult) -> list[Text]:
-    """Return the gain, the confirmation, the cost and the endings, a line of text each."""
+    """Return the gain, the confirmation, what is left, the cost and the endings, a line each."""
     # several objectives have no single best trial, and no confirmation
     gain = _gain(result) if len(result.space.objectives) == 1 else []
-    budgets = _budgets(result)
+    found = [*gain, *_budgets(result), *_confirmation(result), *_left(result)]
     learned = [Text(f"{text[0].upper()}{text[1:]}.") for text in result.learned]
-    return [*gain, *budgets, *_confirmation(result), *learned, *_cost(result), *_endings(result)]
+    return [*found, *learned, *_cost(result), *_endings(result)]
 
 
 def summary_sentences(result: SearchResult) -> list[str]:
@@ -150,6 +152,41 @@ def _confirmation(result: SearchResult) -> list[Text]:
     return [Text(line) for line in summary(result.confirmation, result.metric, selected)]
 
 
+def _left(result: SearchResult) -> list[Text]:
+    """Say what more trials could still find, or why that is not known."""
+    left = result.left
+    if left is None:
+        if result.halted or no_draws(result.space) or len(result.trials) < 2:
+            return []
+        return [
+            Text(
+                f"What more trials could find is not known: that needs {FEWEST} trials of the "
+                f"sampler with a loss, and one that has finished."
+            )
+        ]
+    spread = result.confirmation.spread if result.confirmation else None
+    gain = abs(left.best - left.low)
+    text = left_sentence(left, result.metric)
+    if spread is not None and gain <= spread:
+        text += f" Seeds differ by more, {spread:.4f}: more of the same will not help."
+    elif not result.halted and result.limit is None:
+        more = result.space.search.trials + left.more
+        text = f"{text.removesuffix('.')}; tuner search --resume {result.name} --trials {more}."
+    return [Text(text)]
+
+
+def left_sentence(left: Left, metric: str) -> str:
+    """Return a sentence on the best value that more trials of a search could find."""
+    basis = f"{left.trials} finished trials"
+    if left.place < left.places:
+        basis = f"{left.trials} trials at report {left.place} of {left.places}"
+    return (
+        f"{left.more} more trials would end with a best {metric} of {metric_text(left.low)} to "
+        f"{metric_text(left.high)} (90 % interval, by {basis}): at most "
+        f"{100 * left.share:.2g} % is left to gain."
+    )
+
+
 def _cost(result: SearchResult) -> list[Text]:
     """Return the training tokens, the time and the number of diverged trials."""
     spent, full = result.tokens_spent, result.tokens_full
@@ -179,6 +216,8 @@ def _endings(result: SearchResult) -> list[Text]:
         "stopped": "'tuner stop'",
         "patience": f"--patience: {counted(settings.patience or 0, 'trial')} ended without a "
         "better one",
+        "stop_when_left_below": "search.stop_when_left_below: less than "
+        f"{100 * (settings.stop_when_left_below or 0):.3g} % was left to gain",
     }
     if reason:
         num_ended = sum(trial.outcome is not None for trial in result.trials)
@@ -213,8 +252,10 @@ def resume_commands(result: SearchResult) -> list[tuple[str, str]]:
     if result.halted:
         return [(command, "resume the search")]
     if result.limit:
-        option = f"--{result.limit.replace('_', '-')}"
-        return [(f"{command} {option} N", "resume with a higher limit")]
+        option = f"--{result.limit.replace('_', '-')} N"
+        if result.limit == "stop_when_left_below":
+            return [(f"{command} --set search.{result.limit}=null", "resume without this limit")]
+        return [(f"{command} {option}", "resume with a higher limit")]
     return []
 
 

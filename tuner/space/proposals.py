@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
 from tuner.space.parameter import Parameter, Prior, Value
-from tuner.space.space import SearchSpace
+from tuner.texts.formatting import shown
+from tuner.texts.secrets import has_secret
 
 _STRICT = ConfigDict(extra="forbid")
+_TABLES = (".csv", ".log", ".db")  # endings of tables of trials beside the space file
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -69,33 +71,6 @@ class Proposals:
         """Return True if the sampler or the first trials follow them."""
         return bool(self.draws or self.centre)
 
-    def fitted(self, space: SearchSpace) -> Proposals:
-        """Return the proposals with each value moved into the distribution of its parameter."""
-        defaults = space.defaults()
-        parameters = {p.label: p for p in space.searched}
-        draws = [
-            space.only_drawn(
-                {
-                    label: _moved(p, draw.get(label, defaults[label]))
-                    for label, p in parameters.items()
-                }
-            )
-            for draw in self.draws
-        ]
-        centre = {
-            label: _moved(parameters[label], value)
-            for label, value in self.centre.items()
-            if label in parameters
-        }
-        return Proposals(
-            tuple(draw for i, draw in enumerate(draws) if draw not in draws[:i]),
-            centre,
-            self.confidence if centre else 0.0,
-            self.sources,
-            self.left_out,
-            self.sentence,
-        )
-
     def believed(self, parameters: Sequence[Parameter]) -> list[Parameter]:
         """Return parameters with the centre as the prior of those that have none of their own."""
         return [
@@ -111,7 +86,32 @@ class Proposals:
 NOTHING = Proposals()
 
 
-def _moved(parameter: Parameter, value: Value) -> Value:
-    if not parameter.contains(value):
-        value = parameter.nearest(value)
-    return parameter.distribution.as_drawn(value)
+# names of sources --------------------------------------------------------------------------------
+
+
+def is_table(source: str) -> bool:
+    """Return True if a source is a path or URL of a table, not the name of a search."""
+    return "/" in source or source.partition("::")[0].endswith(_TABLES)
+
+
+def _as_sources(value: Any) -> Any:
+    if value is False or (isinstance(value, str) and value in ("auto", "off")):
+        return value or "off"
+    rule = "search.learn_from must be auto, off or a list of searches and tables"
+    if isinstance(value, str):
+        raise ValueError(f"{rule}, got {shown(value)}; write [{value}]")
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{rule}, got {shown(value)}")
+    if not value or not all(isinstance(name, str) and name for name in value):
+        raise ValueError(f"search.learn_from must name its sources, got {shown(value)}")
+    if secret := next((name for name in value if has_secret(name)), None):
+        raise ValueError(
+            f"search.learn_from must have no password or options, got "
+            f"{secret.partition(':')[0]}:…; the library of a database reads passwords from its own "
+            f"configuration"
+        )
+    return tuple(dict.fromkeys(value))
+
+
+LearnFrom = Annotated[Literal["auto", "off"] | tuple[str, ...], BeforeValidator(_as_sources)]
+LEARN_FROM: Literal["auto", "off"] = "off"  # of a search whose file does not say

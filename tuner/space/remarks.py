@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+from collections.abc import Mapping
 from typing import cast
 
 from model.corpus.corpus import Corpus
@@ -12,6 +13,7 @@ from model.sources.registry import source_bytes, text_files
 from model.sources.streams import has_nul
 from model.spec.data import DataConfig
 from tuner.space.data_facts import DataFacts
+from tuner.space.parameter import Parameter
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import listed
 
@@ -47,6 +49,12 @@ def without_copies(space: SearchSpace) -> SearchSpace:
     if not searches_nothing(space):
         return space
     return space.model_copy(update={"search": space.search.model_copy(update={"trials": 1})})
+
+
+def with_model(space: SearchSpace, model: Mapping[str, Parameter]) -> SearchSpace:
+    """Return a space with another `model:`; a copy would keep what the space has cached."""
+    fields = {name: getattr(space, name) for name in space.model_fields_set}
+    return SearchSpace(**fields | {"model": model})
 
 
 def _trials(space: SearchSpace) -> list[str]:

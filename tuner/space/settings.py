@@ -21,7 +21,17 @@ from pydantic import (
 from model.spec.architecture import Architecture
 from model.spec.target import SIZES_OF_TARGET, BatchRule, Target, TokensRule
 from tuner.space.parameter import Frozen, Value
-from tuner.texts.formatting import broken_rule, counted, in_flops, in_seconds, listed, shown
+from tuner.space.proposals import LEARN_FROM, LearnFrom
+from tuner.texts.formatting import (
+    broken_rule,
+    counted,
+    in_flops,
+    in_seconds,
+    in_share,
+    listed,
+    shown,
+)
+from tuner.texts.secrets import has_secret
 
 _SHARES = ("width", "depth", "tokens", "batch")
 _D_FF = 32  # d_ff is a multiple of it
@@ -29,7 +39,6 @@ _LARGEST_DENOMINATOR = 4096
 
 
 _URL = re.compile(r"(?!file://[^/])[a-z][a-z0-9+.-]*://[^\s?#*\[\]]*[^\s?#*\[\]/]/*")
-_SECRET = re.compile(r"[^@]*://[^@/]*:.*@|.*[?&#]")  # user:password@, or options
 
 
 # true and false where a setting has the words on and off
@@ -250,7 +259,7 @@ class EngineConfig(Frozen):
     def _as_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        if _SECRET.match(value):  # the space is recorded, and shown
+        if has_secret(value):  # the space is recorded, and shown
             raise ValueError(
                 "engine.storage must have no user, password or options; its library reads them "
                 "from the environment or its own configuration"
@@ -273,13 +282,6 @@ class EngineConfig(Frozen):
 SamplerName = Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"]
 SchedulerName = Literal["asha", "hyperband", "bohb", "median", "pbt", "pb2", "none"]
 DefaultsMode = Literal["full", "raced", "off"]
-_TABLES = (".csv", ".log", ".db")  # endings of tables of trials beside the space file
-LEARN_FROM: Literal["auto", "off"] = "off"  # what a search learns from if its file does not say
-
-
-def is_table(source: str) -> bool:
-    """Return True if a name of `search.learn_from` is a path or URL, not the name of a search."""
-    return "/" in source or source.partition("::")[0].endswith(_TABLES)
 
 
 class SearchConfig(Frozen):
@@ -305,6 +307,8 @@ class SearchConfig(Frozen):
         max_tokens: training tokens of the search after which no trial continues.
         max_seconds: wall time after which no trial continues; also written 90s, 10m or 2h.
         patience: number of trials that may end without improvement before the search ends.
+        stop_when_left_below: gain that as many trials again could bring, as a share of the best
+            value, below which the search ends (`conductor.left`); also written 0.2 %.
         keep: number of the best finished trials whose trained weights are recorded.
     """
 
@@ -317,32 +321,13 @@ class SearchConfig(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**32)
     defaults: Annotated[DefaultsMode, _OFF] = "full"
     try_first: tuple[Mapping[str, Value], ...] = ()
-    learn_from: Literal["auto", "off"] | tuple[str, ...] = LEARN_FROM
+    learn_from: LearnFrom = LEARN_FROM
     order: Literal["auto", "tokens", "arrival"] = "auto"
     max_tokens: int | None = Field(default=None, ge=1)
     max_seconds: float | None = Field(default=None, gt=0)
     patience: int | None = Field(default=None, ge=1)
+    stop_when_left_below: float | None = Field(default=None, gt=0, lt=1)
     keep: int = Field(default=3, ge=1, le=10_000)
-
-    @field_validator("learn_from", mode="before")
-    @classmethod
-    def _as_sources(cls, value: Any) -> Any:
-        if value is False or value in ("auto", "off"):
-            return value or "off"
-        if isinstance(value, str) or not isinstance(value, list | tuple):
-            fix = f"; write [{value}]" if isinstance(value, str) else ""
-            rule = "must be auto, off or a list of searches and tables"
-            raise ValueError(f"search.learn_from {rule}, got {shown(value)}{fix}")
-        if not value or not all(isinstance(name, str) and name for name in value):
-            rule = "must name searches and tables, or be off"
-            raise ValueError(f"search.learn_from {rule}, got {shown(value)}")
-        if secret := next((name for name in value if _SECRET.match(name)), None):
-            place = f"{secret.partition('://')[0]}://…" if "://" in secret else "a path"
-            raise ValueError(
-                f"search.learn_from must have no password or options, since the space is recorded, "
-                f"got {place}; the library of a database reads passwords from its own configuration"
-            )
-        return tuple(dict.fromkeys(value))
 
     @field_validator("max_seconds", mode="before")
     @classmethod
@@ -352,6 +337,15 @@ class SearchConfig(Frozen):
             rule = "must be seconds, or a time such as 90s, 10m or 2h"
             raise ValueError(f"search.max_seconds {rule}, got {shown(value)}")
         return seconds
+
+    @field_validator("stop_when_left_below", mode="before")
+    @classmethod
+    def _as_share(cls, value: Any) -> Any:
+        share = in_share(value)
+        if isinstance(share, str):
+            rule = "must be a share, such as 0.002 or 0.2 %"
+            raise ValueError(f"search.stop_when_left_below {rule}, got {shown(value)}")
+        return share
 
 
 class Confirm(Frozen):
@@ -368,24 +362,31 @@ class InitFromConfig(Frozen):
         search: start from the best trial of this search, or of this space's newest search.
         run: MLflow run id of a trial, or its first eight or more letters.
         checkpoint: path of a checkpoint that a search wrote.
+        huggingface: folder of a pretrained model, with config.json and safetensors files.
         optimizer_state: True to load the optimizer's moments with the weights.
 
     Raises:
-        ValidationError: if not exactly one of `search`, `run` and `checkpoint` is given.
+        ValidationError: if not exactly one source is given, or `optimizer_state` with a source
+            that has none.
     """
 
     search: str | None = Field(default=None, min_length=1)
     run: str | None = Field(default=None, min_length=1)
     checkpoint: str | None = Field(default=None, min_length=1)
+    huggingface: str | None = Field(default=None, min_length=1)
     optimizer_state: bool = False
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        kinds = ("search", "run", "checkpoint")
+        kinds = ("search", "run", "checkpoint", "huggingface")
         used = [kind for kind in kinds if getattr(self, kind) is not None]
         if len(used) != 1:
             got = listed(used, "and") if used else "none"
             raise ValueError(f"init_from needs exactly one of {listed(kinds)}, got {got}")
+        if self.huggingface is not None and self.optimizer_state:
+            raise ValueError(
+                "a pretrained model of Hugging Face has no moments; leave optimizer_state out"
+            )
         return self
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tuner.samplers.registry import SAMPLERS
-from tuner.schedulers.registry import SCHEDULERS
+from tuner.schedulers.registry import SCHEDULERS, no_draws
 from tuner.space.combinations import count
 from tuner.space.first_draws import PointError, named_point
 from tuner.space.objective import ONLY_AT_THE_END
@@ -103,6 +103,15 @@ def scheduler_of_budgets(checked: CheckedSpace) -> Iterator[Finding]:
         message = "needs search.scheduler none, since losses before the cool-down say little of"
         message = f"budget.tokens: a list of budgets {message} those after it, got {name}"
         yield Finding(("budget", "tokens"), message)
+
+
+def what_is_left(checked: CheckedSpace) -> Iterator[Finding]:
+    """A search that ends when little is left has one best value, and draws trials."""
+    key, why = "stop_when_left_below", no_draws(checked.space)
+    if checked.space.search.stop_when_left_below is None or why is None:
+        return
+    message = f"what is left to gain is not known {why}; leave it out"
+    yield Finding(("search", key), f"search.{key}: {message}")
 
 
 # samplers ----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from model.spec.hyperparameters import find_symbol
 from tuner.errors import SpaceError
 from tuner.space.objective import Objective
 from tuner.space.parameter import SIZES, Parameter
+from tuner.space.proposals import is_table
 from tuner.space.settings import (
     Budget,
     Confirm,
@@ -31,7 +32,6 @@ from tuner.space.settings import (
     Proxy,
     SearchConfig,
     ascend,
-    is_table,
 )
 from tuner.space.space import SearchSpace
 from tuner.space_file.entries import EntryReader
@@ -247,7 +247,7 @@ def _prepared(file: YamlFile, section: str, data: dict[str, Any]) -> dict[str, A
     if section == "tokenizer":
         return _located(file, section, data, "file")
     if section == "init_from":
-        return _located(file, section, data, "checkpoint")
+        return _located_model(file, _located(file, section, data, "checkpoint"))
     if section == "budget":
         return _budgets(file, data)
     if section == "search" and "try_first" in data:
@@ -330,6 +330,14 @@ def _located(file: YamlFile, section: str, data: dict[str, Any], key: str) -> di
     if not isinstance(path, str) or not path:
         return data
     return data | {key: str(_path(file, (section, key), path))}
+
+
+def _located_model(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
+    """Return `init_from:` with the absolute path of a model's folder; an id, owner/name, stays."""
+    located = _located(file, "init_from", data, "huggingface")
+    name, path = data.get("huggingface"), located.get("huggingface")
+    is_id = isinstance(name, str) and name.count("/") == 1 and name.strip("./~") == name
+    return data if is_id and not Path(str(path)).is_dir() else located
 
 
 def _path(file: YamlFile, place: Place, path: str) -> Path:

@@ -35,6 +35,7 @@ RULES = (
     Rule(("search", "model", "hyperparameters"), check_search.points),
     Rule(("search",), check_search.scheduler_of_budgets),
     Rule(("search", "objective"), check_search.sources),
+    Rule(("search", "objective"), check_search.what_is_left),
     Rule((), check_proxy.budgets),
     Rule(("hyperparameters",), check_space.schedule_of_budgets),
 )

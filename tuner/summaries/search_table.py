@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, cast
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
+from tuner.conductor.left import Left, estimate_left
 from tuner.conductor.outcome import OutcomeKind
 from tuner.home.home import Home
 from tuner.journal.fold import Search
@@ -41,6 +42,7 @@ class SearchTable:
         branches: numbers of the trials that cool down from another one.
         budgets: best finished trial of each of several budgets in tokens, the shortest first.
         proxy: sentence on the target, if the trials are proxies.
+        left: what more trials could find; None if it cannot be told.
     """
 
     search: SearchRecord
@@ -49,6 +51,7 @@ class SearchTable:
     branches: frozenset[int]
     budgets: Mapping[int, TrialRecord]
     proxy: str | None = None
+    left: Left | None = None
 
     @classmethod
     def read(cls, record: Record, home: Home, name: str | None = None) -> SearchTable:
@@ -65,7 +68,8 @@ class SearchTable:
             return cls.of(search, trials)
         space = known.space
         proxy = space.proxy_text(known.facts.vocab_size) if space.proxy else None
-        return cls.of(search, trials, space.searched_names, space.budget, proxy)
+        table = cls.of(search, trials, space.searched_names, space.budget, proxy)
+        return replace(table, left=estimate_left(space, known.board.searched))
 
     @classmethod
     def of(
@@ -136,6 +140,7 @@ class SearchTable:
             "learned_from": self.learned,
             "status": search.status,
             "best_run": search.best_run,
+            "left": asdict(self.left) if self.left else None,
             "budgets": [
                 {"tokens": n, "trial": t.number, "run": t.run_id, metric: t.loss(metric)}
                 for n, t in self.budgets.items()

@@ -159,6 +159,14 @@ def in_flops(value: object) -> object:
     return value if match is None else real_number(match[1]) * 1000 ** _POWERS.get(match[2], 0)
 
 
+def in_share(value: object) -> object:
+    """Return a percentage as a share: `0.2 %`; other values unchanged."""
+    if not isinstance(value, str) or not value.strip().endswith("%"):
+        return value
+    number = real_number(value.strip()[:-1].strip())
+    return value if math.isnan(number) else number / 100
+
+
 def real_number(text: str) -> float:
     """Read a number in a form of search-space files: 2_000_000, 1e6, .5; NaN for another text."""
     return float(text.replace("_", "")) if _REAL.fullmatch(text) else math.nan

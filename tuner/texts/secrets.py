@@ -37,6 +37,7 @@ _QUERY = re.compile(
 )
 _VARIABLE = re.compile(r"(?:PASSWORD|PASSWD|TOKEN|SECRET|SECRET_ACCESS_KEY|API_KEY)$")
 _USER_INFO = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://(?P<user>[^:@/]*):(?P<password>.*)@")
+_PASSWORD_OR_OPTIONS = re.compile(r"[^@]*://[^@/]*:.*@|.*[?&#]")
 
 
 def masked(text: str) -> str:
@@ -139,3 +140,8 @@ def _log_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
 
 def _format_warning(*args: Any, **kwargs: Any) -> str:
     return _printable(_plain_format_warning(*args, **kwargs))
+
+
+def has_secret(url: str) -> bool:
+    """Return True if a URL has a password, or options, which may be one."""
+    return _PASSWORD_OR_OPTIONS.match(url) is not None

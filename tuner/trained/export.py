@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from model.errors import ExportError
-from model.export import registry as formats
-from model.export.format import TrainedModel
+from model.exchange import registry as formats
+from model.exchange.format import TrainedModel
 from model.spec.trial import TrialSpec
 from tuner.errors import TunerError
 from tuner.results.result import SearchResult

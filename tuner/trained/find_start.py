@@ -6,26 +6,30 @@ record of the search, so that a replay needs neither the record nor the file of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from model.checkpoints.warm_start import (
     WarmStartSource,
-    first_shape_mismatch,
     shape_text,
     start_path,
     write_start,
 )
-from model.errors import CheckpointError
+from model.errors import CheckpointError, CorpusError
+from model.exchange.pretrained import Pretrained
 from model.spec.architecture import Architecture, parameter_shapes
 from model.spec.data import TokenizerConfig
 from model.spec.trial import InitFrom
-from model.tokenizer.load import load_tokenizer
+from model.tokenizer.load import load_tokenizer, vocab_size_of
 from tuner.errors import RecordError, StoreError, TunerError
 from tuner.home.home import Home
+from tuner.space.data_facts import DataFacts
+from tuner.space.parameter import SIZES, Constant, Parameter, Value
+from tuner.space.remarks import with_model
 from tuner.space.settings import InitFromConfig
 from tuner.space.space import SearchSpace
 from tuner.space_file.shipped import shipped_spaces
@@ -41,6 +45,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SHOWN_SEARCHES = 5
+_BYTES_PER_WEIGHT = 16  # of the weight, its gradient and two moments, in float32
+# Entries of `model:` that change no tensor and not what the model computes for one short document.
+_FREE = ("context_length", "attend_across_documents")
+_DEFAULT_CONTEXT = 1_024  # pretrained models read up to 131,072 tokens, which no trial can afford
 
 
 @dataclass(frozen=True)
@@ -49,17 +57,39 @@ class WarmStart:
 
     Attributes:
         description: description of the source for the user.
-        source: its checkpoint.
-        init_from: its entry in specifications.
-        tensors: tensors with which the trials start.
-        tokenizer: tokenizer that is recorded with the source, if it is recorded.
+        about: what trials take from it, as the rest of a sentence.
+        architecture: architecture of the source.
+        optimizer: optimizer whose moments trials take; None if they take none.
+        tokenizer: tokenizer of the source, if it holds one.
+        tokenizer_fingerprint: fingerprint that the tokenizer must have; None if it is unknown.
+        load: returns the tensors with which the trials start, and their entry in specifications.
     """
 
     description: str
-    source: WarmStartSource
-    init_from: InitFrom
-    tensors: dict[str, Tensor]
+    about: str
+    architecture: Architecture
+    optimizer: str | None
     tokenizer: TokenizerConfig | None
+    tokenizer_fingerprint: str | None
+    load: Callable[[], tuple[InitFrom, dict[str, Tensor]]]
+
+    @cached_property
+    def _loaded(self) -> tuple[InitFrom, dict[str, Tensor]]:
+        return self.load()
+
+    @property
+    def init_from(self) -> InitFrom:
+        """Entry in specifications, with the digest of the tensors."""
+        return self._loaded[0]
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Tensors with which the trials start."""
+        return self._loaded[1]
+
+    def with_ids(self, facts: DataFacts) -> DataFacts:
+        """Return facts with the ids of the source, which may have more than its tokenizer."""
+        return replace(facts, vocab_size=max(facts.vocab_size, self.architecture.vocab_size))
 
     def keep(self, home: Home) -> Path:
         """Write the tensors to the home, where workers read them; return the file.
@@ -82,8 +112,8 @@ class WarmStart:
         Raises:
             TunerError: if the fingerprints differ.
         """
-        expected = self.source.spec.tokenizer_fingerprint
-        if fingerprint == expected:
+        expected = self.tokenizer_fingerprint
+        if expected is None or fingerprint == expected:
             return
         fix = (
             "leave tokenizer: out, and the source's own is used"
@@ -98,7 +128,7 @@ class WarmStart:
 
     def differing(self, architecture: Architecture) -> dict[str, tuple[object, object]]:
         """Return entries of `model:` that differ from the source: name → (own, source) value."""
-        source = self.source.spec.architecture
+        source = self.architecture
         return {
             name: (getattr(architecture, name), getattr(source, name))
             for name in Architecture.model_fields
@@ -112,8 +142,11 @@ def find_start(
 ) -> tuple[SearchSpace, WarmStart]:
     """Find the source of a space and check that it fits; see `warm_start.warm_started`."""
     try:
-        start = _find(config, home)
-    except CheckpointError as error:
+        if config.huggingface is not None:
+            space, start = pretrained_start(space, config.huggingface)
+        else:
+            start = _find(config, home)
+    except (CheckpointError, CorpusError) as error:
         raise TunerError(f"init_from: {error}") from error
     _check_shapes(space, start)
     _check_optimizer(space, start)
@@ -194,8 +227,92 @@ def _start(
     source: WarmStartSource,
     tokenizer: TokenizerConfig | None,
 ) -> WarmStart:
-    init_from, tensors = source.tensors_for(optimizer_state=config.optimizer_state)
-    return WarmStart(description, source, init_from, tensors, tokenizer)
+    loaded = source.tensors_for(optimizer_state=config.optimizer_state)
+    seen = loaded[0].optimizer_steps
+    moments = f"those of {seen:,} updates" if seen else "zero"
+    about = (
+        f"its weights after {source.step:,} updates (val_loss {source.val_loss:.4f} on its own "
+        f"text); the moments are {moments}"
+    )
+    return WarmStart(
+        description, about, source.spec.architecture,
+        source.spec.hyperparameters.optimizer if seen else None, tokenizer,
+        source.spec.tokenizer_fingerprint, lambda: loaded,
+    )  # fmt: skip
+
+
+# a pretrained model ------------------------------------------------------------------------
+
+
+def pretrained_start(space: SearchSpace, folder: str) -> tuple[SearchSpace, WarmStart]:
+    """Return a space with the architecture of a pretrained model, and the model as its start.
+
+    Raises:
+        CheckpointError: if the model cannot be imported.
+        CorpusError: if its tokenizer cannot be used.
+        TunerError: if an entry of `model:` differs from the model, or its tokenizer does not fit.
+    """
+    from model.checkpoints import checkpoint
+
+    found = Pretrained.open(folder)
+    space = _with_model(space, found)
+    path = found.tokenizer_path
+    config = None if path is None else TokenizerConfig(file=str(path))
+    tokenizer = config and load_tokenizer(config)
+    ids = tokenizer.vocab_size if tokenizer else vocab_size_of(space.tokenizer)
+    if ids > found.architecture.vocab_size:
+        whose = "its tokenizer" if tokenizer else "tokenizer:"
+        raise TunerError(
+            f"init_from: {folder}: the model has {found.architecture.vocab_size:,} ids, and "
+            f"{whose} {ids:,}; give the tokenizer that the model was trained with"
+        )
+
+    def load() -> tuple[InitFrom, dict[str, Tensor]]:
+        tensors = {f"weights.{name}": tensor for name, tensor in found.weights().items()}
+        return InitFrom(sha256=checkpoint.digest(tensors)), tensors
+
+    memory = _BYTES_PER_WEIGHT * found.architecture.num_parameters / 1e9
+    about = (
+        f"{found.about}; training takes {memory:.1f} GB for each slot, without activations; the "
+        f"moments are zero"
+    )
+    fingerprint = tokenizer.fingerprint if tokenizer else None
+    return space, WarmStart(folder, about, found.architecture, None, config, fingerprint, load)
+
+
+def _with_model(space: SearchSpace, found: Pretrained) -> SearchSpace:
+    """Return a space whose `model:` is that of a pretrained model."""
+    source = found.architecture
+    own = {p.name: p for p in space.model.values()}
+    has_table = source.position == "learned"  # of as many positions as the context
+    entries: dict[str, Value] = {
+        name: value
+        for name, value in source.model_dump().items()
+        if name in SIZES and value != Architecture.model_fields[name].default
+    }
+    entries |= {"n_kv_heads": source.n_kv_heads, "d_ff": source.d_ff}
+    if not has_table:
+        entries["context_length"] = min(source.context_length, _DEFAULT_CONTEXT)
+    for name, parameter in own.items():
+        values = space.possible(name)
+        if name in _FREE and not (name == "context_length" and has_table):
+            ends = [int(end) for end in parameter.distribution.ends()]
+            longest = max(ends) if name == "context_length" else 0
+            if longest > source.context_length:
+                raise TunerError(
+                    f"init_from: model.context_length is {longest:,}, and {found.path} reads at "
+                    f"most {source.context_length:,} tokens"
+                )
+        elif values != [getattr(source, name)]:
+            raise TunerError(
+                f"init_from: model.{name} is {getattr(source, name)} in {found.path}; leave it out"
+            )
+    made = {
+        name: Parameter(name=name, distribution=Constant(value=value))
+        for name, value in entries.items()
+        if name not in own
+    }
+    return with_model(space, {**made, **space.model})
 
 
 # check -------------------------------------------------------------------------------------
@@ -203,12 +320,15 @@ def _start(
 
 def _check_shapes(space: SearchSpace, start: WarmStart) -> None:
     """Check that every model of the space has exactly the parameters of the source."""
-    source = start.source.spec.architecture
+    source = start.architecture
+    source_shapes = parameter_shapes(source)
     for architecture in space.shapes(source.vocab_size):
-        mismatch = first_shape_mismatch(architecture, start.tensors)
-        if mismatch is None:
+        shapes = parameter_shapes(architecture)
+        names = dict.fromkeys([*shapes, *source_shapes])
+        name = next((n for n in names if shapes.get(n) != source_shapes.get(n)), None)
+        if name is None:
             continue
-        name, shape, source_shape = mismatch
+        shape, source_shape = shapes.get(name), source_shapes.get(name)
         entries = _shape_entries(start, architecture)
         fixes = [f"{entry}: {shown(getattr(source, entry))}" for entry in entries]
         raise TunerError(
@@ -220,7 +340,7 @@ def _check_shapes(space: SearchSpace, start: WarmStart) -> None:
 
 def _shape_entries(start: WarmStart, architecture: Architecture) -> Iterator[str]:
     """Yield the differing entries of `model:` that change the shape of a parameter."""
-    source = start.source.spec.architecture
+    source = start.architecture
     shapes = parameter_shapes(source)
     for name, (value, _) in start.differing(architecture).items():
         if parameter_shapes(source.model_copy(update={name: value})) != shapes:
@@ -229,9 +349,9 @@ def _shape_entries(start: WarmStart, architecture: Architecture) -> Iterator[str
 
 def _check_optimizer(space: SearchSpace, start: WarmStart) -> None:
     """Check that every trial has the optimizer of the source, which its moments belong to."""
-    if not start.init_from.optimizer_steps:
+    source = start.optimizer
+    if source is None:
         return
-    source = start.source.spec.hyperparameters.optimizer
     others = [name for name in space.possible("optimizer") or () if name != source]
     if others:
         raise TunerError(

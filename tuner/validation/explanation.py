@@ -112,21 +112,17 @@ class Explanation:
         start = self.start
         if start is None:
             return []
-        seen = start.init_from.optimizer_steps
-        moments = f"those of {seen:,} updates" if seen else "zero"
         differing = {
             f"{name} {shown(new)} instead of {shown(old)}"
             for shape in self.space.shapes(self.facts.vocab_size)
             for name, (new, old) in start.differing(shape).items()
         }
         lines = [
-            f"Every trial starts from {start.description}, with its weights after "
-            f"{start.source.step:,} updates (val_loss {start.source.val_loss:.4f} on its own "
-            f"text); the moments are {moments}; schedule and data order restart. Shapes and "
-            f"tokenizer fit."
+            f"Every trial starts from {start.description}, with {start.about}; schedule and data "
+            f"order restart. Shapes and tokenizer fit."
         ]
         if differing:
-            lines.append(f"Different from that trial: {', '.join(sorted(differing))}.")
+            lines.append(f"Different from the source: {', '.join(sorted(differing))}.")
         return lines
 
     @property
@@ -175,6 +171,7 @@ def explain(space: SearchSpace, home: Home, file: str = "") -> Explanation:
         check_tables(space.data)
         size = text_bytes(space.data)
     facts = DataFacts.of(corpus) if corpus is not None else estimated_facts(space)
+    facts = facts if start is None else start.with_ids(facts)
     check_contexts(space, facts)
     if start is not None and corpus is not None:
         start.check_tokenizer(facts.tokenizer_fingerprint)

@@ -133,4 +133,7 @@ def _limits(space: SearchSpace) -> list[str]:
         limits.append(f"{clock(search.max_seconds)} of time")
     if search.patience is not None:
         limits.append(f"{counted(search.patience, 'trial')} without improvement")
-    return [f"The search ends early after {' or '.join(limits)}."] if limits else []
+    ends = [f"after {' or '.join(limits)}"] if limits else []
+    if search.stop_when_left_below is not None:
+        ends.append(f"once less than {100 * search.stop_when_left_below:.3g} % is left to gain")
+    return [f"The search ends early {' or '.join(ends)}."] if ends else []

@@ -12,7 +12,7 @@ several trials alternate, as they do from a worker.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -278,7 +278,19 @@ class Lab:
         return learned_weights(self.table)
 
     def search(self, settings: Mapping[str, Any], seed: int) -> Trace:
-        """Replay one search.
+        """Replay one search; arguments as for `conducted`."""
+        trace = Trace()
+        for conductor, report in self.conducted(settings, seed):
+            board = conductor.board
+            if report.status is Status.FINISHED:
+                trace.add(board.tokens, report.val_loss)
+            trace.spent, trace.trials = board.tokens, len(board.trials)
+        return trace
+
+    def conducted(
+        self, settings: Mapping[str, Any], seed: int
+    ) -> Iterator[tuple[Conductor, Report]]:
+        """Conduct one search; yield its conductor and the newest report after each report.
 
         Args:
             settings: entries of `search:`, without seed and max_tokens; `prior`, the confidence in
@@ -296,17 +308,13 @@ class Lab:
         conductor = _TableConductor(
             space, slots, self.table, self.weights, learned, is_perfect=is_perfect
         )
-        trace = Trace()
         conductor.fill()
         while conductor.expected is not None:
             number, step = conductor.expected
             report = self._report(conductor, number, step)
             conductor.report(number, report)
-            if report.status is Status.FINISHED:
-                trace.add(conductor.board.tokens, report.val_loss)
+            yield conductor, report
             conductor.fill()
-        trace.spent, trace.trials = conductor.board.tokens, len(conductor.board.trials)
-        return trace
 
     def _proposals(self, kind: str | None) -> Proposals:
         if kind is None:
@@ -318,8 +326,9 @@ class Lab:
     def _space(self, settings: Mapping[str, Any]) -> SearchSpace:
         space, others = self.table.space, dict(settings)
         prior = others.pop("prior", None)
-        if others.pop("trials", ...) is not None:  # None: as many as the space says
-            others["trials"] = len(self.table.draws)
+        trials = others.pop("trials", len(self.table.draws))
+        if trials is not None:
+            others["trials"] = trials
         search = space.search.model_copy(update=others)
         update: dict[str, Any] = {"search": search, "confirm": Confirm(top=0)}
         if prior != FILE:

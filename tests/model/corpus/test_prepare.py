@@ -333,9 +333,9 @@ def test_prepare_resumes_after_an_interruption(
     for at_work, name, stage in stages:
         function = getattr(at_work, name)
 
-        def spy(*args: Any, function: Any = function, stage: str = stage) -> Any:
+        def spy(*args: Any, function: Any = function, stage: str = stage, **options: Any) -> Any:
             work.append(stage)
-            return function(*args)
+            return function(*args, **options)
 
         monkeypatch.setattr(at_work, name, spy)
     prepare(config(texts), SMALL, tmp_path / "cache")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -32,6 +33,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 ACTIVATIONS = {
     "swiglu": F.silu, "geglu": F.gelu, "relu": F.relu, "gelu": F.gelu, "silu": F.silu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
 }  # fmt: skip
 
 
@@ -57,8 +59,8 @@ def ids_of(a: Architecture, k: int = 1, batch: int = 2) -> Tensor:
 def norm_one(a: Architecture, w: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
     gain = w[f"{name}.weight"]
     if a.norm == "rmsnorm":
-        return F.rms_norm(x, gain.shape, gain, 1e-5)
-    return F.layer_norm(x, gain.shape, gain, w[f"{name}.bias"], 1e-5)
+        return F.rms_norm(x, gain.shape, gain, a.norm_eps)
+    return F.layer_norm(x, gain.shape, gain, w[f"{name}.bias"], a.norm_eps)
 
 
 def allowed_one(a: Architecture, tokens: Tensor) -> Tensor:
@@ -85,6 +87,25 @@ def bucket_one(ahead: int, is_causal: bool) -> int:
     return begin + min(count - 1, exact + int(wide))
 
 
+def scaled_one(a: Architecture, frequency: float) -> float:
+    """Return the angle of one position as llama3's published code does, by wave lengths."""
+    if a.rope_scaling != "llama3":
+        return frequency / a.rope_factor
+    length, low, high = a.rope_original_length, a.rope_low_frequency, a.rope_high_frequency
+    wave = 2 * math.pi / frequency
+    if wave < length / high:
+        return frequency
+    if wave > length / low:
+        return frequency / a.rope_factor
+    smooth = (length / wave - low) / (high - low)
+    return (1 - smooth) * frequency / a.rope_factor + smooth * frequency
+
+
+def linear_one(w: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    y = x @ w[f"{name}.weight"].T
+    return y + w[f"{name}.bias"] if f"{name}.bias" in w else y
+
+
 def attention_one(
     a: Architecture,
     w: dict[str, Tensor],
@@ -94,19 +115,19 @@ def attention_one(
 ) -> Tensor:
     """x is (T, D); query head h uses key head h // (H / H′); with `seen` it is cross-attention."""
     name, seen = ("attn", x) if seen is None else ("cross", seen)
-    d, at = a.d_head, torch.arange(len(x))
+    d, at, turned = a.d_head, torch.arange(len(x)), partial(scaled_one, a)
     heads = []
     for h in range(a.n_heads):
         g = h // (a.n_heads // a.n_kv_heads)
-        q = x @ w[f"{name}.q_proj.weight"][h * d : (h + 1) * d].T
-        k, v = (seen @ w[f"{name}.{n}_proj.weight"][g * d : (g + 1) * d].T for n in ("k", "v"))
+        q = linear_one(w, f"{name}.q_proj", x)[:, h * d : (h + 1) * d]
+        k, v = (linear_one(w, f"{name}.{n}_proj", seen)[:, g * d : (g + 1) * d] for n in "kv")
         if a.qk_norm:
-            q = F.rms_norm(q, (d,), w[f"{name}.q_norm.weight"], 1e-5)
-            k = F.rms_norm(k, (d,), w[f"{name}.k_norm.weight"], 1e-5)
+            q = F.rms_norm(q, (d,), w[f"{name}.q_norm.weight"], a.norm_eps)
+            k = F.rms_norm(k, (d,), w[f"{name}.k_norm.weight"], a.norm_eps)
         if a.position == "rope" and name == "attn":
-            q, k = rope_one(q, at, a.rope_theta), rope_one(k, at, a.rope_theta)
+            q, k = (rope_one(x, at, a.rope_theta, turned) for x in (q, k))
         # √d of the target: 1/d as d grows, and the usual 1/√d at the target
-        base = d if a.target is None else a.target.d_model // a.target.n_heads
+        base = a.target.d_model // a.target.n_heads if a.target and not a.head_width else d
         scores = q @ k.T * math.sqrt(base) / d
         if a.position == "alibi" and name == "attn":
             slope = alibi_slopes(a.n_heads)[h]
@@ -117,14 +138,14 @@ def attention_one(
                 for s in range(len(x)):
                     scores[t, s] += w["relative"][bucket_one(s - t, is_causal), h]
         heads.append(scores.masked_fill(~allowed, -math.inf).softmax(-1) @ v)
-    return torch.cat(heads, -1) @ w[f"{name}.output_proj.weight"].T
+    return linear_one(w, f"{name}.output_proj", torch.cat(heads, -1))
 
 
 def feed_forward_one(a: Architecture, w: dict[str, Tensor], x: Tensor) -> Tensor:
-    inner = ACTIVATIONS[a.activation](x @ w["ffn.w1.weight"].T)
+    inner = ACTIVATIONS[a.activation](linear_one(w, "ffn.w1", x))
     if a.activation.endswith("glu"):
-        inner = inner * (x @ w["ffn.w3.weight"].T)
-    return inner @ w["ffn.w2.weight"].T
+        inner = inner * linear_one(w, "ffn.w3", x)
+    return linear_one(w, "ffn.w2", inner)
 
 
 def input_one(a: Architecture, w: dict[str, Tensor], tokens: Tensor, tower: str = "") -> Tensor:
@@ -188,7 +209,7 @@ def logits_one(
     x = tower_one(a, w, input_one(a, w, tokens), allowed, memory=memory)
     base = a.d_model if a.target is None else a.target.d_model
     if a.tied_embeddings:
-        logits = x @ w["token_embeddings.weight"].T / math.sqrt(base)
+        logits = x @ w["token_embeddings.weight"].T / (math.sqrt(base) if a.scaled_head else 1)
     else:
         logits = x @ w["lm_head.weight"].T
     logits = logits * base / a.d_model

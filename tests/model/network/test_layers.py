@@ -42,14 +42,19 @@ def swiglu_one(w1: Tensor, w2: Tensor, w3: Tensor, x: Tensor) -> Tensor:
     return (gate / (1 + torch.exp(-gate)) * (x @ w3.T)) @ w2.T
 
 
-def rope_one(x: Tensor, positions: Tensor, theta: float) -> Tensor:
+def rope_one(
+    x: Tensor,
+    positions: Tensor,
+    theta: float,
+    scaled: Callable[[float], float] = lambda frequency: frequency,
+) -> Tensor:
     """One rotation matrix for each position, (d, d), times the vector at that position."""
     d = x.shape[-1]
     y = torch.empty_like(x)
     for t, position in enumerate(positions.tolist()):
         turn = torch.zeros(d, d, dtype=torch.float64)
         for i in range(d // 2):
-            angle = position / theta ** (2 * i / d)
+            angle = position * scaled(1 / theta ** (2 * i / d))
             turn[2 * i, 2 * i] = turn[2 * i + 1, 2 * i + 1] = math.cos(angle)
             turn[2 * i + 1, 2 * i] = math.sin(angle)
             turn[2 * i, 2 * i + 1] = -math.sin(angle)

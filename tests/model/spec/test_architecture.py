@@ -73,13 +73,21 @@ def test_architecture_round_trips_and_compares() -> None:
             {"n_heads": 16, "position": "none", "qk_norm": True},
             r"qk_norm needs heads wider than 1 .* got d_model / n_heads = 16 / 16 = 1",
         ),
-        ({"activation": "swish"}, "'swiglu', 'geglu', 'relu', 'gelu' or 'silu'"),
+        ({"activation": "swish"}, "'swiglu', 'geglu', 'relu', 'gelu', 'gelu_tanh' or 'silu'"),
         ({"position": "rotary"}, "'learned', 'alibi', 'relative' or 'none'"),
         ({"norm": "batchnorm"}, "'rmsnorm' or 'layernorm'"),
         ({"norm_placement": "sandwich"}, "'pre' or 'post'"),
         ({"logit_soft_cap": -1.0}, "greater than or equal to 0"),
         ({"logit_soft_cap": math.inf}, "finite number"),
         ({"qk_norm": "maybe"}, "valid boolean"),
+        ({"head_width": 7}, r"head_width must be even .* got 7"),
+        ({"head_width": 6, "n_kv_heads": 1}, "n_kv_heads · head_width must be a multiple of 4"),
+        ({"norm_eps": 0.0}, "greater than 0"),
+        ({"rope_factor": 0.5}, "greater than or equal to 1"),
+        (
+            {"rope_low_frequency": 4.0},
+            "rope_low_frequency must be below rope_high_frequency, got 4 and 4",
+        ),
     ],
 )
 def test_architecture_refuses(change: dict[str, Any], message: str) -> None:
@@ -91,6 +99,19 @@ def test_architecture_refuses(change: dict[str, Any], message: str) -> None:
 def test_architecture_refuses_other_types(value: object) -> None:
     with pytest.raises(ValidationError):
         Architecture.model_validate(value)
+
+
+def test_late_entries_are_left_out_of_the_json_at_their_defaults() -> None:
+    """The hash of a specification that is older than the entries does not change."""
+    late = {"head_width", "biases", "norm_eps", "scaled_head", "target"}
+    written = Architecture(**SMALL, head_width=8).model_dump()  # 8 is d_model / n_heads
+    assert not (late | {n for n in Architecture.model_fields if "rope_" in n}) & {*written} - {
+        "rope_theta"
+    }
+    for name, value in (("head_width", 12), ("biases", "qkv"), ("norm_eps", 1e-6)):
+        a = Architecture(**SMALL, **{name: value})
+        assert a.model_dump() == {**written, name: value}
+        assert Architecture.model_validate_json(a.model_dump_json()) == a
 
 
 def test_n_kv_heads_default_to_n_heads() -> None:
@@ -108,11 +129,14 @@ def module_of(a: Architecture, k: int = 1) -> TransformerLM:
 
 def written_out(a: Architecture) -> int:
     """Parameters by the formula that one would write on paper."""
-    kv = a.d_model // a.n_heads * a.n_kv_heads
+    d_head = a.head_width or a.d_model // a.n_heads
+    q, kv = d_head * a.n_heads, d_head * a.n_kv_heads
     gains = (2 if a.norm == "layernorm" else 1) * a.d_model
     matrices = 3 if a.activation in ("swiglu", "geglu") else 2
-    block = 2 * a.d_model**2 + 2 * a.d_model * kv + matrices * a.d_model * a.d_ff + 2 * gains
-    block += 2 * a.d_model // a.n_heads if a.qk_norm else 0
+    block = 2 * a.d_model * (q + kv) + matrices * a.d_model * a.d_ff + 2 * gains
+    block += 2 * d_head if a.qk_norm else 0
+    block += q + 2 * kv if a.biases != "none" else 0
+    block += 2 * a.d_model + (matrices - 1) * a.d_ff if a.biases == "all" else 0
     tables = (1 if a.tied_embeddings else 2) * a.vocab_size * a.d_model
     tables += a.context_length * a.d_model if a.position == "learned" else 0
     tables += 32 * a.n_heads if a.position == "relative" else 0

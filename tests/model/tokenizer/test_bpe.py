@@ -20,6 +20,9 @@ from model.tokenizer.pretokenizer import PATTERNS
 
 EOT = "<|endoftext|>"
 
+# the others are read, not trained
+BYTE_LEVEL = [name for name, pattern in PATTERNS.items() if pattern.prefix is None]
+
 
 def split_at_special(text: str, special_tokens: list[str]) -> list[str]:
     """Text between special tokens, scanning from the left and taking the longest that starts."""
@@ -83,7 +86,7 @@ def train_on(
     text=st.text(alphabet="ab é'ls\n1", max_size=120),
     extra=st.integers(0, 40),
     special=st.sampled_from([[], [EOT], ["ab"], ["é", "éa"]]),
-    pattern=st.sampled_from([*PATTERNS]),
+    pattern=st.sampled_from(BYTE_LEVEL),
 )
 def test_train_bpe_equals_a_naive_trainer(
     tmp_path: Path, text: str, extra: int, special: list[str], pattern: str

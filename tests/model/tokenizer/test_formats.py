@@ -19,6 +19,7 @@ from model.tokenizer import tokenizer as tokenizer_module
 from model.tokenizer.bpe import train_bpe
 from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
+from tests.model.tokenizer.test_bpe import BYTE_LEVEL
 
 EOT = "<|endoftext|>"
 SPECIAL = [EOT, "<|a|>", "<|a|><|b|>"]
@@ -40,7 +41,7 @@ def mixed() -> str:
     return text
 
 
-@pytest.fixture(scope="module", params=[*PATTERNS])
+@pytest.fixture(scope="module", params=BYTE_LEVEL)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     path = tmp_path_factory.mktemp("made") / "text.txt"
     source = "".join(path.read_text(encoding="utf-8") for path in sorted(FOLDER.rglob("*.py")))

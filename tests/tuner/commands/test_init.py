@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from model.tokenizer.tokenizer import Tokenizer
+from tests.conftest import VOCAB
+from tests.model.exchange.test_pretrained import write
 from tuner.cli import main
 from tuner.space_file.load import load_space
 from tuner.space_file.shipped import find_space, shipped_spaces
@@ -85,3 +88,47 @@ def test_space_is_found_by_the_name_of_its_study(
     (tmp_path / "lm").write_text("name: other\nbudget: {tokens: 1e5}")
     assert find_space("lm") is None
     assert load_space("lm").name == "other"
+
+
+def test_init_writes_a_fine_tuning_of_a_model(
+    tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a model", "llama", vocab_size=VOCAB, context_length=600)
+    tokenizer.save(tmp_path / "a model", "huggingface")
+    rows = [json.dumps({"id": n, "body": f"document {n} of some words"}) for n in range(3_000)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    assert main(["init", "finetune", "--model", "a model", "--data", "rows.jsonl"]) == 0
+    text = (tmp_path / "finetune.yaml").read_text()
+    assert 'data:        {files: ["rows.jsonl"], field: "body"}' in text
+    assert "a llama of 13,904 weights in F32, 1 file(s), a context of 600," in text
+    capsys.readouterr()
+    assert main(["validate", "--space", "finetune.yaml", "--home", "home"]) == 0
+    told = capsys.readouterr()
+    assert "a model, with a llama of" in " ".join((told.out + told.err).split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["finetune", "--model", "m"], "--model and --data belong together and to finetune: tuner"),
+        (["lm", "--model", "m", "--data", "d"], "--model and --data belong together"),
+        (
+            ["finetune", "--model", "none/here", "--data", "d"],
+            "there is no folder none/here; fetch",
+        ),
+        (["finetune", "--model", "m", "--data", "two.jsonl"], "a row has the fields a, b, and one"),
+        (["finetune", "--model", "m", "--data", "bad.jsonl"], "the first row is no JSON"),
+        (["finetune", "--model", "m", "--data", "no.jsonl"], "no.jsonl"),
+    ],
+)
+def test_init_refuses_a_fine_tuning_in_one_sentence(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "m", "llama")
+    (tmp_path / "two.jsonl").write_text('{"a": "x", "b": "y"}\n')
+    (tmp_path / "bad.jsonl").write_text("a b\n")
+    assert main(["init", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "finetune.yaml").exists()

@@ -43,10 +43,10 @@ CASES = {
         "Sampler cmaes models numbers that every trial has; it draws optimizer and γ at random.",
         "A trial keeps optimizer, which cannot change during training.",
     ],
-    "asha: stop, max_tokens: 5000, max_seconds: 90m, patience: 8": [
+    "asha: stop, max_tokens: 5000, max_seconds: 90m, patience: 8, stop_when_left_below: 0.2 %": [
         "(after 1 and 3 of 9 reports), the others are stopped.",
         "The search ends early after 5,000 training tokens or 1:30:00 of time or 8 trials without "
-        "improvement.",
+        "improvement or once less than 0.2 % is left to gain.",
         "Expected total: 86,000 training tokens (297,000 without early stopping).",
     ],
     "scheduler: none, sampler: gp}\nconfirm: off\nobjective: {metric: train_loss": [

@@ -14,6 +14,7 @@ from tests.tuner.simulated_search import FACTS, Simulation, outcomes, space_of
 from tuner.conductor import trust
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trust import Trust, log_ratio, strength
+from tuner.driver.learn import fitted
 from tuner.journal.events import Event, Reported, SearchBegun, as_json, read_event
 from tuner.journal.fold import Search
 from tuner.journal.repeat import repeat, restored_decisions
@@ -202,10 +203,10 @@ search: {%s}
 def test_values_outside_the_space_are_moved_into_it(tmp_path: Path) -> None:
     space = space_of(tmp_path, "trials: 4")
     draw = {**space.defaults(), "max_learning_rate": 3.0, "batch_size": 9}
-    fitted = Proposals((draw, draw), {**draw, "dropout": 0.1}, 0.5, SOURCES).fitted(space)
-    (moved,) = fitted.draws
+    found = fitted(Proposals((draw, draw), {**draw, "dropout": 0.1}, 0.5, SOURCES), space)
+    (moved,) = found.draws
     assert (moved["max_learning_rate"], moved["batch_size"]) == (0.1, 8)
-    assert "dropout" not in fitted.centre
+    assert "dropout" not in found.centre
 
 
 def test_raced_defaults_are_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

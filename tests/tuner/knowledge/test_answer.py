@@ -16,15 +16,15 @@ from tuner.home.home import Home
 from tuner.knowledge.answer import answer_for, answer_for_space
 from tuner.knowledge.basin import TargetCell
 from tuner.knowledge.candidates import Candidates
-from tuner.knowledge.evidence import EvidenceSource
 from tuner.knowledge.library import Library
 from tuner.knowledge.proposals import propose_from
 from tuner.knowledge.record import promises
 from tuner.scaling.prediction import write_prediction
+from tuner.space.proposals import SourceUsed
 
 EVIDENCE = planted()
 LIBRARY = Library(
-    ((EvidenceSource("planted", "table", "d", len(EVIDENCE)), EVIDENCE),), ("b was left out",)
+    ((SourceUsed("planted", "table", "d", len(EVIDENCE)), EVIDENCE),), ("b was left out",)
 )
 SEARCH = "trials: 4"
 
@@ -98,7 +98,7 @@ def test_space_that_nothing_is_known_about_is_refused(
     with pytest.raises(TunerError, match=message):
         answer_for_space(LIBRARY, space, FACTS)
     proposals = propose_from(LIBRARY, space, FACTS)
-    assert (proposals.draws, proposals.centre) == ((), None)
+    assert not proposals
     assert message in proposals.sentence
 
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from tests.tuner.results.random_trials import HEAD, SPACE, Loss, Made, load
 from tuner.results.importance import _evaluate, importance
-from tuner.results.more_trials import _mean_gain
 from tuner.space.objective import Objective
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
@@ -201,80 +200,9 @@ def test_divergence_of_one_or_of_all(folder: Path) -> None:
     assert "try α_max: {log: [1e-5, 3e-3]}" in every[0]
 
 
-# progress -----------------------------------------------------------------------------------
-
-
 def falling(values: Sequence[float]) -> Loss:
     rest = iter(values)
     return lambda _: next(rest)
-
-
-def test_progress_that_continues_proposes_more(folder: Path) -> None:
-    made = Made(load(folder), falling([4 - 0.01 * i for i in range(24)]))
-    (sentence,) = with_text(made.advise(name="lm-3"), "More trials may help")
-    assert "the last 8 of 24 still improved the best val_loss by 0.0800, to 4.1700" in sentence
-    assert sentence.endswith("tuner search --resume lm-3 --trials 32.")
-
-
-def test_progress_that_stopped_names_the_best_trial(folder: Path) -> None:
-    made = Made(load(folder), falling([4.0] * 8 + [3.0] + [3.5] * 15))
-    (sentence,) = with_text(made.advise(), "did not improve")
-    assert sentence.startswith(
-        "The last 15 of 24 trials did not improve the best val_loss, 3.4000 of"
-    )
-    assert "of trial 8;" in sentence
-
-
-def test_progress_within_the_noise_of_seeds_does_not_count(folder: Path) -> None:
-    made = Made(load(folder), falling([3.0] * 20 + [2.99] * 4))
-    assert with_text(made.advise(spread=0.001), "More trials may help")
-    (sentence,) = with_text(made.advise(spread=0.05), "probably not help")
-    assert "by 0.0100 only, less than seeds differ (0.0500)" in sentence
-
-
-def test_progress_ignores_trials_that_were_stopped(folder: Path) -> None:
-    losses = [4.0] * 12 + [1.0] * 12
-    made = Made(load(folder), falling(losses), reports=lambda i: 1 if i >= 12 else 99)
-    assert with_text(made.advise(), "did not improve")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["random", "qmc"])
-def test_progress_of_draws_that_do_not_learn_is_averaged_over_orders(
-    folder: Path, sampler: str
-) -> None:
-    """The order of independent draws says nothing, so that no order changes the sentence."""
-    space = load(folder)
-    search = space.search.model_copy(update={"sampler": sampler})
-    space = space.model_copy(update={"search": search})
-    values = [4 - 0.01 * i for i in range(24)]
-    texts = set()
-    for order in (values, values[::-1], values[12:] + values[:12]):
-        made = Made(space, falling(order))
-        (sentence,) = with_text(made.advise(name="lm-3"), "do not learn from results")
-        texts.add(sentence)
-        assert with_text(made.advise(), "probably not help") == []
-    # the best of 16 of 24 is of rank r with C(23 - r, 15) / C(24, 16), on average 8/17 behind
-    assert texts == {
-        f"Draws do not learn from results ({sampler}): 8 more trials beat the best val_loss, "
-        f"4.1700, with a chance of 25 %, and gain {0.01 * 8 / 17:.4f} at most on average, as any 8 "
-        f"of these 24 did: tuner search --resume lm-3 --trials 32."
-    }
-    (small,) = with_text(made.advise(spread=0.1), "less than seeds differ (0.1000)")
-    assert "--resume" in small
-
-
-def test_gain_of_independent_draws_holds_on_average() -> None:
-    """Of 2,000 searches: chance and mean gain of a third more trials are those that are said."""
-    rng, beaten, gained, said = random.Random(0), 0, 0.0, 0.0
-    for _ in range(2000):
-        losses = [rng.gauss(0, 1) ** 2 for _ in range(24)]
-        more = min(rng.gauss(0, 1) ** 2 for _ in range(8))
-        beaten += more < min(losses)
-        gained += max(0.0, min(losses) - more)
-        said += _mean_gain(losses, 8)
-    assert beaten / 2000 == pytest.approx(8 / 32, abs=0.03)
-    assert 0.3 * said < gained <= said
 
 
 # importance ---------------------------------------------------------------------------------
@@ -409,7 +337,6 @@ def test_maximized_metric_inverts_the_advice(folder: Path) -> None:
         row.reports = [replace(r, sparsity=r.val_loss) for r in row.reports]
     (edge,) = with_text(made.advise(), " lie at ")
     assert "at the lower end" in edge
-    assert with_text(made.advise(), "did not improve the best sparsity, ")
 
 
 @pytest.mark.slow

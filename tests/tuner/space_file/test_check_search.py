@@ -48,6 +48,19 @@ MISTAKES = {
         "search.max_tokens must be at least 1, got 0",
     ),
     "patience": (HEAD + "search: {patience: ▲-1}", "search.patience must be at least 1, got -1"),
+    "no share": (
+        HEAD + "search: {stop_when_left_below: ▲2}",
+        "search.stop_when_left_below must be below 1, got 2",
+    ),
+    "odd share": (
+        HEAD + "search: {stop_when_left_below: ▲little}",
+        "search.stop_when_left_below must be a share, such as 0.002 or 0.2 %, got little",
+    ),
+    "left of a population": (
+        HEAD + "search: {scheduler: pbt, sampler: random, stop_when_left_below: ▲1 %}",
+        "search.stop_when_left_below: what is left to gain is not known of a population, which pbt "
+        "trains; leave it out",
+    ),
     "no time": (HEAD + "search: {max_seconds: ▲0s}", "search.max_seconds must be above 0, got 0"),
     "odd time": (
         HEAD + "search: {max_seconds: ▲2 weeks}",

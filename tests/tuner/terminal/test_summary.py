@@ -127,14 +127,19 @@ def test_summary_indents_recommendations(space: SearchSpace) -> None:
          "--resume lm-1 --max-tokens N"),
         ({"limit": "patience"}, "Stopped by --patience: 9 trials ended without a better one.",
          "--resume lm-1 --patience N"),
+        ({"limit": "stop_when_left_below"},
+         "Stopped by search.stop_when_left_below: less than 0.2 % was left to gain.",
+         "--resume lm-1 --set search.stop_when_left_below=null"),
     ],
 )  # fmt: skip
 def test_summary_names_limit_and_command_to_resume(
     space: SearchSpace, reason: Mapping[str, str], text: str, command: str
 ) -> None:
     limits = space.search.model_copy(
-        update={"max_tokens": 5000, "max_seconds": 90.0, "patience": 9}
-    )
+        update={
+            "max_tokens": 5000, "max_seconds": 90.0, "patience": 9, "stop_when_left_below": 0.002
+        }
+    )  # fmt: skip
     trials = trials_of(space)
     trials[7].outcome = None
     space = SearchSpace(
@@ -144,6 +149,27 @@ def test_summary_names_limit_and_command_to_resume(
     assert text in summary
     assert f"tuner search {command}" in summary
     assert ("early stopping" in summary) == ("limit" in reason)
+
+
+def test_summary_says_what_is_left_and_the_command_for_more(space: SearchSpace) -> None:
+    losses = [4.5, *(3.8 + 0.02 * i for i in range(20))]
+    result = result_of(space, trials_of(space, losses))
+    left = result.left
+    assert left is not None
+    assert (left.more, left.trials, left.best) == (20, 20, 4.2)
+    sentence = (
+        f"20 more trials would end with a best val_loss of {left.low:.4f} to 4.2000 (90 % "
+        f"interval, by 20 finished trials): at most {100 * left.share:.2g} % is left to gain; "
+        f"tuner search --resume lm-1 --trials {space.search.trials + 20}."
+    )
+    assert sentence in printed(result, 1000)
+    noisy = compare_retrained({1: [3.0, 4.0], 2: [3.5, 4.5]})
+    text = printed(result_of(space, result.trials, confirmation=noisy), 1000)
+    assert "is left to gain. Seeds differ by more, 0.7071: more of the same will not help." in text
+    assert "--resume" not in text
+    few = printed(result_of(space, result.trials[:5]), 1000)
+    assert "What more trials could find is not known: that needs 8 trials of the sampler" in few
+    assert "What more trials" not in printed(result_of(space, result.trials[:1]))
 
 
 def test_summary_names_reused_and_failed_trials(space: SearchSpace) -> None:

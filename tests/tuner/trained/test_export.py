@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from model.export.registry import FORMATS
-from model.export.torch_state import load_exported
+from model.exchange.registry import FORMATS
+from model.exchange.torch_state import load_exported
 from model.spec.data import TokenizerConfig
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tests.conftest import MakeSpec
@@ -154,8 +154,8 @@ def test_command_refuses_before_anything_is_loaded(
     out = tmp_path / "out"
     assert cli.main(["export", "abcdefgh", "-o", str(out)]) == 2
     assert capsys.readouterr().err == (
-        "tuner export: the format hf writes a Llama model of Hugging Face transformers, which "
-        "cannot have norm: layernorm or qk_norm: true; use --format torch\n"
+        "tuner export: the format hf writes a model of Hugging Face transformers, which "
+        "cannot have norm: layernorm; use --format torch\n"
     )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

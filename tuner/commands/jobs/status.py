@@ -8,6 +8,7 @@ import time
 from tuner.commands.output import consoles, home_option, print_json
 from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus, searches_of
+from tuner.results.sentences import left_sentence
 from tuner.texts.formatting import clock, metric_text
 
 _HEAD = ("search", "state", "trials", "best", "tokens", "tokens/s", "left", "newest report")
@@ -55,6 +56,8 @@ def _lines(status: SearchStatus, home: str) -> list[str]:
         lines.append(f"{_trials(status)} trials have ended, {status.tokens:,} tokens trained")
     if status.best is not None:
         lines.append(f"best {status.metric} {metric_text(status.best)}, trial {status.best_trial}")
+    if status.left is not None:
+        lines.append(left_sentence(status.left, status.metric))
     if status.tokens_per_second is not None:
         left = "" if status.seconds_left is None else f", about {clock(status.seconds_left)} left"
         lines.append(f"{status.tokens_per_second:,.0f} tokens/s{left}")

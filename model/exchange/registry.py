@@ -10,11 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from model.errors import ExportError
-from model.export.folder import check_target, write_folder
-from model.export.format import Format, TrainedModel
-from model.export.gguf import LLAMA_CPP
-from model.export.hugging_face import HUGGING_FACE
-from model.export.torch_state import PLAIN
+from model.exchange.folder import check_target, write_folder
+from model.exchange.format import Format, TrainedModel
+from model.exchange.gguf import LLAMA_CPP
+from model.exchange.hugging_face import HUGGING_FACE
+from model.exchange.torch_state import PLAIN
 from model.spec.architecture import Architecture
 
 FORMATS: Mapping[str, Format] = {"hf": HUGGING_FACE, "gguf": LLAMA_CPP, "torch": PLAIN}

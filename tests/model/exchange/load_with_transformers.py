@@ -12,7 +12,12 @@ sys.modules["model"] = sys.modules["tuner"] = None  # type: ignore[assignment]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint  # noqa: E402
 
 
@@ -35,7 +40,10 @@ def main(folder: Path) -> None:
     for export in sorted(path for path in folder.iterdir() if path.is_dir()):
         file = {"gguf_file": "model.gguf"} if export.name.startswith("gguf") else {}
         model = load_gguf(export) if file else AutoModelForCausalLM.from_pretrained(export).eval()
-        tokenizer = AutoTokenizer.from_pretrained(export, **file)
+        # as its README says
+        says = (export / "README.md").read_text(encoding="utf-8")
+        loader = PreTrainedTokenizerFast if "PreTrainedTokenizerFast" in says else AutoTokenizer
+        tokenizer = loader.from_pretrained(export, **file)
         with torch.inference_mode():
             np.save(export.with_suffix(".logits.npy"), model(ids).logits.numpy())
             written = model.generate(

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model.export import llama
-from model.export.format import Format, TrainedModel
+from model.exchange.families import family_of
+from model.exchange.format import Format, TrainedModel
+from model.network.positions import RopeScaling
 from model.spec.architecture import Architecture
 from model.tokenizer import formats as tokenizer_files
 from model.tokenizer.tokenizer import Tokenizer
 
 GGUF_FILE = "model.gguf"
-_PRE_TOKENIZER = "gpt-2"  # llama.cpp's name of the pattern `gpt2`
+# our pattern → llama.cpp's name of it
+_PRE_TOKENIZERS = {"gpt2": "gpt-2", "llama3": "llama-bpe", "qwen2": "qwen2", "smollm": "smollm"}
 _ALL_F32 = 0  # file type of GGUF: all tensors are float32
 
 
 def _write(model: TrainedModel, folder: Path) -> None:
-    from gguf import GGUFWriter
+    from gguf import GGUFWriter, RopeScalingType
 
     a = model.architecture
-    writer = GGUFWriter(folder / GGUF_FILE, "llama")
+    family = family_of(a)
+    writer = GGUFWriter(folder / GGUF_FILE, family.model_type)
     writer.add_name(model.name)
     writer.add_file_type(_ALL_F32)
     writer.add_vocab_size(a.vocab_size)
@@ -29,12 +32,22 @@ def _write(model: TrainedModel, folder: Path) -> None:
     writer.add_feed_forward_length(a.d_ff)
     writer.add_head_count(a.n_heads)
     writer.add_head_count_kv(a.n_kv_heads)
-    writer.add_layer_norm_rms_eps(llama.NORM_EPS)
-    writer.add_rope_dimension_count(a.d_head)
-    writer.add_rope_freq_base(a.rope_theta)
+    if a.norm == "layernorm":
+        writer.add_layer_norm_eps(a.norm_eps)
+    else:
+        writer.add_layer_norm_rms_eps(a.norm_eps)
+    if a.head_width:
+        writer.add_key_length(a.d_head)
+        writer.add_value_length(a.d_head)
+    if a.position == "rope":
+        writer.add_rope_dimension_count(a.d_head)
+        writer.add_rope_freq_base(a.rope_theta)
+    if a.rope_scaling == "linear":
+        writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(a.rope_factor)
     names, kinds = _tokens(model.tokenizer, a)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_PRE_TOKENIZER)
+    writer.add_tokenizer_pre(_PRE_TOKENIZERS[model.tokenizer.pattern])
     writer.add_token_list(names)
     writer.add_token_types(kinds)
     writer.add_token_merges(tokenizer_files.merge_lines(model.tokenizer.merges))
@@ -42,14 +55,25 @@ def _write(model: TrainedModel, folder: Path) -> None:
     writer.add_eos_token_id(a.end_of_text)
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
-    for name, weight in llama.llama_cpp_weights(a, model.weights).items():
+    for name, weight in family.export(a, model.weights, llama_cpp=True).items():
         writer.add_tensor(name, weight.numpy())
+    if (scaling := RopeScaling.of(a)) and a.rope_scaling == "llama3":
+        divisors = scaling.divisors(a.d_head, a.rope_theta)
+        writer.add_tensor("rope_freqs.weight", divisors.float().numpy())
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
     finally:  # also on a full disk
         writer.close()
+
+
+def _obstacles(a: Architecture) -> list[str]:
+    """Return what llama.cpp's implementations of the families do not have."""
+    entries = family_of(a).obstacles(a)
+    if a.activation not in ("swiglu", "gelu_tanh") and f"activation: {a.activation}" not in entries:
+        entries.append(f"activation: {a.activation}")
+    return entries
 
 
 def _tokens(tokenizer: Tokenizer, a: Architecture) -> tuple[list[str], list[int]]:
@@ -67,20 +91,22 @@ def _tokens(tokenizer: Tokenizer, a: Architecture) -> tuple[list[str], list[int]
 
 
 def _usage(model: TrainedModel) -> str:
+    a = model.architecture
     return f"""\
 ```
 llama-completion -m {GGUF_FILE} -no-cnv -p "Once upon a time"
 ```
 
-A Llama model in float32, with a context of {model.architecture.context_length:,} tokens; \
+A model of the family {family_of(a).model_type} in float32, with a context of \
+{a.context_length:,} tokens; \
 `llama-quantize` makes smaller files of it.
 """
 
 
 LLAMA_CPP = Format(
-    what="a Llama model of llama.cpp",
-    obstacles=lambda a: llama.obstacles(a, ("swiglu",)),
-    patterns=("gpt2",),
+    what="a model of llama.cpp",
+    obstacles=_obstacles,
+    patterns=tuple(_PRE_TOKENIZERS),
     needs="gguf",
     write=_write,
     usage=_usage,

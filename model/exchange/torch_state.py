@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from model.errors import ExportError
-from model.export.format import Format, TrainedModel
+from model.exchange.format import Format, TrainedModel
 from model.network.encoder_decoder import TransformerPair
 from model.network.transformer import TransformerLM
 from model.spec.architecture import parameter_shapes

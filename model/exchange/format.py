@@ -46,7 +46,7 @@ class Format:
     """A format of files.
 
     Attributes:
-        what: description of the result, with an article: "a Llama model of llama.cpp".
+        what: description of the result, with an article: "a model of llama.cpp".
         obstacles: returns what the format cannot express of an architecture, each as
             `entry: value`.
         patterns: names of the tokenizer patterns that the format can express.

@@ -1,4 +1,0 @@
-"""Export of trained models to the file formats of other tools.
-
-Main names: `FORMATS`, `export`.
-"""
