@@ -11,6 +11,7 @@ from tuner.knowledge.candidates import Candidates
 from tuner.knowledge.library import Library, collect
 from tuner.knowledge.suggestion import Advisor
 from tuner.space.data_facts import DataFacts
+from tuner.space.first_draws import fitted
 from tuner.space.proposals import Proposals
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import counted, listed
@@ -51,14 +52,15 @@ def propose_from(library: Library, space: SearchSpace, facts: DataFacts) -> Prop
     pool, points = candidates.pool(advisor)
     draws = [pool[number] for number in advisor.best(points, _PROPOSALS if is_near else 1)]
     labels = [p.label for p in candidates.known]
-    return Proposals(
+    proposals = Proposals(
         tuple(draws),
         {label: draws[0][label] for label in labels},
         CONFIDENCE,
         used.sources,
         library.left_out,
         _sentence(used, len(draws)),
-    ).fitted(space)
+    )
+    return fitted(proposals, space)
 
 
 def _is_near(library: Library, candidates: Candidates) -> bool:

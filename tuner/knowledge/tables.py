@@ -25,9 +25,9 @@ from pydantic import TypeAdapter, ValidationError
 from model.files import read_regular
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters, find_symbol
 from tuner.errors import TunerError
-from tuner.knowledge.evidence import EvidenceSource
 from tuner.space.objective import MODES
 from tuner.space.parameter import Value
+from tuner.space.proposals import SourceUsed
 from tuner.space_file.symbols import MODEL_ENTRIES
 from tuner.space_file.yaml_file import whole_if_equal
 from tuner.texts.formatting import counted, did_you_mean, listed, shown
@@ -61,7 +61,7 @@ class TableRow:
 class TrialTable:
     """The trials of a table, and what was left out of it, one sentence each."""
 
-    source: EvidenceSource
+    source: SourceUsed
     rows: tuple[TableRow, ...]
     left_out: tuple[str, ...] = ()
 
@@ -87,7 +87,7 @@ def read_table(place: str, metric: str = "val_loss") -> TrialTable:
     names = ", ".join(unknown)
     verb = "is no parameter" if len(unknown) == 1 else "are no parameters"
     left_out = (f"columns of {place} were left out: {names} {verb}",) if unknown else ()
-    return TrialTable(EvidenceSource(place, "table", digest, len(trials)), trials, left_out)
+    return TrialTable(SourceUsed(place, "table", digest, len(trials)), trials, left_out)
 
 
 # CSV ----------------------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ range, and count as moved.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from model.spec.hyperparameters import find_symbol
 from tuner.space.parameter import MAY_BE_OFF, Parameter, Range, Value, symbol
+from tuner.space.proposals import Proposals
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import as_typed, counted, did_you_mean, listed, shown
 
@@ -62,6 +64,31 @@ def can_draw(space: SearchSpace, draw: Mapping[str, Value]) -> bool:
     """Return True if each value of a draw lies in the range of its parameter."""
     parameters = {p.label: p for p in space.searched}
     return all(label in parameters and parameters[label].contains(v) for label, v in draw.items())
+
+
+def fitted(proposals: Proposals, space: SearchSpace) -> Proposals:
+    """Return proposals with each value moved into the distribution of its parameter in a space."""
+    defaults = space.defaults()
+    parameters = {p.label: p for p in space.searched}
+    draws = [
+        space.only_drawn(
+            {label: _moved(p, draw.get(label, defaults[label])) for label, p in parameters.items()}
+        )
+        for draw in proposals.draws
+    ]
+    known = {label: v for label, v in proposals.centre.items() if label in parameters}
+    return replace(
+        proposals,
+        draws=tuple(draw for i, draw in enumerate(draws) if draw not in draws[:i]),
+        centre={label: _moved(parameters[label], value) for label, value in known.items()},
+        confidence=proposals.confidence if known else 0.0,
+    )
+
+
+def _moved(parameter: Parameter, value: Value) -> Value:
+    if not parameter.contains(value):
+        value = parameter.nearest(value)
+    return parameter.distribution.as_drawn(value)
 
 
 def described(space: SearchSpace) -> str:

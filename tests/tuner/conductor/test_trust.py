@@ -14,11 +14,11 @@ from tests.tuner.simulated_search import FACTS, Simulation, outcomes, space_of
 from tuner.conductor import trust
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trust import Trust, log_ratio, strength
-from tuner.driver.learn import fitted
 from tuner.journal.events import Event, Reported, SearchBegun, as_json, read_event
 from tuner.journal.fold import Search
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.schedulers.scheduler import Decision
+from tuner.space.first_draws import fitted
 from tuner.space.parameter import Value
 from tuner.space.proposals import Proposals, SourceUsed
 from tuner.space.space import SearchSpace
