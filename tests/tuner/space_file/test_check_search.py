@@ -48,6 +48,25 @@ MISTAKES = {
         "search.max_tokens must be at least 1, got 0",
     ),
     "patience": (HEAD + "search: {patience: ▲-1}", "search.patience must be at least 1, got -1"),
+    "a lone source": (
+        HEAD + "search: {learn_from: ▲small}",
+        "search.learn_from must be auto, off or a list of searches and tables, got small; write [s",
+    ),
+    "no source": (HEAD + "search: {learn_from: ▲[]}", "search.learn_from must name its sources"),
+    "source with a password": (
+        HEAD + "search: {learn_from: ▲['mysql://me:secret@host/db']}",
+        "search.learn_from must have no password or options, got mysql:…; the library of",
+    ),
+    "a population that learns": (
+        HEAD + "search: {scheduler: pbt, sampler: random, learn_from: ▲auto}",
+        "search.learn_from: pbt trains its first trials as one population; set it to off",
+    ),
+    "several objectives that learn": (
+        HEAD
+        + "search: {scheduler: none, learn_from: ▲[small]}\n"
+        + "objective: [{metric: val_loss}, {metric: flops}]",
+        "sources know one loss, and this search has several objectives; set it to off",
+    ),
     "no share": (
         HEAD + "search: {stop_when_left_below: ▲2}",
         "search.stop_when_left_below must be below 1, got 2",
@@ -350,3 +369,14 @@ def test_objectives_have_a_good_direction(tmp_path: Path) -> None:
 def test_search_checks_accept(tmp_path: Path, text: str) -> None:
     """What looks like a mistake and is none."""
     assert load(tmp_path, text).searched is not None
+
+
+def test_sources_are_names_and_absolute_paths(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    url = "sqlite:////data/study.db"
+    path.write_text(f"{HEAD}search: {{learn_from: [small, tables/a.csv, '{url}', small]}}")
+    assert load_space(path).search.learn_from == ("small", str(tmp_path / "tables/a.csv"), url)
+    off = load_space(path, [Override.parse("search.learn_from=off")])
+    assert off.search.learn_from == "off"
+    path.write_text(f"{HEAD}search: {{learn_from: off}}")
+    assert load_space(path).search.learn_from == "off"
