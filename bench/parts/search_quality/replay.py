@@ -180,6 +180,10 @@ class TableSampler:
         distance[[row for row in self.rows.values() if row != LAW]] = np.inf
         return int(distance.argmin())
 
+    def drop_centre(self) -> None:
+        """Passed on."""
+        self._sampler.drop_centre()
+
     def observe(self, number: int, observation: Observation) -> None:
         """Passed on."""
         self._sampler.observe(number, observation)
