@@ -33,7 +33,9 @@ spent; *the file, 24 trials*, ends when the file says.
 
 *What is possible*: a *perfect sampler* suggests the configurations of the table from the best on;
 *perfect proposals* are its best three as those of `search.learn_from`, after which tpe goes on, and
-*misleading proposals* the worst three, with the worst as a centre of high confidence.
+*misleading proposals* the worst three, with the worst as a centre of high confidence. *Learned from
+the atlas* has what `learn_from: [atlas]` proposes if the table's text, and models of less than 2.5
+times and more than 1/2.5 of its weights, are left out of the atlas.
 
 Baselines: *one report, then top k* trains random configurations for one report each, for half of
 its tokens, and the best of them to the end with the other half (Egele et al. 2024,
@@ -63,7 +65,7 @@ from parts.search_quality import left as lefts
 from parts.search_quality import result as results
 from parts.search_quality import table as tables
 from parts.search_quality.baselines import one_report_then_top_k
-from parts.search_quality.replay import FILE, MISLEADING, PERFECT, Lab, Trace, snap_error
+from parts.search_quality.replay import FILE, LEARNED, MISLEADING, PERFECT, Lab, Trace, snap_error
 from parts.search_quality.result import plot, result_of
 
 from model.corpus.prepare import prepare
@@ -131,6 +133,11 @@ BOUNDS: Mapping[str, Mapping[str, Any]] = {
         "perfect proposals after the defaults": {**_DEFAULT, "proposals": PERFECT},
         "perfect proposals, raced defaults": {
             **_DEFAULT, "proposals": PERFECT, "defaults": "raced",
+        },
+        results.LEARNED: {**_DEFAULT, "proposals": LEARNED, "defaults": "off"},
+        "learned from the atlas, after the defaults": {**_DEFAULT, "proposals": LEARNED},
+        "learned from the atlas, raced defaults": {
+            **_DEFAULT, "proposals": LEARNED, "defaults": "raced",
         },
         "misleading proposals": {**_DEFAULT, "proposals": MISLEADING},
         "nothing known": _DEFAULT,

@@ -38,16 +38,6 @@ QUICK = 3  # suggestions that the quick mode judges
 Lines = Mapping[str, Mapping[str, Any]]
 
 
-def texts_of(judge: Judge) -> dict[str, str]:
-    """Return fingerprint of a text → its name, by the columns of the atlas."""
-    import pyarrow.parquet as pq
-
-    from tuner.knowledge.atlas import PATH
-
-    table = pq.read_table(PATH, columns=["text", "text_name"]).to_pylist()
-    return {row["text"]: row["text_name"] for row in table}
-
-
 def trained_of(
     judge: Judge, judged: Sequence[Judged], names: Mapping[str, str], shop: Workshop
 ) -> Lines:
@@ -216,7 +206,7 @@ def main() -> int:
     add_options(parser, f"{QUICK} suggestions, nothing trained")
     options = parser.parse_args()
     judge = Judge(read_atlas())
-    names = texts_of(judge)
+    names = {text: name for name, text in read_atlas().card["fingerprints"].items()}
     judged = []
     for each in judge.suggestions():
         judged.append(each)

@@ -90,6 +90,7 @@ def write(trained: list[Trained], out: Path, command: str, planned: int) -> Mapp
         "weights": _ends(entries, "weights"),
         "tokens": _ends(entries, "tokens"),
         "texts": dict(PACKAGES),
+        "fingerprints": {each["text_name"]: each["text"] for each in entries},
         "seed_noise": seed_noise(entries),
         "command": command,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),

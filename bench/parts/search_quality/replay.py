@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from typing import Any
 
@@ -24,6 +24,10 @@ import numpy.typing as npt
 from model.engine.report import Report, Status
 from parts.search_quality.table import Floats, Table
 from tuner.conductor.conductor import Conductor
+from tuner.knowledge.atlas import read_atlas
+from tuner.knowledge.laws import block_weights
+from tuner.knowledge.library import Library
+from tuner.knowledge.proposals import propose_from
 from tuner.samplers.observation import Observation
 from tuner.samplers.sampler import Sampler
 from tuner.space.parameter import Choice, Constant, Parameter, Prior, Value
@@ -43,7 +47,8 @@ GRID: Mapping[str, tuple[Value, ...]] = {
     "weight_decay": (0.01, 0.1),
 }
 FILE = "file"
-PERFECT, MISLEADING = "perfect", "misleading"  # proposals of sources
+PERFECT, MISLEADING, LEARNED = "perfect", "misleading", "learned"  # proposals of sources
+_ALIKE = math.log(2.5)  # ratio of weights within which models of the atlas have the table's size
 PROPOSED = 3  # number of their proposals
 LAWFUL = ("max_learning_rate", "batch_size")  # parameters of Step Law
 ROUNDED = 0.02  # share of a range within which a suggestion counts as Step Law's
@@ -219,6 +224,23 @@ def best_draws(table: Table, count: int | None = None) -> tuple[Mapping[str, Val
     return tuple(table.draws[row] for row in order[:count])
 
 
+@cache
+def _library(log_weights: float) -> Library:
+    """Return the atlas without the text of the tables, and without models of their size."""
+    atlas = read_atlas()
+    evidence = atlas.evidence
+    is_other = evidence.texts != atlas.card["fingerprints"]["code"]
+    is_other &= np.abs(evidence.sizes[:, 0] - log_weights) > _ALIKE
+    return Library(((atlas.source, evidence.only(is_other)),))
+
+
+def learned(table: Table) -> Proposals:
+    """Return the proposals from the atlas, without the table's text and size."""
+    (architecture,) = table.space.shapes(table.facts.vocab_size)
+    library = _library(math.log(block_weights(architecture)))
+    return propose_from(library, table.space, table.facts)
+
+
 def misleading(table: Table) -> Proposals:
     """Return the worst proposals: the worst finished configurations, with high confidence."""
     finished = [
@@ -302,7 +324,7 @@ class Lab:
                 `slots`, if not those of the lab; `trials`, None for the number in the space
                 (default: all configurations); `perfect`, True for a sampler that suggests the
                 configurations from the best on; `proposals`, PERFECT for those of sources that know
-                the table, MISLEADING for the worst (default: none).
+                the table, LEARNED for those of the atlas, MISLEADING for the worst (default: none).
             seed: seed of the search.
         """
         others = dict(settings)
@@ -325,6 +347,8 @@ class Lab:
             return NOTHING
         if kind == MISLEADING:
             return misleading(self.table)
+        if kind == LEARNED:
+            return learned(self.table)
         return Proposals(best_draws(self.table, PROPOSED))
 
     def _space(self, settings: Mapping[str, Any]) -> SearchSpace:

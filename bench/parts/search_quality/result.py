@@ -22,6 +22,7 @@ TENTH = 0.1  # of the tokens of random search
 REFERENCE, TOP_K, STEP_LAW = "random · none", "one report, then top k", "Step Law"
 DEFAULT, AS_IT_IS = "the file", "the file, 24 trials"
 PERFECT_ASHA = "perfect sampler, defaults to the end"
+LEARNED = "learned from the atlas"
 PERFECT_PROPOSALS = "perfect sampler, proposals not paused, no defaults"
 # with a prior, slots → complete trials until the best finished one is within 1 % of the best
 WANTED: Mapping[tuple[bool, int], float] = {(True, 4): 4.0, (False, 4): 6.5, (True, 1): 3.0}
