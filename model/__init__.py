@@ -21,7 +21,7 @@ _HOME = {
     "Tokenizer": "tokenizer.tokenizer",
     "CheckpointError": "errors",
     "load_checkpoint": "checkpoints.module",
-    "load_exported": "export.torch_state",
+    "load_exported": "exchange.torch_state",
     "save_checkpoint": "checkpoints.module",
     "Engine": "engine.engine",
     "FractionOf": "spec.symbol",
