@@ -41,7 +41,7 @@ _FIX = "name the columns as 'tuner symbols' does, and give tokens, weights and t
 
 
 @dataclass(frozen=True)
-class TableRow:
+class SourceRow:
     """A trial of a table.
 
     Attributes:
@@ -58,15 +58,15 @@ class TableRow:
 
 
 @dataclass(frozen=True)
-class TrialTable:
+class SourceTable:
     """The trials of a table, and what was left out of it, one sentence each."""
 
     source: SourceUsed
-    rows: tuple[TableRow, ...]
+    rows: tuple[SourceRow, ...]
     left_out: tuple[str, ...] = ()
 
 
-def read_table(place: str, metric: str = "val_loss") -> TrialTable:
+def read_table(place: str, metric: str = "val_loss") -> SourceTable:
     """Read the trials of a CSV file or of a study.
 
     Args:
@@ -87,7 +87,7 @@ def read_table(place: str, metric: str = "val_loss") -> TrialTable:
     names = ", ".join(unknown)
     verb = "is no parameter" if len(unknown) == 1 else "are no parameters"
     left_out = (f"columns of {place} were left out: {names} {verb}",) if unknown else ()
-    return TrialTable(SourceUsed(place, "table", digest, len(trials)), trials, left_out)
+    return SourceTable(SourceUsed(place, "table", digest, len(trials)), trials, left_out)
 
 
 # CSV ----------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def _refuse_metric(place: str, other: str, metric: str) -> None:
     )
 
 
-def _row(where: str, columns: Mapping[str, str], cells: _Cells, metric: str) -> TableRow:
+def _row(where: str, columns: Mapping[str, str], cells: _Cells, metric: str) -> SourceRow:
     """Return a row with the type of each value.
 
     Raises:
@@ -262,7 +262,7 @@ def _row(where: str, columns: Mapping[str, str], cells: _Cells, metric: str) -> 
             value = shown(numbers[name])
             raise TunerError(f"{where}: {name} must be a whole number above 0, got {value}")
     tokens, weights = (int(numbers[name]) for name in _SIZES)
-    return TableRow(parameters, numbers[metric], tokens, weights)
+    return SourceRow(parameters, numbers[metric], tokens, weights)
 
 
 def _number(where: str, column: str, cell: Any) -> float:
