@@ -41,7 +41,7 @@ _FIX = "name the columns as 'tuner symbols' does, and give tokens, weights and t
 
 
 @dataclass(frozen=True)
-class SourceRow:
+class ForeignTrial:
     """A trial of a table.
 
     Attributes:
@@ -62,7 +62,7 @@ class SourceTable:
     """The trials of a table, and what was left out of it, one sentence each."""
 
     source: SourceUsed
-    rows: tuple[SourceRow, ...]
+    rows: tuple[ForeignTrial, ...]
     left_out: tuple[str, ...] = ()
 
 
@@ -240,7 +240,7 @@ def _refuse_metric(place: str, other: str, metric: str) -> None:
     )
 
 
-def _row(where: str, columns: Mapping[str, str], cells: _Cells, metric: str) -> SourceRow:
+def _row(where: str, columns: Mapping[str, str], cells: _Cells, metric: str) -> ForeignTrial:
     """Return a row with the type of each value.
 
     Raises:
@@ -262,7 +262,7 @@ def _row(where: str, columns: Mapping[str, str], cells: _Cells, metric: str) -> 
             value = shown(numbers[name])
             raise TunerError(f"{where}: {name} must be a whole number above 0, got {value}")
     tokens, weights = (int(numbers[name]) for name in _SIZES)
-    return SourceRow(parameters, numbers[metric], tokens, weights)
+    return ForeignTrial(parameters, numbers[metric], tokens, weights)
 
 
 def _number(where: str, column: str, cell: Any) -> float:
