@@ -13,7 +13,8 @@ from tuner.journal.fold import Search
 from tuner.journal.journal import read_entries
 from tuner.knowledge.atlas import read_atlas
 from tuner.knowledge.evidence import Evidence, evidence_of, obstacle
-from tuner.space.proposals import SourceUsed
+from tuner.knowledge.tables import read_table
+from tuner.space.proposals import SourceUsed, is_table
 from tuner.texts.formatting import counted, did_you_mean
 
 ATLAS = "atlas"
@@ -48,13 +49,16 @@ def collect(home: Home, names: Sequence[str] | None = None, *, besides: str = ""
 
     Args:
         home: folder of the searches; need not exist.
-        names: searches to use, or `atlas`; None for all searches and the atlas.
+        names: searches to use, `atlas`, paths and URLs of tables; None for all searches and the
+            atlas.
         besides: a search that is not used: the one that asks.
 
     Raises:
-        TunerError: if a named search does not exist, or has no evidence.
+        TunerError: if a named search does not exist or has no evidence, or a table is wrong.
     """
     found = {path.name: path for path in home.searches() if path.name != besides}
+    places = [name for name in names or () if is_table(name)]
+    names = None if names is None else [name for name in names if name not in places]
     for name in names or ():
         if name not in found and name != ATLAS:
             near = did_you_mean(name, (*found, ATLAS))
@@ -68,6 +72,10 @@ def collect(home: Home, names: Sequence[str] | None = None, *, besides: str = ""
             raise TunerError(f"{part}; name another search, or 'search.learn_from: auto'")
         else:
             left_out.append(part)
+    for place in places:
+        table = read_table(place)
+        parts.append((table.source, table.evidence))
+        left_out += table.left_out
     if names is None or ATLAS in names:
         atlas = read_atlas()
         parts.append((atlas.source, atlas.evidence))

@@ -20,11 +20,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from model.files import read_regular
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters, find_symbol
 from tuner.errors import TunerError
+from tuner.knowledge.evidence import Evidence
+from tuner.knowledge.settings import SETTINGS, places
 from tuner.space.objective import MODES
 from tuner.space.parameter import Value
 from tuner.space.proposals import SourceUsed
@@ -41,7 +44,7 @@ _FIX = "name the columns as 'tuner symbols' does, and give tokens, weights and t
 
 
 @dataclass(frozen=True)
-class ForeignTrial:
+class TableRow:
     """A trial of a table.
 
     Attributes:
@@ -58,15 +61,33 @@ class ForeignTrial:
 
 
 @dataclass(frozen=True)
-class SourceTable:
+class ForeignTrials:
     """The trials of a table, and what was left out of it, one sentence each."""
 
     source: SourceUsed
-    rows: tuple[ForeignTrial, ...]
+    rows: tuple[TableRow, ...]
     left_out: tuple[str, ...] = ()
 
+    @property
+    def evidence(self) -> Evidence:
+        """The trials as evidence, on a text of their own; settings without a column are usual ones.
 
-def read_table(place: str, metric: str = "val_loss") -> SourceTable:
+        Raises:
+            TunerError: if a column is missing without which a trial says nothing.
+        """
+        place = self.source.name
+        rows = [_settings(place, row) for row in self.rows]
+        sizes = [[row.weights, row.tokens, row.weights] for row in self.rows]
+        return Evidence(
+            np.array([places(row) for row in rows]),
+            np.log(sizes),
+            np.array([f"{place} {row.weights} {row.tokens}" for row in self.rows]),
+            np.array([place] * len(rows)),
+            np.array([row.loss for row in self.rows]),
+        )
+
+
+def read_table(place: str, metric: str = "val_loss") -> ForeignTrials:
     """Read the trials of a CSV file or of a study.
 
     Args:
@@ -87,7 +108,33 @@ def read_table(place: str, metric: str = "val_loss") -> SourceTable:
     names = ", ".join(unknown)
     verb = "is no parameter" if len(unknown) == 1 else "are no parameters"
     left_out = (f"columns of {place} were left out: {names} {verb}",) if unknown else ()
-    return SourceTable(SourceUsed(place, "table", digest, len(trials)), trials, left_out)
+    return ForeignTrials(SourceUsed(place, "table", digest, len(trials)), trials, left_out)
+
+
+def _settings(place: str, row: TableRow) -> tuple[float, ...]:
+    """Return the values of a trial in the order and the units of `SETTINGS`."""
+    given = {n: float(v) for n, v in row.parameters.items() if not isinstance(v, str)}
+    rate = given.get("max_learning_rate", given.get("learning_rate"))
+    for name, value in (("α_max", rate), ("B", given.get("batch_size"))):
+        if not value:
+            raise TunerError(f"{place} has a trial without {name}, which says nothing; {_FIX}")
+    if "context_length" not in given:
+        raise TunerError(
+            f"{place} has a trial without context_length, by which B counts tokens; add the column"
+        )
+    assert rate is not None
+    batch = given["batch_size"] * given["context_length"]
+    values = {setting.name: setting.level[0] for setting in SETTINGS} | {
+        name: given[name]
+        for name in ("weight_decay", "beta2", "beta1", "grad_clip")
+        if name in given
+    }
+    values |= {"max_learning_rate": rate, "batch_size": batch}
+    if "warmup_steps" in given:
+        values["warmup_steps"] = min(1.0, given["warmup_steps"] * batch / row.tokens)
+    if "min_learning_rate" in given:
+        values["min_learning_rate"] = given["min_learning_rate"] / rate
+    return tuple(values[setting.name] for setting in SETTINGS)
 
 
 # CSV ----------------------------------------------------------------------------------------------
@@ -240,7 +287,7 @@ def _refuse_metric(place: str, other: str, metric: str) -> None:
     )
 
 
-def _row(where: str, columns: Mapping[str, str], cells: _Cells, metric: str) -> ForeignTrial:
+def _row(where: str, columns: Mapping[str, str], cells: _Cells, metric: str) -> TableRow:
     """Return a row with the type of each value.
 
     Raises:
@@ -262,7 +309,7 @@ def _row(where: str, columns: Mapping[str, str], cells: _Cells, metric: str) -> 
             value = shown(numbers[name])
             raise TunerError(f"{where}: {name} must be a whole number above 0, got {value}")
     tokens, weights = (int(numbers[name]) for name in _SIZES)
-    return ForeignTrial(parameters, numbers[metric], tokens, weights)
+    return TableRow(parameters, numbers[metric], tokens, weights)
 
 
 def _number(where: str, column: str, cell: Any) -> float:

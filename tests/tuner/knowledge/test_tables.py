@@ -9,7 +9,10 @@ import optuna
 import pytest
 
 from tuner.errors import TunerError
+from tuner.home.home import Home
 from tuner.knowledge import tables
+from tuner.knowledge.library import collect
+from tuner.knowledge.settings import SETTINGS
 from tuner.knowledge.tables import read_table
 
 TABLE = """\
@@ -147,3 +150,31 @@ def test_other_studies_are_refused(tmp_path: Path) -> None:
     study.set_metric_names(["accuracy"])
     with pytest.raises(TunerError, match="a metric that tuner does not know"):
         read_table(str(path))
+
+
+def test_trials_are_evidence_on_a_text_of_their_own(tmp_path: Path) -> None:
+    text = TABLE.replace("d_model", "context_length").replace("host\n", "warmup_steps\n")
+    place = written(tmp_path, text.replace(",a\n", ",100\n").replace(",b\n", ",\n"))
+    evidence = collect(Home.of(tmp_path / "none"), [place]).evidence
+    values = [s.value(float(x)) for s, x in zip(SETTINGS, evidence.points[0], strict=True)]
+    assert values[:2] == pytest.approx([3e-3, 16 * 64])
+    assert values[6] == pytest.approx(100 * 16 * 64 / 1e6)  # of all updates
+    assert values[2] == pytest.approx(SETTINGS[2].level[0])
+    assert evidence.losses.tolist() == [3.91, math.inf]
+    assert set(evidence.texts) == {place}
+
+
+@pytest.mark.parametrize(
+    ("header", "missing"),
+    [
+        ("λ,B,context_length", "α_max"),
+        ("α_max,λ,context_length", "B"),
+        ("α_max,B,λ", "context_length"),
+    ],
+)
+def test_trial_that_says_nothing_is_refused(tmp_path: Path, header: str, missing: str) -> None:
+    values = {"α_max": "1e-2", "B": "8", "context_length": "64", "λ": "0.1"}
+    row = ",".join(values[name] for name in header.split(","))
+    place = written(tmp_path, f"{header},tokens,weights,val_loss\n{row},1e6,98000,3.9\n")
+    with pytest.raises(TunerError, match=f"has a trial without {missing}"):
+        collect(Home.of(tmp_path / "none"), [place])

@@ -87,8 +87,8 @@ MISTAKES = {
     "no tokenizer file": (BUDGET + "tokenizer: {file: ▲''}", "tokenizer.file must be a text that"),
     # where trials start
     "no start": (BUDGET + "init_from: ▲lm", "init_from must be a mapping with the keys search, run"),
-    "two starts": (BUDGET + "init_from: ▲{search: lm, run: a}", "exactly one of search, run or che"),
-    "start of nothing": (BUDGET + "init_from: ▲{optimizer_state: true}", "checkpoint, got none"),
+    "two starts": (BUDGET + "init_from: ▲{search: lm, run: a}", "exactly one of search, run, che"),
+    "start of nothing": (BUDGET + "init_from: ▲{optimizer_state: true}", "or huggingface, got none"),
     "start, key": (BUDGET + "init_from: {▲serch: lm}", "did you mean search?"),
     "start, number": (BUDGET + "init_from: {run: ▲12345678}", "must be a text; quote it if"),
     "start, no file name": (
