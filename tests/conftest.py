@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.derive import derive
 from model.spec.trial import TrialSpec
+
+gc.disable()  # until `pytest_collection_finish`
 
 # `ray_session` sets this, but not if a test has imported Ray before. Ray's workers would have the
 # lowest priority, and hardly train while other tests keep the cores busy.
@@ -93,6 +96,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return longest, "e2e" not in item.path.parts
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of cycles pass over all that collection made, which lives to the end.
+
+    Otherwise it walks over a million objects, of mlflow, ray, torch and the tests, again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let the end of the interpreter free all: some libraries complain of what is left."""
+    gc.unfreeze()
 
 
 def last_state(folder: Path, trial_id: str = "0") -> Path:

@@ -1,8 +1,12 @@
-"""The shipped spaces, with the files that a user must bring written by the test."""
+"""The shipped spaces, with the files that a user must bring written by the test; their data."""
 
 from __future__ import annotations
 
+import shutil
+import sysconfig
 from pathlib import Path
+
+import pytest
 
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
@@ -31,3 +35,13 @@ def load_shipped(name: str, folder: Path) -> SearchSpace:
 
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def small_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the standard library be some of its packages: to parse all of it takes seconds."""
+    if not folder.exists():
+        library = Path(sysconfig.get_paths()["stdlib"])
+        for name in ("asyncio", "email", "http", "importlib", "logging", "multiprocessing",
+                     "unittest"):  # fmt: skip
+            shutil.copytree(library / name, folder / name)
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(folder)})

@@ -1,8 +1,9 @@
 """Commands run in one process that lives as long as the tests, as searches do in a notebook.
 
 A new process imports MLflow for every command: 3 to 5 s of a core, for an answer of 0.2 s; a search
-imports Ray Tune, torch and scikit-learn as well. Tests of what a fresh process does (the search of
-most tests, signals, a cluster, the replay of the README, start-up) start one of their own.
+imports torch and scikit-learn as well. In the shared process searches train in threads
+(`threads_for_ray`). Tests of what a fresh process does (the search of most tests, signals, a
+cluster, the replay of the README, start-up) start one of their own, whose searches run on Ray.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.threads_for_ray import threads_for_ray
+
 SECONDS = 300
-# start another process, set torch up, or serve until Ctrl-C
-OWN_PROCESS = ("submit", "doctor", "ui", "transfer")
-_SETTINGS: dict[str, str] = {}  # of Ray, which a process sets once, before it imports Ray
+# start another process, or serve until Ctrl-C
+OWN_PROCESS = ("submit", "doctor", "ui")
 
 
 @dataclass(frozen=True)
@@ -70,18 +72,18 @@ def _settled(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Any
     """In a folder, with an environment, and with what is printed caught."""
     out, err = io.StringIO(), io.StringIO()
     os.environ.clear()
-    os.environ.update({**_SETTINGS, **environment})
+    os.environ.update(environment)
     os.chdir(folder)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield out, err
-    made = os.environ.keys() - environment.keys()
-    _SETTINGS.update({k: os.environ[k] for k in made if k.startswith(("RAY_", "TUNE_"))})
 
 
 def _tuner(arguments: list[str], folder: Path, environment: dict[str, str]) -> Run:
     from tuner.cli import main
 
-    with _settled(folder, environment) as (out, err):
+    searches = arguments[0] in ("search", "transfer")
+    workers = threads_for_ray() if searches else contextlib.nullcontext()
+    with workers, _settled(folder, environment) as (out, err):
         try:
             status = main(arguments)
         except SystemExit as error:  # argparse
@@ -94,7 +96,7 @@ def _tuner(arguments: list[str], folder: Path, environment: dict[str, str]) -> R
 
 def _python(program: str, page: str, folder: Path, environment: dict[str, str]) -> Run:
     status = 0
-    with _settled(folder, environment) as (out, err):
+    with threads_for_ray(), _settled(folder, environment) as (out, err):
         try:
             exec(compile(program, page, "exec"), {"__name__": "__main__"})
         except Exception:  # noqa: BLE001 - for the same reason

@@ -80,6 +80,8 @@ class Stack:
         folder: new files are made here; a short path that other users can enter.
         has_login: False to leave MLflow's app of logins away.
         has_cache: False to hash the password for every request.
+        processes: processes of MLflow's server, each of which takes 4 s of a core to start; None
+            for those of compose.yaml.
 
     Attributes:
         url: where the proxy listens, as https://localhost:PORT.
@@ -87,8 +89,15 @@ class Stack:
         secrets: all passwords and keys that were drawn.
     """
 
-    def __init__(self, folder: Path, *, has_login: bool = True, has_cache: bool = True) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        has_login: bool = True,
+        has_cache: bool = True,
+        processes: int | None = None,
+    ) -> None:
+        self._folder, self._num_processes = folder, processes
         self._has_login, self._has_cache = has_login, has_cache
         self._ports = {port: str(free_port()) for port in _PORTS}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -155,6 +164,8 @@ class Stack:
         words = [*(service.get("entrypoint") or ()), *service["command"]]
         if not self._has_login:
             words = [word for word in words if word != "--app-name=basic-auth"]
+        if self._num_processes is not None:
+            words = [re.sub(r"--workers=\d+", f"--workers={self._num_processes}", w) for w in words]
         words = [self._here(word, name) for word in words]
         if words[0] == "with-secrets":
             words[0] = str(DOCKER / "with-secrets.sh")
@@ -315,13 +326,15 @@ class Stack:
 
 
 @contextmanager
-def running(*, has_login: bool = True, has_cache: bool = True) -> Iterator[Stack]:
+def running(
+    *, has_login: bool = True, has_cache: bool = True, processes: int | None = None
+) -> Iterator[Stack]:
     """Run the stack; see `Stack` for the arguments."""
     with ExitStack() as ends:
         # not a folder of pytest, which Postgres' user cannot enter; sockets need a short path
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="stack")))
         folder.chmod(0o711)
-        stack = Stack(folder, has_login=has_login, has_cache=has_cache)
+        stack = Stack(folder, has_login=has_login, has_cache=has_cache, processes=processes)
         ends.callback(stack.stop)
         stack.start()
         yield stack

@@ -10,7 +10,7 @@ from model.corpus.corpus import Corpus
 from model.corpus.prepare import prepare
 from model.engine.engine import Engine
 from model.engine.report import Report
-from tests.shipped import NAMES, load_shipped, shipped
+from tests.shipped import NAMES, load_shipped, shipped, small_library
 from tests.tuner.simulated_search import Simulation
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
@@ -58,6 +58,11 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpora")
 
 
+@pytest.fixture
+def _small_library(corpora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_library(corpora / "library", monkeypatch)
+
+
 def conducted(space: SearchSpace, corpus: Corpus) -> Conductor:
     """A search whose trials are trained here, as its conductor asks for them."""
     engine = Engine(*corpus.splits, slots=4, decode=corpus.tokenizer.decode)
@@ -76,6 +81,7 @@ def conducted(space: SearchSpace, corpus: Corpus) -> Conductor:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_small_library")
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in STARTS_FROM])
 def test_shipped_space_trains(corpora: Path, name: str, tmp_path: Path) -> None:
     settings, trials = quick(name, tmp_path)

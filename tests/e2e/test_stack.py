@@ -71,8 +71,8 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("team")
     make_workplace(folder)
-    # the sockets of Ray need a short path
-    with running() as stack, tempfile.TemporaryDirectory(prefix="ray") as ray:
+    # MLflow has several processes, as there; the sockets of Ray need a short path
+    with running(processes=2) as stack, tempfile.TemporaryDirectory(prefix="ray") as ray:
         for user in (ALICE, BOB):
             stack.add_user(*user)
         yield Team(stack, folder, Path(ray))

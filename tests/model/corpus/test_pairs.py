@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import shutil
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from model.sources import documents
 from model.sources.docstrings import docstring_pairs
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, SplitName, TokenizerConfig
+from tests.shipped import small_library
 
 SMALL = TokenizerConfig(vocab_size=280)
 SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
@@ -262,11 +261,7 @@ def test_prepare_messages_name_pairs(
 
 @pytest.mark.slow
 def test_pairs_of_the_library_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of some of its packages: all of it takes half a minute."""
-    library = Path(sysconfig.get_paths()["stdlib"])
-    for name in ("asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest"):
-        shutil.copytree(library / name, tmp_path / "library" / name)
-    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path / "library")})
+    small_library(tmp_path / "library", monkeypatch)
     data = DataConfig(source="python-docstrings", pairs=True)
     corpora = [
         prepare(data, TokenizerConfig(vocab_size=512), tmp_path / f"{n}", processes=n)

@@ -36,6 +36,9 @@ Tokens = tuple[np.ndarray, np.ndarray]
 
 @pytest.fixture(scope="module")
 def _ray() -> Iterator[None]:
+    """The second Ray of this process, as in a notebook with two searches."""
+    with ray_session(None):
+        pass
     with ray_session(None):
         yield
 
