@@ -39,6 +39,7 @@ _COMMANDS: Mapping[str, str] = {
     "logs": "jobs.attach.run_logs",
     "stop": "jobs.stop.run_stop",
     "metrics": "jobs.metrics.run_metrics",
+    "serve": "serve.run_serve",
     "sync": "maintenance.sync.run_sync",
     "replay": "search.run_replay",
     "ui": "ui.run_ui",

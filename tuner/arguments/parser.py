@@ -16,6 +16,7 @@ from tuner.arguments.data import add_data, add_tokenizer
 from tuner.arguments.home import add_backup, add_clean, add_delete, add_doctor, add_restore, add_ui
 from tuner.arguments.option_types import override, run_name, setting, whole
 from tuner.arguments.search import add_job, add_jobs, add_search
+from tuner.arguments.serve import add_serve
 from tuner.arguments.trained import (
     add_export,
     add_generate,
@@ -34,6 +35,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "init", "validate", "search", "submit", "stop", "symbols", "data", "tokenizer", "doctor",
     ),
     "look": ("status", "attach", "logs", "list", "show", "compare", "report", "ui", "metrics"),
+    "share": ("serve",),
     "use": ("replay", "generate", "export", "transfer", "scaling"),
     "keep": ("sync", "backup", "restore", "clean", "delete", "completion"),
 }  # fmt: skip
@@ -176,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     add_export(command("export", "export a trained trial to other tools", common, home))
     add_transfer(command("transfer", "go from a search's proxy to its target", common, home))
     add_scaling(command("scaling", "fit scaling laws, and predict a larger model", common, home))
+    add_serve(command("serve", "serve searches to everybody who shares the machines", debug, home))
     add_doctor(command("doctor", "check the installation", common, home))
     text = "print a script with which a shell completes commands, options and names of searches"
     completion = command("completion", text, debug)

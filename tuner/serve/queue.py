@@ -31,7 +31,7 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True)
-class Job:
+class QueueItem:
     """A search that waits or runs.
 
     Attributes:
@@ -60,7 +60,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Share:
+class UserShare:
     """What a user may use, and has used.
 
     Attributes:
@@ -81,7 +81,7 @@ class Share:
 
     def charged(
         self, device_seconds: float, now: float, half_life: float = HALF_LIFE_SECONDS
-    ) -> Share:
+    ) -> UserShare:
         """Return the share after more use.
 
         A clock that jumps changes all shares by one factor, so it changes no order.
@@ -128,18 +128,20 @@ class _Room:
     searches: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     devices: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
-    def take(self, job: Job, count: int) -> None:
+    def take(self, job: QueueItem, count: int) -> None:
         self.free -= count
         self.searches[job.owner] += 1
         self.devices[job.owner] += count
 
 
-def plan(jobs: Sequence[Job], shares: Mapping[str, Share], devices: int, now: float) -> Plan:
+def plan(
+    jobs: Sequence[QueueItem], shares: Mapping[str, UserShare], devices: int, now: float
+) -> Plan:
     """Decide which searches start and pause.
 
     Args:
         jobs: searches that wait or run.
-        shares: shares of the users; a user without one has that of `Share()`.
+        shares: shares of the users; a user without one has that of `UserShare()`.
         devices: number of devices.
         now: the time, in seconds.
     """
@@ -150,10 +152,10 @@ def plan(jobs: Sequence[Job], shares: Mapping[str, Share], devices: int, now: fl
     starts: dict[str, int] = {}
     pauses: list[str] = []
     reasons: dict[str, str] = {}
-    queued: list[Job] = []  # those that no limit keeps
-    blocking: Job | None = None
+    queued: list[QueueItem] = []  # those that no limit keeps
+    blocking: QueueItem | None = None
     for job in ordered(jobs, shares):
-        share = shares.get(job.owner, Share())
+        share = shares.get(job.owner, UserShare())
         most = _most_devices(job, share, room)
         if limit := _limit(job, share, room, most, devices):
             reasons[job.name] = limit
@@ -161,6 +163,7 @@ def plan(jobs: Sequence[Job], shares: Mapping[str, Share], devices: int, now: fl
         count = min(job.wants, room.free, most)
         if blocking is None and count >= job.least:
             starts[job.name] = count
+            running.append(replace(job, holds=count, since=now))
             room.take(job, count)
             continue
         queued.append(job)
@@ -170,8 +173,7 @@ def plan(jobs: Sequence[Job], shares: Mapping[str, Share], devices: int, now: fl
             reasons[job.name] = _missing(job, running, pauses, room.free)
         else:
             reasons[job.name] = f"its turn comes after {blocking.name}"
-    begun = [replace(job, holds=starts[job.name]) for job in jobs if job.name in starts]
-    begins = _beginnings(queued, [*running, *begun], room.free, now)
+    begins = _beginnings(queued, running, room.free, now)
     places = {job.name: number for number, job in enumerate(queued, 1)}
     waits = {
         name: Wait(places.get(name, 0), reason, begins.get(name))
@@ -180,15 +182,15 @@ def plan(jobs: Sequence[Job], shares: Mapping[str, Share], devices: int, now: fl
     return Plan(starts, pauses, _numbered(waits))
 
 
-def ordered(jobs: Sequence[Job], shares: Mapping[str, Share]) -> list[Job]:
+def ordered(jobs: Sequence[QueueItem], shares: Mapping[str, UserShare]) -> list[QueueItem]:
     """Return the searches that wait, in the order in which they will begin.
 
     A search counts as used up what it will probably use, so that users take turns.
     """
     used: dict[str, float] = {}
-    waiting: dict[Priority, dict[str, list[Job]]] = defaultdict(lambda: defaultdict(list))
+    waiting: dict[Priority, dict[str, list[QueueItem]]] = defaultdict(lambda: defaultdict(list))
     for job in jobs:
-        share = shares.get(job.owner, Share())
+        share = shares.get(job.owner, UserShare())
         used.setdefault(job.owner, share.used / share.weight)
         if job.holds:
             used[job.owner] += job.holds * _expected(job) / share.weight
@@ -205,23 +207,23 @@ def ordered(jobs: Sequence[Job], shares: Mapping[str, Share]) -> list[Job]:
             job = lines[owner].pop()
             if not lines[owner]:
                 del lines[owner]
-            used[owner] += job.wants * _expected(job) / shares.get(owner, Share()).weight
+            used[owner] += job.wants * _expected(job) / shares.get(owner, UserShare()).weight
             result.append(job)
     return result
 
 
-def _expected(job: Job) -> float:
+def _expected(job: QueueItem) -> float:
     return _ASSUMED_SECONDS if job.seconds_left is None else job.seconds_left
 
 
-def _most_devices(job: Job, share: Share, room: _Room) -> int:
+def _most_devices(job: QueueItem, share: UserShare, room: _Room) -> int:
     """Return the number of devices that the limit of its user leaves a search."""
     if share.most_devices is None:
         return job.wants
     return share.most_devices - room.devices[job.owner]
 
 
-def _limit(job: Job, share: Share, room: _Room, most: int, devices: int) -> str:
+def _limit(job: QueueItem, share: UserShare, room: _Room, most: int, devices: int) -> str:
     """Return which limit keeps a search from its turn; empty if none does."""
     if job.least > devices:
         return f"it needs {counted(job.least, 'device')}, and there are {devices}"
@@ -234,7 +236,7 @@ def _limit(job: Job, share: Share, room: _Room, most: int, devices: int) -> str:
     return ""
 
 
-def _victims(job: Job, running: Sequence[Job], free: int) -> list[str]:
+def _victims(job: QueueItem, running: Sequence[QueueItem], free: int) -> list[str]:
     """Return the searches to pause for one of a higher class; none if that makes no room.
 
     The lowest class comes first, in a class the newest search, and none that is not needed.
@@ -244,7 +246,7 @@ def _victims(job: Job, running: Sequence[Job], free: int) -> list[str]:
         each for each in running
         if each.owner and each.priority < job.priority and not each.is_leaving
     ]  # fmt: skip
-    taken: list[Job] = []
+    taken: list[QueueItem] = []
     for each in sorted(lower, key=lambda each: (each.priority, -each.since)):
         if free >= job.least:
             break
@@ -259,7 +261,7 @@ def _victims(job: Job, running: Sequence[Job], free: int) -> list[str]:
     return [each.name for each in taken]
 
 
-def _missing(job: Job, running: Sequence[Job], pauses: Sequence[str], free: int) -> str:
+def _missing(job: QueueItem, running: Sequence[QueueItem], pauses: Sequence[str], free: int) -> str:
     if pauses:
         return f"{listed(pauses, 'and')} {'is' if len(pauses) == 1 else 'are'} paused for it"
     leaving = [each.name for each in running if each.is_leaving]
@@ -270,7 +272,7 @@ def _missing(job: Job, running: Sequence[Job], pauses: Sequence[str], free: int)
 
 
 def _beginnings(
-    queued: Sequence[Job], running: Sequence[Job], free: int, now: float
+    queued: Sequence[QueueItem], running: Sequence[QueueItem], free: int, now: float
 ) -> dict[str, float]:
     """Return when searches will probably begin, one after the other; none if nobody can tell."""
     ends = [(now + _left(job), job.holds) for job in running]
@@ -290,7 +292,7 @@ def _beginnings(
     return begins
 
 
-def _left(job: Job) -> float:
+def _left(job: QueueItem) -> float:
     """Return the remaining seconds of a search on the devices that it holds."""
     if job.seconds_left is None:
         return math.inf

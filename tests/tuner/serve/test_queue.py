@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.serve.queue import Job, Priority, Share, ordered, plan
+from tuner.serve.queue import Priority, QueueItem, UserShare, ordered, plan
 
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 
 
-def running(name: str, owner: str = "bob", holds: int = 1, **more: object) -> Job:
-    return Job(name, owner, holds=holds, wants=holds, least=holds, **more)  # type: ignore[arg-type]
+def running(name: str, owner: str = "bob", holds: int = 1, **more: object) -> QueueItem:
+    return QueueItem(name, owner, holds=holds, wants=holds, least=holds, **more)  # type: ignore[arg-type]
 
 
 def test_search_starts_on_free_devices() -> None:
-    made = plan([Job("a", "bob", wants=3, least=1)], {}, 2, 0)
+    made = plan([QueueItem("a", "bob", wants=3, least=1)], {}, 2, 0)
     assert made.starts == {"a": 2}
     assert not made.pauses
     assert not made.waits
@@ -30,8 +30,8 @@ def test_search_starts_on_free_devices() -> None:
 def test_search_waits_for_all_that_it_needs_and_nothing_overtakes_it() -> None:
     jobs = [
         running("a", holds=1, seconds_left=100.0),
-        Job("b", "eve", order=1, wants=2, least=2, seconds_left=50.0),
-        Job("c", "eve", order=2, seconds_left=10.0),
+        QueueItem("b", "eve", order=1, wants=2, least=2, seconds_left=50.0),
+        QueueItem("c", "eve", order=2, seconds_left=10.0),
     ]
     made = plan(jobs, {}, 2, 1000)
     assert not made.starts
@@ -42,36 +42,38 @@ def test_search_waits_for_all_that_it_needs_and_nothing_overtakes_it() -> None:
 
 
 def test_nobody_can_tell_when_a_search_of_unknown_length_ends() -> None:
-    made = plan([running("a"), Job("b", "eve")], {}, 1, 0)
+    made = plan([running("a"), QueueItem("b", "eve")], {}, 1, 0)
     assert made.waits["b"].begins_at is None
 
 
 def test_users_take_turns_within_a_class() -> None:
-    jobs = [Job(f"{owner}{i}", owner, order=i) for owner in "xy" for i in range(3)]
+    jobs = [QueueItem(f"{owner}{i}", owner, order=i) for owner in "xy" for i in range(3)]
     assert [job.name for job in ordered(jobs, {})] == ["x0", "y0", "x1", "y1", "x2", "y2"]
-    heavy = {"x": Share(used=1e9), "y": Share(weight=1.0)}
+    heavy = {"x": UserShare(used=1e9), "y": UserShare(weight=1.0)}
     assert [job.owner for job in ordered(jobs, heavy)] == list("yyyxxx")
-    jobs.append(Job("urgent", "x", Priority.URGENT, order=9))
+    jobs.append(QueueItem("urgent", "x", Priority.URGENT, order=9))
     assert ordered(jobs, heavy)[0].name == "urgent"
 
 
 @pytest.mark.parametrize(
     ("share", "reason"),
     [
-        (Share(most_searches=1), "bob may run 1 search at one time"),
-        (Share(most_devices=1), "bob may use 1 device at one time"),
-        (Share(tokens_left=0), "bob has used up the tokens of today"),
+        (UserShare(most_searches=1), "bob may run 1 search at one time"),
+        (UserShare(most_devices=1), "bob may use 1 device at one time"),
+        (UserShare(tokens_left=0), "bob has used up the tokens of today"),
     ],
 )
-def test_limit_of_a_user_keeps_nobody_else(share: Share, reason: str) -> None:
-    jobs = [running("a"), Job("b", "bob", HIGH, order=1), Job("c", "eve", order=2)]
+def test_limit_of_a_user_keeps_nobody_else(share: UserShare, reason: str) -> None:
+    jobs = [running("a"), QueueItem("b", "bob", HIGH, order=1), QueueItem("c", "eve", order=2)]
     made = plan(jobs, {"bob": share}, 4, 0)
     assert made.starts == {"c": 1}
     assert made.waits["b"].reason == reason
 
 
 def test_search_that_is_too_large_is_told_so_and_keeps_nobody() -> None:
-    made = plan([Job("a", "bob", HIGH, wants=8, least=8), Job("b", "bob", order=1)], {}, 2, 0)
+    made = plan(
+        [QueueItem("a", "bob", HIGH, wants=8, least=8), QueueItem("b", "bob", order=1)], {}, 2, 0
+    )
     assert made.starts == {"b": 1}
     assert made.waits["a"].reason == "it needs 8 devices, and there are 2"
 
@@ -79,7 +81,7 @@ def test_search_that_is_too_large_is_told_so_and_keeps_nobody() -> None:
 def test_higher_class_pauses_the_newest_of_the_lowest_class() -> None:
     jobs = [
         running("old", priority=LOW, since=1), running("new", priority=LOW, since=2),
-        running("normal", priority=NORMAL, since=3), Job("c", "eve", HIGH),
+        running("normal", priority=NORMAL, since=3), QueueItem("c", "eve", HIGH),
     ]  # fmt: skip
     made = plan(jobs, {}, 3, 10)
     assert made.pauses == ["new"]
@@ -91,20 +93,20 @@ def test_higher_class_pauses_the_newest_of_the_lowest_class() -> None:
 
 
 def test_nothing_is_paused_without_need_or_use() -> None:
-    wide = Job("c", "eve", HIGH, wants=2, least=2)
+    wide = QueueItem("c", "eve", HIGH, wants=2, least=2)
     jobs = [running("a", priority=LOW, since=2), running("b", priority=LOW, holds=2, since=1), wide]
     assert plan(jobs, {}, 3, 0).pauses == ["b"], "a alone would not do, and is not needed"
     equal = [running("a", priority=HIGH), wide]
     assert not plan(equal, {}, 2, 0).pauses
     useless = [running("a", priority=LOW), running("b", priority=HIGH), wide]
     assert not plan(useless, {}, 2, 0).pauses, "it would make no room"
-    by_command = [Job("a", "", LOW, holds=2), wide]
+    by_command = [QueueItem("a", "", LOW, holds=2), wide]
     assert not plan(by_command, {}, 2, 0).pauses, "it is somebody's at a terminal"
 
 
 JOBS = st.lists(
     st.builds(
-        Job,
+        QueueItem,
         name=st.uuids().map(str),
         owner=st.sampled_from(["", "x", "y", "z"]),
         priority=st.sampled_from(Priority),
@@ -122,9 +124,9 @@ JOBS = st.lists(
 
 @settings(max_examples=200)
 @given(JOBS, st.integers(0, 3))
-def test_never_two_searches_on_one_device(jobs: list[Job], more: int) -> None:
+def test_never_two_searches_on_one_device(jobs: list[QueueItem], more: int) -> None:
     devices = sum(job.holds for job in jobs) + more
-    made = plan(jobs, {"x": Share(most_devices=3)}, devices, 0)
+    made = plan(jobs, {"x": UserShare(most_devices=3)}, devices, 0)
     by_name = {job.name: job for job in jobs}
     waiting = {job.name for job in jobs if not job.holds}
     assert sum(made.starts.values()) <= more
@@ -146,8 +148,8 @@ def test_users_get_their_shares_over_a_month() -> None:
     """Three users who always have searches waiting, of any length and width."""
     asked = {"x": 0.5, "y": 0.3, "z": 0.2}
     dice, devices, now, number = random.Random(0), 4, 0.0, 0
-    shares = {owner: Share(weight=weight) for owner, weight in asked.items()}
-    jobs: dict[str, Job] = {}
+    shares = {owner: UserShare(weight=weight) for owner, weight in asked.items()}
+    jobs: dict[str, QueueItem] = {}
     ends: list[tuple[float, str]] = []
     used: dict[str, float] = defaultdict(float)
     lengths: dict[str, float] = {}
@@ -156,7 +158,7 @@ def test_users_get_their_shares_over_a_month() -> None:
             while sum(job.owner == owner and not job.holds for job in jobs.values()) < 3:
                 number += 1
                 name, count = f"{owner}{number}", dice.choice([1, 1, 2, 4])
-                jobs[name] = Job(name, owner, order=number, wants=count, least=count)
+                jobs[name] = QueueItem(name, owner, order=number, wants=count, least=count)
                 lengths[name] = dice.uniform(0.5, 8) * 3600  # of which the queue knows nothing
         made = plan(list(jobs.values()), shares, devices, now)
         for name, count in made.starts.items():
@@ -174,8 +176,8 @@ def test_users_get_their_shares_over_a_month() -> None:
 
 
 def test_clock_that_jumps_changes_no_order() -> None:
-    before = {"x": Share(used=100.0, at=50.0), "y": Share(used=101.0, at=50.0)}
+    before = {"x": UserShare(used=100.0, at=50.0), "y": UserShare(used=101.0, at=50.0)}
     for now in (0.0, 50.0, 90_000.0):
         after = {owner: share.charged(0.0, now) for owner, share in before.items()}
         assert after["x"].used < after["y"].used <= 101.0
-    assert Share(used=8.0, at=0.0).charged(1.0, 20.0, half_life=10.0).used == pytest.approx(3.0)
+    assert UserShare(used=8.0, at=0.0).charged(1.0, 20.0, half_life=10.0).used == pytest.approx(3.0)

@@ -1,0 +1,123 @@
+"""The searches of a home as their journals say, for many readers at one time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tuner.errors import TunerError
+from tuner.home.home import Home
+from tuner.jobs.status import SearchStatus, TailedSearch, searches_of
+from tuner.journal.fold import Search
+from tuner.journal.journal import JOURNAL_FILE
+from tuner.lease.folder import is_running
+
+_FRESH_SECONDS = 0.5  # for which an answer about a running search is given again
+_MOST_FOLDS = 16  # searches that are kept in memory beside those that run
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class _Known:
+    stamp: tuple[int, int]
+    at: float
+    status: SearchStatus
+
+
+class HomeSearches:
+    """The searches of a home; a journal is read again only after it has grown.
+
+    Args:
+        home: home of the searches.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._known: dict[str, _Known] = {}
+        self._folds: OrderedDict[str, TailedSearch] = OrderedDict()
+        self._names: tuple[float, list[str]] = (0.0, [])
+        # of each search: its fold must not grow while it is read, and a large one delays no other
+        self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+
+    def names(self) -> list[str]:
+        """Return the names of the searches that have a journal, the newest first."""
+        now, (at, names) = time.monotonic(), self._names
+        if not at or now - at > _FRESH_SECONDS:
+            names = searches_of(self.home)[::-1]
+            self._names = now, names
+        return names
+
+    def status(self, name: str) -> SearchStatus | None:
+        """Return how far a search is; None if it has no folder."""
+        folder = self.home.search(name)
+        stamp, is_on = self._stamp(name), is_running(folder)
+        known, now = self._known.get(name), time.monotonic()
+        if known is not None and known.status.driver and is_on and now - known.at < _FRESH_SECONDS:
+            return known.status
+        if known is not None and known.stamp == stamp and not is_on and not known.status.driver:
+            return known.status
+        with self._locks[name]:
+            tailed = self._folds.get(name) or TailedSearch(folder)
+            try:
+                status = SearchStatus.of(self.home, name, tailed)
+            except TunerError:
+                self.forget(name)
+                return None
+            if status.driver and not status.problem:
+                self._keep(name, tailed)
+            self._known[name] = _Known(stamp, now, status)
+        return status
+
+    def read(self, name: str, use: Callable[[Search], Value]) -> Value | None:
+        """Return what a function makes of a search; None if it has not begun.
+
+        Raises:
+            JournalError: if its journal cannot be read.
+        """
+        with self._locks[name]:
+            tailed = self._folds.get(name) or TailedSearch(self.home.search(name))
+            tailed.update()
+            self._keep(name, tailed)
+            return None if tailed.search is None else use(tailed.search)
+
+    def num_workers(self, name: str) -> int:
+        """Return the number of workers of a search that runs; 1 while nobody knows."""
+
+        def count(search: Search) -> int:
+            if search.workers is not None:
+                return max(1, search.workers.number)
+            return search.space.engine.workers or 1
+
+        try:
+            return self.read(name, count) or 1
+        except TunerError:
+            return 1
+
+    def forget(self, name: str) -> None:
+        """Forget a search, which was deleted."""
+        with self._locks[name]:
+            self._known.pop(name, None)
+            self._folds.pop(name, None)
+
+    def _keep(self, name: str, tailed: TailedSearch) -> None:
+        with self._locks[""]:
+            self._folds[name] = tailed
+            self._folds.move_to_end(name)
+            while len(self._folds) > _MOST_FOLDS:
+                self._folds.popitem(last=False)
+
+    def _stamp(self, name: str) -> tuple[int, int]:
+        try:
+            stat = (self.home.search(name) / JOURNAL_FILE).stat()
+        except OSError:
+            return 0, 0
+        return stat.st_mtime_ns, stat.st_size
+
+
+def unbegun(name: str) -> SearchStatus:
+    """Return the status of a search that no driver has begun."""
+    return SearchStatus(name, "waiting")
