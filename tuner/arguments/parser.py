@@ -32,10 +32,11 @@ SHELLS = ("bash", "zsh", "fish")
 # Heading in the help → commands.
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "begin": (
-        "init", "validate", "search", "submit", "stop", "symbols", "data", "tokenizer", "doctor",
+        "init", "validate", "search", "submit", "edit", "stop", "symbols", "data", "tokenizer",
+        "doctor",
     ),
-    "look": ("status", "attach", "logs", "list", "show", "compare", "report", "ui", "metrics"),
-    "share": ("serve",),
+    "look": ("status", "attach", "logs", "list", "show", "compare", "report", "ui"),
+    "share": ("serve", "login"),
     "use": ("replay", "generate", "export", "transfer", "scaling"),
     "keep": ("sync", "backup", "restore", "clean", "delete", "completion"),
 }  # fmt: skip
@@ -140,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
     search = command("search", "find the best hyperparameters", common, space, home)
     add_search(search)
-    add_jobs(command, common, space, home, debug)
+    add_jobs(command, common, space, home)
     add_replay(command("replay", "retrain a trial and verify that it reproduces", common, home))
     text = "send what MLflow, the storage and receivers of messages missed"
     add_job(command("sync", text, common, home), "sync")

@@ -58,6 +58,7 @@ class SearchStatus:
         seconds_left: estimate of the remaining seconds; None unless it is running and has reported.
         newest: time of the newest event, in seconds since the epoch; None without any.
         problem: why there are no numbers; None if there are.
+        waits_for: why a search of a server waits in its queue; None unless it does.
     """
 
     name: str
@@ -73,6 +74,7 @@ class SearchStatus:
     seconds_left: float | None = None
     newest: float | None = None
     problem: str | None = None
+    waits_for: str | None = None
 
     @classmethod
     def of(cls, home: Home, name: str, tailed: TailedSearch | None = None) -> SearchStatus:

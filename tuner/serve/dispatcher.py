@@ -178,20 +178,21 @@ class Dispatcher:
 
     def _settled(self, entry: QueuedSearch) -> QueuedSearch:
         """Return a search after its driver has ended, or was asked to end."""
-        folder = self._home.search(entry.name)
-        if is_running(folder):
-            if entry.devices and (reason := entry.asked or self._reason(entry)):
+        if is_running(self._home.search(entry.name)):
+            reason = entry.asked or self._reason(entry)
+            if entry.devices and reason:
                 self._ask(entry, reason)
                 return replace(entry, asked=reason)
             return entry
-        if entry.devices and self._may_begin(entry):
+        if not entry.devices:
+            status = self._searches.status(entry.name)
+            has_finished = status is not None and status.state == "finished"  # by hand
+            return self._change(entry, wanted="") if has_finished else entry
+        if self._may_begin(entry):
             return entry
-        status = self._searches.status(entry.name)
-        if entry.devices:
-            return self._change(entry, **self._ended(entry, status))
-        if status is not None and status.state == "finished":  # by hand
-            return self._change(entry, wanted="")
-        return entry
+        if entry.asked == "edit" and entry.wanted == "run":
+            return self._begin(entry, entry.device_numbers)  # before others get its devices
+        return self._change(entry, **self._ended(entry, self._searches.status(entry.name)))
 
     def _reason(self, entry: QueuedSearch) -> str:
         return entry.wanted if entry.wanted in ("pause", "stop") else ""
@@ -276,21 +277,22 @@ class Dispatcher:
         if (holder := newest(folder)) is not None:
             request_stop(folder, holder, StopRequest.SOON)
 
-    def _begin(self, entry: QueuedSearch, numbers: Sequence[int]) -> None:
-        """Start the driver of a search."""
+    def _begin(self, entry: QueuedSearch, numbers: Sequence[int]) -> QueuedSearch:
+        """Start the driver of a search; return the search with its devices."""
         name, arguments = entry.name, ["--resume", entry.name]
         if entry.space_text:
             file = space_file(self._home, name)
             with replacing(file, durable=True) as out:
                 out.write(entry.space_text.encode())
             arguments = ["--name", name, "--space", str(file)]
-        self._database.change(
-            name, devices=",".join(map(str, numbers)), asked="", started=self._now()
+        entry = self._change(
+            entry, devices=",".join(map(str, numbers)), asked="", started=self._now()
         )
         self._drivers[name] = self._start(
             name, self._home, [*arguments, *self._machine.arguments(numbers)],
             self._machine.environment(numbers),
         )  # fmt: skip
+        return entry
 
 
 def space_file(home: Home, name: str) -> Path:

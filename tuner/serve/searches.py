@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tuner.conductor.outcome import OutcomeKind
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus, TailedSearch, searches_of
@@ -18,6 +19,8 @@ from tuner.lease.folder import is_running
 
 _FRESH_SECONDS = 0.5  # for which an answer about a running search is given again
 _MOST_FOLDS = 16  # searches that are kept in memory beside those that run
+_WAITING, _TRAINING, _PAUSED = "waiting", "training", "paused"
+TRIAL_STATES = (_WAITING, _TRAINING, _PAUSED, *map(str, OutcomeKind))
 Value = TypeVar("Value")
 
 
@@ -26,6 +29,8 @@ class _Known:
     stamp: tuple[int, int]
     at: float
     status: SearchStatus
+    counts: Mapping[str, int]
+    num_events: int
 
 
 class HomeSearches:
@@ -69,8 +74,16 @@ class HomeSearches:
                 return None
             if status.driver and not status.problem:
                 self._keep(name, tailed)
-            self._known[name] = _Known(stamp, now, status)
+            search = None if status.problem else tailed.search
+            counts = _by_state(search) if search else {}
+            num_events = search.num_events if search else 0
+            self._known[name] = _Known(stamp, now, status, counts, num_events)
         return status
+
+    def counts(self, name: str) -> tuple[Mapping[str, int], int]:
+        """Return the numbers of trials by state and of events, as of the newest `status`."""
+        known = self._known.get(name)
+        return ({}, 0) if known is None else (known.counts, known.num_events)
 
     def read(self, name: str, use: Callable[[Search], Value]) -> Value | None:
         """Return what a function makes of a search; None if it has not begun.
@@ -118,6 +131,12 @@ class HomeSearches:
         return stat.st_mtime_ns, stat.st_size
 
 
-def unbegun(name: str) -> SearchStatus:
-    """Return the status of a search that no driver has begun."""
-    return SearchStatus(name, "waiting")
+def _by_state(search: Search) -> Mapping[str, int]:
+    """Return the number of trials in each state."""
+    board = search.board
+    counts = Counter(
+        str(trial.outcome.kind) if trial.outcome else _PAUSED if trial.is_paused else _TRAINING
+        for trial in board.trials.values()
+    )
+    counts[_WAITING] = max(0, board.num_trials - len(board.trials))
+    return {state: counts[state] for state in TRIAL_STATES}

@@ -13,6 +13,7 @@ from tuner.errors import Mistake, RecordError, SpaceError, TunerError
 from tuner.home.home import Home
 from tuner.home.names import check_new_name
 from tuner.jobs.submit import free_name
+from tuner.journal.edit import check_edit
 from tuner.lease.folder import is_running, newest
 from tuner.lease.stop_request import StopRequest, request_stop
 from tuner.schedulers.expected_tokens import expected_tokens
@@ -242,6 +243,41 @@ class Service:
         else:
             raise Refused(409, f"{name} has ended, so there is nothing to {action}")
         self.database.note(user.name, action, name)
+        return self._seen(user, name)
+
+    def edit(self, user: User, name: str, data: bytes) -> SearchView:
+        """Give a search another space, as far as a resumed search may have one.
+
+        A search that runs is paused after the reports under way, and goes on at once with the new
+        space, on the same devices. One that has finished goes on if there is more to train.
+
+        Raises:
+            SpaceError: with every mistake of the space.
+            RecordError, Refused: as `change`, or if the space differs in more than is allowed.
+        """
+        entry = self._changeable(user, name)
+        if entry is None:
+            raise Refused(409, f"{name} is in no queue; resume it first")
+        space, text, tokens, _ = self.check(user, data)
+        recorded = self.searches.read(name, lambda search: search.space)
+        if recorded is not None:
+            if space.init_from is not None and space.init_from == recorded.init_from:
+                space = space.model_copy(update={"tokenizer": recorded.tokenizer})
+            try:
+                check_edit(recorded, space, name)
+            except TunerError as error:
+                raise Refused(409, str(error)) from error
+        wants = space.engine.workers or self.machine.number
+        values: dict[str, object] = {
+            "space_text": text, "space_hash": hash_of(space), "expected_tokens": tokens,
+            "wants": wants, "least": min(entry.least, wants), "problem": "", "attempts": 0,
+        }  # fmt: skip
+        if entry.devices:
+            values["asked"] = entry.asked or "edit"
+        elif not entry.wanted:
+            values["wanted"] = "run"
+        self.database.change(name, **values)
+        self.database.note(user.name, "edit", name)
         return self._seen(user, name)
 
     def prioritize(

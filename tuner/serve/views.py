@@ -189,6 +189,13 @@ class ValidationView(BaseModel):
     notes: list[str] = Field(default_factory=list)
 
 
+class UploadView(BaseModel):
+    """A file of data that was sent: the path that `data.files` may name."""
+
+    path: str
+    bytes: int
+
+
 class AuditView(BaseModel):
     """A change that somebody made."""
 
@@ -204,11 +211,11 @@ def state_of(entry: QueuedSearch | None, status: SearchStatus | None) -> str:
     known = "unknown" if status is None else status.state
     if entry is None:
         return known
+    leaving = {"pause": "pausing", "stop": "stopping"}.get(entry.asked or entry.wanted)
     if status is not None and status.driver:
-        leaving = {"pause": "pausing", "stop": "stopping"}
-        return leaving.get(entry.asked or entry.wanted, known)
-    if entry.devices:
-        return "starting"
+        return leaving or known
+    if entry.devices and known != "finished":
+        return leaving or "starting"
     if entry.problem:
         return "failed"
     wanted: Mapping[str, str] = {"run": "waiting", "pause": "paused", "stop": "stopped"}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+from starlette.requests import ClientDisconnect
 
 from tests.tuner.serve.conftest import SPACE, Place
 from tuner.errors import JournalError
 from tuner.journal.journal import JOURNAL_FILE, Journal
 from tuner.serve.access import new_user
 from tuner.serve.api.downsampling import downsampled
+from tuner.serve.api.uploads import keep_upload
 
 SEARCHES = "/api/v1/searches"
 
@@ -222,6 +228,54 @@ def test_delete_removes_what_has_not_begun(place: Place) -> None:
     assert place.client.delete(f"{SEARCHES}/b").status_code == 204
     assert names(place) == ["a"]
     assert place.client.get(f"{SEARCHES}/b").status_code == 404
+
+
+def test_edited_search_goes_on_with_its_devices(place: Place) -> None:
+    place.submit(0, name="a")
+    place.submit(1, name="b")
+    place.dispatcher.tick()
+    place.submit(2, name="c", priority="high")
+    recorded = next(event for event in place.events if event.event == "search").space_text
+    assert recorded == ""
+    more = place.client.post(f"{SEARCHES}/a/edit", content="name: other\nbudget: {tokens: 9}\n")
+    assert more.status_code == 409
+    assert "cannot be resumed with another" in more.json()["message"]
+    assert place.client.post(f"{SEARCHES}/a/edit", content="x: 1").status_code == 422
+    place.client.post(f"{SEARCHES}/a/pause")
+    place.client.post(f"{SEARCHES}/a/resume")
+    # the events are those of another space, so the edit is written as the route would
+    place.database.change("a", space_text=SPACE % 7, asked="edit")
+    place.dispatcher.tick()
+    assert place.state("a") == "running"
+    place.drivers["a"].end("interrupted")
+    place.dispatcher.tick()
+    assert place.starts[-1] == "a", "before c, which waits for devices"
+    assert "seed: 7" in (place.home.root / "serve" / "a.yaml").read_text()
+    assert place.client.get(f"{SEARCHES}/c").json()["state"] == "waiting"
+
+
+def test_upload_is_kept_by_its_contents_and_named_in_a_space(place: Place) -> None:
+    texts = b"some text, " * 5000
+    sent = [place.client.post("/api/v1/uploads", content=texts) for _ in range(2)]
+    assert [answer.status_code for answer in sent] == [201, 201]
+    path = sent[0].json()["path"]
+    assert path == f"uploads/{hashlib.sha256(texts).hexdigest()}.txt" == sent[1].json()["path"]
+    kept = [each.name for each in (place.home.root / "serve" / "uploads").iterdir()]
+    assert [f"uploads/{name}" for name in kept] == [path]
+    space = f"data: {{files: {path}}}\n{SPACE % 3}"
+    assert place.client.post("/api/v1/validate", content=space).status_code == 200
+    bad = place.client.post("/api/v1/uploads", content=b"x", params={"suffix": "/../../x"})
+    assert bad.status_code == 422
+
+
+def test_client_that_goes_away_during_an_upload_leaves_nothing(tmp_path: Path) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"half of"
+        raise ClientDisconnect
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(keep_upload(parts(), tmp_path, ".txt"))
+    assert list(tmp_path.iterdir()) == []
 
 
 # users --------------------------------------------------------------------------------------------

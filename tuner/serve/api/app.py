@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -18,7 +19,9 @@ from tuner.errors import JournalInUse, RecordError, SpaceError, TunerError
 from tuner.serve.access import Access, Refused
 from tuner.serve.api import routes
 from tuner.serve.api.guard import Guard
-from tuner.serve.api.requests import REFUSALS, Serving
+from tuner.serve.api.requests import REFUSALS, Asking, Serving
+from tuner.serve.api.uploads import MOST_UPLOAD_BYTES
+from tuner.serve.metrics import exposition
 from tuner.serve.service import Conflict, Service
 from tuner.serve.views import ConflictView, MistakeView
 
@@ -47,10 +50,15 @@ def make_app(
         description="Searches that share the machines of a team.",
     )  # fmt: skip
     app.state.service, app.state.access = service, access
-    app.add_middleware(Guard, hosts=hosts, log=log)
+    app.add_middleware(Guard, hosts=hosts, log=log, limits={f"{API}/uploads": MOST_UPLOAD_BYTES})
     app.include_router(routes.router, prefix=API, responses=REFUSALS)
     app.add_api_route("/healthz", _health, tags=["health"])
     app.add_api_route("/readyz", _ready, tags=["health"], responses={503: REFUSALS[503]})
+    app.add_api_route(
+        "/metrics", _metrics, tags=["health"], response_class=Response, responses={
+            **REFUSALS, 200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}
+        },
+    )  # fmt: skip
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     return app
@@ -71,6 +79,11 @@ def _ready(service: Serving, response: Response) -> dict[str, str]:
         return {"message": "ready"}
     response.status_code = 503
     return {"message": problem}
+
+
+def _metrics(user: Asking, service: Serving) -> Response:
+    """Return metrics of the searches and the queue for Prometheus."""
+    return Response(exposition(service, user), media_type=CONTENT_TYPE_LATEST)
 
 
 # errors -------------------------------------------------------------------------------------------
@@ -105,6 +118,10 @@ def _http(request: Request, error: HTTPException) -> JSONResponse:
     return JSONResponse({"message": str(error.detail)}, error.status_code, error.headers)
 
 
+def _disk(request: Request, error: OSError) -> JSONResponse:
+    return JSONResponse({"message": f"the home cannot be used: {error.strerror or error}"}, 503)
+
+
 def _answer(status: int) -> Callable[[Request, Exception], JSONResponse]:
     return lambda request, error: JSONResponse({"message": str(error)}, status)
 
@@ -120,4 +137,5 @@ _HANDLERS: dict[type[Exception], Any] = {
     HTTPException: _http,
     TunerError: _answer(503),
     ModelError: _answer(503),
+    OSError: _disk,
 }

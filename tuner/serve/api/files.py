@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fastapi import Response
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.responses import FileResponse
 
 from tuner.errors import JournalError, RecordError
 from tuner.home.home import Home, open_file
@@ -37,7 +37,7 @@ def file_of(home: Home, name: str, entry: QueuedSearch | None, file: str) -> Res
         RecordError: if the search has none of this name.
     """
     if file == _SPACE and entry is not None and entry.space_text:
-        return PlainTextResponse(entry.space_text, media_type="application/yaml")
+        return Response(entry.space_text, media_type="application/octet-stream")
     path = dict(_paths(home, name)).get(file)
     if path is None:
         raise RecordError(f"{name} has no file {shown(file)}")

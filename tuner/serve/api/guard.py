@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,7 +37,7 @@ class Guard:
         self,
         app: ASGIApp,
         hosts: Collection[str] | None = LOOPBACK,
-        limits: Callable[[str], int] = lambda path: _MOST_BYTES,
+        limits: Mapping[str, int] = MappingProxyType({}),
         log: Callable[[str], None] | None = None,
     ) -> None:
         self._app, self._hosts, self._limits = app, hosts, limits
@@ -60,7 +61,7 @@ class Guard:
             await send(message)
 
         try:
-            refusal = self._refusal(headers, self._limits(scope["path"]))
+            refusal = self._refusal(headers, self._limits.get(scope["path"], _MOST_BYTES))
             if refusal is not None:
                 await _refuse(answer, *refusal)
             else:
@@ -83,7 +84,7 @@ class Guard:
 
     def _counted(self, path: str, receive: Receive) -> Receive:
         """Return a function that reads a body, and no more of it than is allowed."""
-        read, limit = 0, self._limits(path)
+        read, limit = 0, self._limits.get(path, _MOST_BYTES)
 
         async def receive_some() -> Message:
             nonlocal read

@@ -18,9 +18,11 @@ from tuner.serve.api.downsampling import downsampled
 from tuner.serve.api.files import file_of, files_of
 from tuner.serve.api.requests import Asking, Serving
 from tuner.serve.api.stream import JournalLines, stream
+from tuner.serve.api.uploads import keep_upload
+from tuner.serve.dispatcher import FOLDER
 from tuner.serve.queue import Priority
 from tuner.serve.service import Wish
-from tuner.serve.spaces import hash_of
+from tuner.serve.spaces import UPLOADS, hash_of
 from tuner.serve.views import (
     ENDED,
     AuditView,
@@ -31,6 +33,7 @@ from tuner.serve.views import (
     QueueView,
     SearchList,
     SearchView,
+    UploadView,
     ValidationView,
 )
 
@@ -41,12 +44,20 @@ _MOST_CURVES = 1000
 Name = Annotated[str, Path(description="Name of the search", min_length=1, max_length=100)]
 Class = Literal["low", "normal", "high", "urgent"]
 Seen = Literal["private", "team", "public"]
+Suffix = Literal[".txt", ".jsonl", ".csv", ".tsv", ".parquet"]
 _YAML: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "A search space, as tuner search --space takes it.",
         "content": {"application/yaml": {"schema": {"type": "string"}}},
     }
+}
+
+
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
 }
 
 
@@ -141,6 +152,13 @@ def stop(name: Name, user: Asking, service: Serving) -> SearchView:
     return service.change(user, name, "stop")
 
 
+@router.post("/searches/{name}/edit", openapi_extra=_YAML)
+async def edit(name: Name, request: Request, user: Asking, service: Serving) -> SearchView:
+    """Give a search another space; one that runs goes on with it after the reports under way."""
+    data = await request.body()
+    return await run_in_threadpool(service.edit, user, name, data)
+
+
 @router.post("/searches/{name}/priority")
 def prioritize(
     name: Name,
@@ -165,7 +183,7 @@ def delete(name: Name, user: Asking, service: Serving) -> Response:
 @router.get(
     "/searches/{name}/events", response_class=StreamingResponse,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        200: {"content": {"text/event-stream": {"schema": _EVENT}}},
         204: {"description": "The search has ended, and the client has all of its events"},
     },
 )  # fmt: skip
@@ -246,6 +264,27 @@ def download(
 ) -> Response:
     """Download a file of a search: its space, its journal, its log, its report."""
     return file_of(service.home, name, service.readable(user, name), file)
+
+
+@router.post(
+    "/uploads", status_code=201, tags=["data"],
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string"}}},
+        }
+    },
+)  # fmt: skip
+async def upload(
+    request: Request, user: Asking, service: Serving, suffix: Suffix = ".txt"
+) -> UploadView:
+    """Keep a file of data, whose path a space may name in data.files."""
+    if user.role == "viewer":
+        raise Refused(403, f"{user.name} is a viewer, and may not upload data")
+    folder = service.home.root / FOLDER / UPLOADS
+    path, size = await keep_upload(request.stream(), folder, suffix)
+    await run_in_threadpool(service.database.note, user.name, "upload", "", path)
+    return UploadView(path=f"{UPLOADS}/{path}", bytes=size)
 
 
 @router.get("/audit", tags=["users"])
