@@ -154,14 +154,14 @@ def _parser() -> argparse.ArgumentParser:
     command("symbols", "print the symbol table", common)
     command("list", "list past searches", common, home)
     add_show(command("show", "show the trials of a search", common, home))
-    text = "compare trials side by side: their differences and curves"
+    text = "compare trials, or searches, side by side: their differences and results"
     compare = command("compare", text, common, home)
     compare.add_argument(
         "runs",
         nargs="+",
         type=run_name,
         metavar="RUN",
-        help="two or more run ids, or SEARCH/TRIAL such as lm-1/13",
+        help="two or more run ids, SEARCH/TRIAL such as lm-1/13, or names of searches",
     )
     report = command("report", "write a search as one HTML file with plots", common, home)
     add_report(report)

@@ -76,13 +76,13 @@ class Access:
             return User(local_user(), "admin")
         scheme, _, token = (authorization or "").partition(" ")
         if not authorization:
-            raise Refused(401, "a token is missing; send Authorization: Bearer TOKEN")
+            raise Refused(401, "a token is missing in the header Authorization: Bearer TOKEN")
         user = users.get(_id_of(token))
         is_right = hmac.compare_digest(user.token_hash if user else "", _hash_of(token))
         if user is not None and is_right and scheme.lower() == "bearer":
             return user
         self._count_bad(address)
-        raise Refused(401, "the token is not valid; an admin makes one with 'tuner serve'")
+        raise Refused(401, "the token is not valid")
 
     def has_users(self) -> bool:
         """Return True if there are users."""

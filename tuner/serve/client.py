@@ -153,7 +153,8 @@ class Client:
         Raises:
             SpaceError: with every mistake of the space.
         """
-        return self._space("validate", text, file)
+        answer: Mapping[str, Any] = self._space("validate", text, file)
+        return answer
 
     def searches(self) -> Iterator[RemoteSearch]:
         """Yield all searches, the newest first."""
@@ -287,7 +288,8 @@ def _refusal(url: str, status: int, body: bytes) -> TunerError:
         answer = json.loads(body)
         if isinstance(answer, list):
             return _MistakesError([Mistake(m["line"], m["column"], m["message"]) for m in answer])
-        return Refusal(status, str(answer["message"]))
+        hint = f"; 'tuner login {url}' keeps a token" if status == 401 else ""
+        return Refusal(status, f"{answer['message']}{hint}")
     except (ValueError, KeyError, TypeError):
         return Refusal(status, f"{url} is no server of tuner: it answers with status {status}")
 

@@ -27,9 +27,11 @@ from tuner.serve.database import Database, QueuedSearch
 from tuner.serve.machine import Machine
 from tuner.serve.queue import Priority, QueueItem, Wait, plan
 from tuner.serve.searches import HomeSearches
+from tuner.serve.spaces import naming
 
 FOLDER = "serve"  # of the server, in the home
 _PERIOD_SECONDS = 1.0
+_WARM_SECONDS = 0.2  # of a tick, so that the first lists of a large home wait for no journals
 _STARTING_SECONDS = 60.0  # in which a driver that another server started takes its lease
 _MOST_ATTEMPTS = 3  # drivers that die one after the other without an event of the journal
 _BAD_INPUT = TunerError.exit_status
@@ -120,6 +122,7 @@ class Dispatcher:
             try:
                 self.tick()
                 self.problem, self.ticked = None, time.monotonic()
+                self._searches.warm(_WARM_SECONDS)
             except (TunerError, OSError) as error:  # a full disk: what runs goes on
                 self.problem = str(error)
             with self._ticks:
@@ -284,7 +287,7 @@ class Dispatcher:
             file = space_file(self._home, name)
             with replacing(file, durable=True) as out:
                 out.write(entry.space_text.encode())
-            arguments = ["--name", name, "--space", str(file)]
+            arguments = ["--name", name, "--space", str(file), *naming(file, entry.space_text)]
         entry = self._change(
             entry, devices=",".join(map(str, numbers)), asked="", started=self._now()
         )

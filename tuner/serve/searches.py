@@ -85,6 +85,15 @@ class HomeSearches:
         known = self._known.get(name)
         return ({}, 0) if known is None else (known.counts, known.num_events)
 
+    def warm(self, seconds: float) -> None:
+        """Read searches that nobody has asked for yet, the newest first, for some seconds."""
+        until = time.monotonic() + seconds
+        for name in self.names():
+            if name not in self._known:
+                self.status(name)
+                if time.monotonic() > until:
+                    return
+
     def read(self, name: str, use: Callable[[Search], Value]) -> Value | None:
         """Return what a function makes of a search; None if it has not begun.
 

@@ -19,7 +19,8 @@ from tuner.space_file.load import read_space
 from tuner.space_file.yaml_file import Place, YamlFile
 from tuner.texts.formatting import shown
 
-_FILE = "search.yaml"  # stands for the text that a user sends
+_NAME = "search"  # of a space without one
+_FILE = f"{_NAME}.yaml"  # stands for the text that a user sends
 UPLOADS = "uploads"
 
 
@@ -69,6 +70,17 @@ def sent_space(
     except SpaceError as error:
         raise SpaceError(_FILE, error.mistakes) from error
     return without_copies(space), text
+
+
+def naming(path: Path, text: str) -> list[str]:
+    """Return arguments by which a driver names a space as `sent_space` does, not by its file.
+
+    Args:
+        path: path of the file that the driver reads.
+        text: text of the file, which is a space.
+    """
+    is_named = YamlFile(path, text).value_at(("name",)) is not None
+    return [] if is_named else ["--set", f"name={_NAME}"]
 
 
 def hash_of(space: SearchSpace) -> str:

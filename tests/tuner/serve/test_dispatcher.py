@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from tests.tuner.serve.conftest import Place
+from tests.tuner.serve.conftest import SPACE, Place
 from tuner.errors import TunerError
 from tuner.journal.journal import Journal
 from tuner.lease.folder import newest
@@ -34,6 +34,13 @@ def test_search_runs_when_devices_are_free(place: Place) -> None:
     place.dispatcher.tick()
     assert place.starts == ["s0", "s1", "s2"]
     assert [place.state(f"s{seed}") for seed in range(3)] == ["finished", "running", "running"]
+
+
+def test_space_without_a_name_is_called_like_others_and_not_like_its_file(place: Place) -> None:
+    text = (SPACE % 1).replace("name: lm\n", "")
+    assert place.client.post("/api/v1/searches", content=text).json()["name"] == "search-1"
+    place.dispatcher.tick()
+    assert "--set name=search" in " ".join(place.drivers["search-1"].arguments)
 
 
 def test_pause_keeps_the_place_and_resume_goes_on(place: Place) -> None:
