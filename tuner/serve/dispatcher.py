@@ -32,6 +32,7 @@ from tuner.serve.spaces import naming
 FOLDER = "serve"  # of the server, in the home
 _PERIOD_SECONDS = 1.0
 _WARM_SECONDS = 0.2  # of a tick, so that the first lists of a large home wait for no journals
+_SCAN_SECONDS = 10.0  # between two looks at all searches: 0.2 ms for each
 _STARTING_SECONDS = 60.0  # in which a driver that another server started takes its lease
 _MOST_ATTEMPTS = 3  # drivers that die one after the other without an event of the journal
 _BAD_INPUT = TunerError.exit_status
@@ -88,6 +89,8 @@ class Dispatcher:
         self._home, self._database, self._searches = home, database, searches
         self._machine, self._start, self._now = machine, start, now
         self._accounts = Accounts(database, now)
+        self._by_command: list[str] = []  # searches that commands run
+        self._scanned = 0.0  # when all searches were last asked
         self._drivers: dict[str, DriverProcess] = {}
         self._lease: Lease | None = None
         self._wakes, self._is_over = threading.Event(), threading.Event()
@@ -145,7 +148,7 @@ class Dispatcher:
         jobs = [self._job(entry) for entry in active]
         jobs += [QueueItem(name, "", holds=self._searches.num_workers(name)) for name in outside]
         holders = [entry for entry in active if entry.devices]
-        statuses = {entry.name: self._searches.status(entry.name) for entry in holders}
+        statuses = {entry.name: self._searches.status(entry.name, fresh=True) for entry in holders}
         self._accounts.charge(holders, statuses)
         made = plan(jobs, self._accounts.shares(), self._machine.number, self._now())
         for name in made.pauses:
@@ -188,14 +191,16 @@ class Dispatcher:
                 return replace(entry, asked=reason)
             return entry
         if not entry.devices:
-            status = self._searches.status(entry.name)
+            status = self._searches.status(entry.name, fresh=True)
             has_finished = status is not None and status.state == "finished"  # by hand
             return self._change(entry, wanted="") if has_finished else entry
         if self._may_begin(entry):
             return entry
         if entry.asked == "edit" and entry.wanted == "run":
             return self._begin(entry, entry.device_numbers)  # before others get its devices
-        return self._change(entry, **self._ended(entry, self._searches.status(entry.name)))
+        return self._change(
+            entry, **self._ended(entry, self._searches.status(entry.name, fresh=True))
+        )
 
     def _reason(self, entry: QueuedSearch) -> str:
         return entry.wanted if entry.wanted in ("pause", "stop") else ""
@@ -242,16 +247,18 @@ class Dispatcher:
 
     def _outside(self, entries: Mapping[str, QueuedSearch]) -> list[str]:
         """Return the searches that commands run without the queue."""
-        names = self._searches.names()
-        return [
-            name for name in names
+        if not self._scanned or time.monotonic() - self._scanned > _SCAN_SECONDS:
+            self._by_command, self._scanned = self._searches.names(), time.monotonic()
+        self._by_command = [
+            name for name in self._by_command
             if (name not in entries or not entries[name].devices)
             and is_running(self._home.search(name))
         ]  # fmt: skip
+        return self._by_command
 
     def _job(self, entry: QueuedSearch) -> QueueItem:
         holds = len(entry.device_numbers)
-        status = self._searches.status(entry.name)
+        status = self._searches.status(entry.name, fresh=True)
         left = status.seconds_left if status is not None and holds else None
         if left is None:
             trained = status.tokens if status is not None else 0

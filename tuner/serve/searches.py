@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tuner.conductor.outcome import OutcomeKind
@@ -17,7 +17,7 @@ from tuner.journal.fold import Search
 from tuner.journal.journal import JOURNAL_FILE
 from tuner.lease.folder import is_running
 
-_FRESH_SECONDS = 0.5  # for which an answer about a running search is given again
+FRESH_SECONDS = 0.5  # for which an answer is given again to whoever only looks
 _MOST_FOLDS = 16  # searches that are kept in memory beside those that run
 _WAITING, _TRAINING, _PAUSED = "waiting", "training", "paused"
 TRIAL_STATES = (_WAITING, _TRAINING, _PAUSED, *map(str, OutcomeKind))
@@ -38,10 +38,11 @@ class HomeSearches:
 
     Args:
         home: home of the searches.
+        fresh_seconds: time for which an answer is given again to whoever only looks.
     """
 
-    def __init__(self, home: Home) -> None:
-        self.home = home
+    def __init__(self, home: Home, fresh_seconds: float = FRESH_SECONDS) -> None:
+        self.home, self._fresh_seconds = home, fresh_seconds
         self._known: dict[str, _Known] = {}
         self._folds: OrderedDict[str, TailedSearch] = OrderedDict()
         self._names: tuple[float, list[str]] = (0.0, [])
@@ -50,20 +51,27 @@ class HomeSearches:
 
     def names(self) -> list[str]:
         """Return the names of the searches that have a journal, the newest first."""
-        now, (at, names) = time.monotonic(), self._names
-        if not at or now - at > _FRESH_SECONDS:
-            names = searches_of(self.home)[::-1]
-            self._names = now, names
+        with self._locks["/"]:  # no name: one of many clients reads the folder
+            at, names = self._names
+            if not at or time.monotonic() - at > self._fresh_seconds:
+                names = searches_of(self.home)[::-1]
+                self._names = time.monotonic(), names
         return names
 
-    def status(self, name: str) -> SearchStatus | None:
-        """Return how far a search is; None if it has no folder."""
+    def status(self, name: str, *, fresh: bool = False) -> SearchStatus | None:
+        """Return how far a search is; None if it has no folder.
+
+        Args:
+            name: name of the search.
+            fresh: True for the present, False if an answer of just before will do.
+        """
+        known, now = self._known.get(name), time.monotonic()
+        if known is not None and not fresh and now - known.at < self._fresh_seconds:
+            return known.status
         folder = self.home.search(name)
         stamp, is_on = self._stamp(name), is_running(folder)
-        known, now = self._known.get(name), time.monotonic()
-        if known is not None and known.status.driver and is_on and now - known.at < _FRESH_SECONDS:
-            return known.status
         if known is not None and known.stamp == stamp and not is_on and not known.status.driver:
+            self._known[name] = replace(known, at=now)
             return known.status
         with self._locks[name]:
             tailed = self._folds.get(name) or TailedSearch(folder)

@@ -31,7 +31,7 @@ from tuner.space.space import SearchSpace
 from tuner.texts.formatting import shown
 
 _DELETE_SECONDS = 300.0
-_LOOK_SECONDS = 0.2  # in which the queue usually looks at a change
+_LOOK_SECONDS = 0.1  # in which the queue usually looks at a change
 
 
 class Conflict(TunerError):  # noqa: N818 - the name states the problem

@@ -71,7 +71,7 @@ class Place:
     def open(self, *, is_open: bool = True) -> None:
         """Start the server, perhaps again."""
         self.database: Database = open_database(self.home, None)
-        self.searches = HomeSearches(self.home)
+        self.searches = HomeSearches(self.home, fresh_seconds=0.0)
         self.dispatcher = Dispatcher(
             self.home, self.database, self.searches, self.machine, self._start, lambda: self.at
         )

@@ -50,7 +50,6 @@ def test_metrics_follow_a_growing_journal(simulation: Simulation, place: Place) 
     _append(journal, events[: len(events) // 2])
     cursor = Cursor(home.search("lm-1"), CURSOR)
     cursor.write(len(events) // 2, journal.digest)
-    place.searches._names = (0.0, [])  # which are known for half a second
     half = scraped(place)
     status = SearchStatus.of(home, "lm-1")
     assert half["tuner_search_state", "running"] == 1  # this process holds the journal
