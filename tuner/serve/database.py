@@ -61,6 +61,7 @@ _SEARCHES = Table(
     Column("asked", String(10), nullable=False),
     Column("devices", Text, nullable=False),
     Column("started", Float, nullable=False),
+    Column("epoch", Integer, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("problem", Text, nullable=False),
     Column("tokens", BigInteger, nullable=False),
@@ -119,6 +120,7 @@ class QueuedSearch:
             `edit` (it begins again at once, with another space); empty if it was not.
         devices: numbers of the devices that it has, apart by commas; empty if it has none.
         started: time at which its newest driver was started; 0 if none was.
+        epoch: epoch of the newest driver before that one.
         attempts: number of drivers that died without a new event of the journal.
         problem: why it failed; empty if it has not.
         tokens: training tokens that its owner was charged for.
@@ -140,6 +142,7 @@ class QueuedSearch:
     asked: str = ""
     devices: str = ""
     started: float = 0.0
+    epoch: int = 0
     attempts: int = 0
     problem: str = ""
     tokens: int = 0

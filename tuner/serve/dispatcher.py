@@ -210,10 +210,13 @@ class Dispatcher:
         driver = self._drivers.get(entry.name)
         if driver is not None:
             return driver.exit_status is None
-        holder = newest(self._home.search(entry.name))
-        has_come = holder is not None and holder.beat >= entry.started
         age = self._now() - entry.started
-        return not has_come and 0 <= age < _STARTING_SECONDS
+        return self._epoch(entry.name) == entry.epoch and 0 <= age < _STARTING_SECONDS
+
+    def _epoch(self, name: str) -> int:
+        """Return the epoch of the newest driver of a search; 0 without one."""
+        holder = newest(self._home.search(name))
+        return 0 if holder is None else holder.epoch
 
     def _ended(self, entry: QueuedSearch, status: SearchStatus | None) -> dict[str, object]:
         """Return what changes as a driver has ended."""
@@ -224,9 +227,9 @@ class Dispatcher:
             return {**changes, "wanted": ""}
         if entry.wanted != "run" or entry.asked == "yield":
             return changes
-        folder = self._home.search(entry.name)
-        holder = newest(folder)
-        if not entry.asked and holder is not None and stop_request(folder, holder.epoch):
+        epoch = self._epoch(entry.name)
+        was_asked = stop_request(self._home.search(entry.name), epoch) is not None
+        if epoch > entry.epoch and not entry.asked and was_asked:
             return {**changes, "wanted": "stop"}  # by 'tuner stop'
         has_news = status is not None and (status.newest or 0.0) > entry.started
         attempts = 0 if has_news else entry.attempts + 1
@@ -296,8 +299,9 @@ class Dispatcher:
                 out.write(entry.space_text.encode())
             arguments = ["--name", name, "--space", str(file), *naming(file, entry.space_text)]
         entry = self._change(
-            entry, devices=",".join(map(str, numbers)), asked="", started=self._now()
-        )
+            entry, devices=",".join(map(str, numbers)), asked="", started=self._now(),
+            epoch=self._epoch(name),
+        )  # fmt: skip
         self._drivers[name] = self._start(
             name, self._home, [*arguments, *self._machine.arguments(numbers)],
             self._machine.environment(numbers),
