@@ -9,7 +9,8 @@ import pytest
 from tests.e2e.postgres import postgres
 from tuner.errors import TunerError
 from tuner.serve.access import new_user
-from tuner.serve.database import Database, QueuedSearch, Use
+from tuner.serve.database import Database
+from tuner.serve.records import QueuedSearch, Use
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,8 @@ from dataclasses import replace
 
 from tuner.errors import TunerError
 from tuner.home.names import check_new_name
-from tuner.serve.database import Database, QueuedSearch, User
+from tuner.serve.database import Database
+from tuner.serve.records import QueuedSearch, User
 
 ROLES = ("viewer", "user", "admin")
 VISIBILITIES = ("private", "team", "public")

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tuner.jobs.status import SearchStatus
-from tuner.serve.database import Database, QueuedSearch, Use
+from tuner.serve.database import Database
 from tuner.serve.queue import UserShare
+from tuner.serve.records import QueuedSearch, Use
 
 _WRITE_SECONDS = 15.0  # of use that a kill may lose
 _LONGEST_SECONDS = 60.0  # between two ticks that count; the machine slept

@@ -23,9 +23,10 @@ from tuner.lease.folder import claim_folder, is_running, newest
 from tuner.lease.lease import Lease
 from tuner.lease.stop_request import StopRequest, request_stop, stop_request
 from tuner.serve.accounts import Accounts
-from tuner.serve.database import Database, QueuedSearch
+from tuner.serve.database import Database
 from tuner.serve.machine import Machine
 from tuner.serve.queue import Priority, QueueItem, Wait, plan
+from tuner.serve.records import QueuedSearch
 from tuner.serve.searches import HomeSearches
 from tuner.serve.spaces import naming
 

@@ -15,8 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tuner.journal.follower import Cursor
-from tuner.serve.database import User
 from tuner.serve.queue import Priority
+from tuner.serve.records import User
 from tuner.serve.service import Service
 from tuner.serve.views import STATES, SearchView
 from tuner.tracking.projection import CURSOR

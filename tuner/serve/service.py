@@ -18,10 +18,11 @@ from tuner.lease.folder import is_running, newest
 from tuner.lease.stop_request import StopRequest, request_stop
 from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.serve.access import Refused, may_change, may_read
-from tuner.serve.database import Database, QueuedSearch, User
+from tuner.serve.database import Database
 from tuner.serve.dispatcher import FOLDER, Dispatcher, space_file
 from tuner.serve.machine import Machine
 from tuner.serve.queue import Priority
+from tuner.serve.records import QueuedSearch, User
 from tuner.serve.searches import HomeSearches
 from tuner.serve.spaces import Allowed, hash_of, sent_space
 from tuner.serve.views import SearchView

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
 from tuner.jobs.status import SearchStatus
 from tuner.serve.queue import Priority, Wait
-
-if TYPE_CHECKING:
-    from tuner.serve.database import QueuedSearch
+from tuner.serve.records import QueuedSearch
 
 STATES = (
     "waiting", "starting", "running", "pausing", "paused", "stopping", "stopped", "interrupted",

@@ -12,7 +12,8 @@ import pytest
 from tests.tuner.serve.conftest import SPACE, Place
 from tuner.home.home import Home
 from tuner.journal.events import Event
-from tuner.serve.database import Database, User
+from tuner.serve.database import Database
+from tuner.serve.records import User
 from tuner.serve.service import Wish
 
 ADMIN = User("root", "admin")

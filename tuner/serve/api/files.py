@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from tuner.errors import JournalError, RecordError
 from tuner.home.home import Home, open_file
 from tuner.journal.journal import JOURNAL_FILE
-from tuner.serve.database import QueuedSearch
+from tuner.serve.records import QueuedSearch
 from tuner.serve.views import FileView
 from tuner.texts.formatting import shown
 

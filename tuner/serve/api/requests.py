@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from tuner.serve.access import Access
-from tuner.serve.database import User
+from tuner.serve.records import User
 from tuner.serve.service import Service
 from tuner.serve.views import MistakeView, Problem
 
