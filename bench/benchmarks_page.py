@@ -61,6 +61,7 @@ BENCHES = {
     "stack": Bench("Servers of a team"),
     "overhead": Bench("What a search costs beside training", "overhead.md"),
     "load": Bench("How much a home holds", "load.md"),
+    "serve": Bench("A server of many searches"),
     "tokenizer": Bench("The tokenizer beside others", "tokenizer.md"),
 }
 GPU = {

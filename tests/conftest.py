@@ -47,7 +47,7 @@ _LONGEST = (
     "test_search_replay.py", "test_faults.py", "test_mlflow.py", "test_take_away.py",
     "test_cluster.py", "test_docs.py", "test_bench_rehearsal.py", "test_examples.py",
     "test_jobs.py", "test_shared_machine.py", "test_worker_faults.py", "test_stack.py",
-    "test_transfer.py", "test_finetune.py", "test_seq2seq.py",
+    "test_serve.py", "test_transfer.py", "test_finetune.py", "test_seq2seq.py",
     "test_budgets.py", "test_spaces.py",
     # none of these starts Ray
     "test_law.py", "test_compiled.py", "test_engine.py", "test_projection_faults.py",

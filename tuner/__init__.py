@@ -25,6 +25,7 @@ _HOME = {
     "replay": "trained.replay",
     "write_report": "report.write",
     "write_pictures": "report.write",
+    "Client": "serve.client",
     "Home": "home.home",
     "SearchResult": "results.result",
     "TrainedTrial": "trained.load_trial",

@@ -163,6 +163,13 @@ def check_load(result: Result) -> None:
         assert 20 < megabytes < 1500
 
 
+def check_serve(result: Result) -> None:
+    measured = {row[0]: row[1] for row in result["tables"][0]["rows"]}
+    assert all(value > 0 for value in measured.values())
+    assert measured["submission, p95, ms"] < 30_000
+    assert 50 < measured["memory of the server, MB"] < 500
+
+
 def check_law(result: Result) -> None:
     assert len(result["goals"]) == 7
     for goal in result["goals"]:  # the law holds on a CPU as well
@@ -227,6 +234,7 @@ CHECKS: dict[str, Callable[[Result], None]] = {
     "transfer": check_transfer,
     "stack": check_stack,
     "load": check_load,
+    "serve": check_serve,
     "gpu.law": check_law,
     "gpu.kernel": check_kernel,
     "gpu.fusion": check_gpu_fusion,
@@ -300,7 +308,7 @@ def run(name: str, folder: Path) -> tuple[Result, str]:
     command: list[Any] = [sys.executable, BENCH / f"{name}.py"]
     command += ["replay"] if name == "search_quality" else []
     command += ["--quick", "--out", out]
-    has_picture = name not in {"overhead", "stack", "load"}
+    has_picture = name not in {"overhead", "stack", "load", "serve"}
     command += ["--plot", picture] if has_picture else []
     command += {"load": ["--parts", "trials"]}.get(name, [])
     if name == "transfer":

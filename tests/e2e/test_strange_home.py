@@ -18,7 +18,7 @@ import pytest
 from tests.e2e.conftest import Workplace
 from tuner.cli import main
 from tuner.home.home import Home
-from tuner.jobs.metrics import HomeMetrics
+from tuner.serve.searches import HomeSearches
 
 ODD_NAMES = (".hid", ".nfs0001", "a\nb", "$(id)", "-x", "--home", "`id`", "a;b", "\x1b[2J")
 READERS = [
@@ -116,12 +116,11 @@ def test_what_is_strange_is_skipped(
     assert status == (2 if command[0] in {"logs", "stop", "scaling", "sync"} else 0), text
 
 
-def test_metrics_are_those_of_the_searches(place: Path) -> None:
+def test_server_has_no_strangers(place: Path) -> None:
     add_strangers(place / "runs")
-    os.utime(place / "runs" / "searches" / "small-1" / "journal.jsonl")
+    searches = HomeSearches(Home.of(place / "runs"))
     with in_time():
-        states, *_ = HomeMetrics(Home.of(place / "runs")).collect()
-    names = {sample.labels["search"] for sample in states.samples}
+        names = {name for name in searches.names() if searches.status(name)}
     assert "small-1" in names
     assert not names & {*ODD_NAMES, "linked", "dangling", "file", "pipe"}
 

@@ -17,6 +17,7 @@ from tuner.arguments.home import add_backup, add_clean, add_delete, add_doctor, 
 from tuner.arguments.knowledge import add_suggest
 from tuner.arguments.option_types import override, run_name, setting, whole
 from tuner.arguments.search import add_job, add_jobs, add_search
+from tuner.arguments.serve import add_serve
 from tuner.arguments.trained import (
     add_export,
     add_generate,
@@ -32,10 +33,11 @@ SHELLS = ("bash", "zsh", "fish")
 # Heading in the help → commands.
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "begin": (
-        "init", "suggest", "validate", "search", "submit", "stop", "symbols", "data", "tokenizer",
-        "doctor",
+        "init", "suggest", "validate", "search", "submit", "edit", "stop", "symbols", "data",
+        "tokenizer", "doctor",
     ),
-    "look": ("status", "attach", "logs", "list", "show", "compare", "report", "ui", "metrics"),
+    "look": ("status", "attach", "logs", "list", "show", "compare", "report", "ui"),
+    "share": ("serve", "login"),
     "use": ("replay", "generate", "export", "transfer", "scaling"),
     "keep": ("sync", "backup", "restore", "clean", "delete", "completion"),
 }  # fmt: skip
@@ -140,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 
     search = command("search", "find the best hyperparameters", common, space, home)
     add_search(search)
-    add_jobs(command, common, space, home, debug)
+    add_jobs(command, common, space, home)
     add_replay(command("replay", "retrain a trial and verify that it reproduces", common, home))
     text = "send what MLflow, the storage and receivers of messages missed"
     add_job(command("sync", text, common, home), "sync")
@@ -153,14 +155,14 @@ def _parser() -> argparse.ArgumentParser:
     command("symbols", "print the symbol table", common)
     command("list", "list past searches", common, home)
     add_show(command("show", "show the trials of a search", common, home))
-    text = "compare trials side by side: their differences and curves"
+    text = "compare trials, or searches, side by side: their differences and results"
     compare = command("compare", text, common, home)
     compare.add_argument(
         "runs",
         nargs="+",
         type=run_name,
         metavar="RUN",
-        help="two or more run ids, or SEARCH/TRIAL such as lm-1/13",
+        help="two or more run ids, SEARCH/TRIAL such as lm-1/13, or names of searches",
     )
     report = command("report", "write a search as one HTML file with plots", common, home)
     add_report(report)
@@ -179,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     add_transfer(command("transfer", "go from a search's proxy to its target", common, home))
     add_scaling(command("scaling", "fit scaling laws, and predict a larger model", common, home))
     add_suggest(command("suggest", "say which settings are probably best", common, home))
+    add_serve(command("serve", "serve searches to everybody who shares the machines", debug, home))
     add_doctor(command("doctor", "check the installation", common, home))
     text = "print a script with which a shell completes commands, options and names of searches"
     completion = command("completion", text, debug)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from tuner.arguments.home import add_address
 from tuner.arguments.option_types import duration, new_name, override, search_name, whole
 
+PRIORITIES = ("low", "normal", "high", "urgent")
 _JOBS = {  # commands for searches that other processes run
     "status": "say how far searches are",
     "attach": "show the live view of a search that another process runs",
@@ -70,15 +70,36 @@ def add_jobs(
     common: argparse.ArgumentParser,
     space: argparse.ArgumentParser,
     home: argparse.ArgumentParser,
-    debug: argparse.ArgumentParser,
 ) -> None:
     """Add `submit` and the commands for searches that other processes run."""
     text = "begin or go on with a search in a process of its own, which outlives the terminal"
-    add_search(command("submit", text, common, space, home))
+    submit = command("submit", text, common, space, home)
+    add_search(submit)
+    submit.add_argument(
+        "--priority", choices=PRIORITIES,
+        help="with --server: class in its queue (default: normal)",
+    )  # fmt: skip
+    add_server(submit)
     for name, text in _JOBS.items():
-        add_job(command(name, text, common, home), name)
-    metrics = command("metrics", "serve metrics of all searches to Prometheus", debug, home)
-    add_address(metrics, 9464, "9464")
+        job = command(name, text, common, home)
+        add_job(job, name)
+        add_server(job)
+    edit = command("edit", "give a search that runs another space", common, home)
+    add_job(edit, "edit")
+    edit.add_argument("--space", metavar="FILE", help="file of the edited space")
+    edit.set_defaults(overrides=[])
+    add_server(edit)
+    login = command("login", "keep the token of a server for the commands of this user", common)
+    login.add_argument("url", metavar="URL", help="the server, as https://tuner.example")
+
+
+def add_server(command: argparse.ArgumentParser) -> None:
+    """Add the server that has the searches of a command."""
+    command.add_argument(
+        "--server", metavar="URL",
+        help="ask this 'tuner serve' instead of a home (default: TUNER_SERVER, unless --home is "
+        "given)",
+    )  # fmt: skip
 
 
 def add_job(job: argparse.ArgumentParser, name: str) -> None:

@@ -11,8 +11,10 @@ from rich.text import Text
 from model.engine.report import METRICS, SOME_METRICS
 from tuner.commands.output import consoles, print_json, recorded_home
 from tuner.errors import TunerError
+from tuner.home.home import Home
 from tuner.space.parameter import symbol
 from tuner.summaries.comparison import TrialComparison
+from tuner.summaries.search_comparison import SearchComparison
 from tuner.terminal.console import PlainConsole
 from tuner.terminal.live import sparkline
 from tuner.texts.formatting import listed, number, number_in, short_run
@@ -27,11 +29,40 @@ def run_compare(options: argparse.Namespace) -> int:
     if len(options.runs) < 2:
         raise TunerError("give two or more trials; 'tuner show' lists their run ids")
     results, _ = consoles(options)
+    folders = [Home.of(options.home).search(run) for run in options.runs if "/" not in run]
+    if len(folders) == len(options.runs) and all(folder.is_dir() for folder in folders):
+        searches = SearchComparison.read(Home.of(options.home), options.runs)
+        print_searches(results, searches)
+        print_json(options, searches)
+        return 0
     home = recorded_home(options)
     comparison = TrialComparison.read(Record(home.tracking_uri), home, options.runs)
     print_comparison(results, comparison)
     print_json(options, comparison)
     return 0
+
+
+def print_searches(console: PlainConsole, comparison: SearchComparison) -> None:
+    """Print searches side by side."""
+    names = [search.name for search in comparison.searches]
+    rows = []
+    for search in comparison.searches:
+        winner = search.winner
+        mean = "" if winner is None else f"{winner.mean:.4f}"
+        seeds = "" if winner is None else f"{winner.low:.4f} … {winner.high:.4f}, {winner.count}"
+        rows.append(
+            [search.name, str(search.ended), f"{search.tokens:,}", _shown(search.best), mean, seeds]
+        )
+    heads = ["search", "trials", "tokens", comparison.metric, "confirmed", "interval, seeds"]
+    console.table(None, heads, rows)
+    console.print()
+    if comparison.differing:
+        settings = [[name, *values] for name, values in comparison.differing.items()]
+        console.table("differences", ["", *names], settings)
+    else:
+        console.print("The searches have the same space.")
+    console.print()
+    console.print(comparison.verdict)
 
 
 def print_comparison(console: PlainConsole, comparison: TrialComparison) -> None:

@@ -189,7 +189,9 @@ def recorded_home(options: argparse.Namespace) -> Home:
 
 
 def home_option(options: argparse.Namespace) -> str:
-    """Return ` --home DIR` if the option was given, for commands that a message proposes."""
+    """Return ` --home DIR` or ` --server URL` as given, for commands that a message proposes."""
+    if getattr(options, "server", None):
+        return f" --server {shlex.quote(options.server)}"
     return f" --home {shlex.quote(options.home)}" if options.home else ""
 
 

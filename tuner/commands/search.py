@@ -45,7 +45,7 @@ def run_search(options: argparse.Namespace) -> int:
         say_study(options)
     name = _begun(options)
     if name:
-        edit, space_text = _edit(options, name)
+        edit, space_text = edit_of(options, name)
     else:
         space, space_text = read_space(options.space, options.overrides)
         from tuner.validation.explanation import memory_remarks
@@ -142,7 +142,7 @@ def _storage(options: argparse.Namespace) -> str | None:
     return edited_section(EngineConfig(), told[-1], "engine").storage if told else None
 
 
-def _edit(
+def edit_of(
     options: argparse.Namespace, name: str
 ) -> tuple[Callable[[SearchSpace], SearchSpace] | None, str | None]:
     """Return the change of the recorded space of a resumed search, and the text of the new file."""

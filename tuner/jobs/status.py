@@ -60,6 +60,7 @@ class SearchStatus:
         newest: time of the newest event, in seconds since the epoch; None without any.
         left: what more trials could find; None if it cannot be told.
         problem: why there are no numbers; None if there are.
+        waits_for: why a search of a server waits in its queue; None unless it does.
     """
 
     name: str
@@ -76,6 +77,7 @@ class SearchStatus:
     newest: float | None = None
     left: Left | None = None
     problem: str | None = None
+    waits_for: str | None = None
 
     @classmethod
     def of(cls, home: Home, name: str, tailed: TailedSearch | None = None) -> SearchStatus:

@@ -12,8 +12,9 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from model.files import NotRegular
 from tuner.errors import JournalInUse, TunerError
@@ -52,6 +53,11 @@ class Submission:
         before = newest(self._folder)
         self._epoch = before.epoch if before else 0
 
+    @property
+    def exit_status(self) -> int | None:
+        """Exit status of the driver; None while it runs."""
+        return self._status()
+
     def wait(self, on_line: Callable[[str], None]) -> int | None:
         """Wait until the driver has the search, or ends; return its exit status if it has ended.
 
@@ -59,7 +65,7 @@ class Submission:
             on_line: function to call with each line that the driver prints meanwhile.
         """
         while True:
-            status = self._status()
+            status = self.exit_status
             for line in self._lines():
                 on_line(line)
             if status is not None or self._has_begun():
@@ -85,16 +91,22 @@ class Submission:
         return data.decode(errors="replace").splitlines()
 
 
-def free_name(space: str, home: Home) -> str:
-    """Return the first name `SPACE-N` that no search and no log of a home has."""
-    for number in itertools.count(1):
+def free_name(space: str, home: Home, first: int = 1) -> str:
+    """Return the first name `SPACE-N` from a number on that no search and no log of a home has."""
+    for number in itertools.count(first):
         name = f"{space}-{number}"
         if not home.search(name).exists() and not home.log(name).exists():
             return name
     raise AssertionError("names never end")
 
 
-def submit(name: str, home: Home, arguments: Sequence[str], urls: Sequence[str] = ()) -> Submission:
+def submit(
+    name: str,
+    home: Home,
+    arguments: Sequence[str],
+    urls: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Submission:
     """Start `tuner search` as a process of its own, in a session of its own.
 
     Args:
@@ -102,17 +114,18 @@ def submit(name: str, home: Home, arguments: Sequence[str], urls: Sequence[str] 
         home: home of the search.
         arguments: arguments of `tuner search` but for the home and the URLs.
         urls: who gets messages; handed over out of sight of other users.
+        environment: variables of the process beside those of this one.
 
     Raises:
         TunerError: if another process runs the search, or its log cannot be written.
     """
     command = _command(name, home, arguments)
     log, start = _begun_log(name, home)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment_of(urls)}
+    own = {"PYTHONUNBUFFERED": "1", **environment, **environment_of(urls)}
     with os.fdopen(log, "ab") as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            start_new_session=True, env=environment,
+            start_new_session=True, env={**os.environ, **own},
         )  # fmt: skip
     return Submission(name, home, f"process {process.pid}", process.poll, start)
 

@@ -331,7 +331,7 @@ class JournalTail(_News):
             JournalError: as for `read_entries`.
         """
         try:
-            data = _data(self._path, self._end)
+            data = self._data(self._end)
         except OSError as error:
             raise JournalError(f"cannot read {self._path}: {error.strerror}") from error
         entries, length = parse_lines(self._path, data, self._count, self._digest)
@@ -339,6 +339,10 @@ class JournalTail(_News):
             self._count, self._end = self._count + len(entries), self._end + length
             self._digest = entries[-1].digest
         return entries
+
+    def _data(self, start: int) -> bytes:
+        """Return the journal from a byte on."""
+        return _data(self._path, start)
 
 
 def check_digest(name: str, entries: Sequence[Entry], recorded: str | None) -> None:

@@ -57,14 +57,14 @@ class Receiver(Protocol):
         """
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
+class NoRedirects(urllib.request.HTTPRedirectHandler):
     """Refuses redirects: what follows them is a GET without the message, to any host."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         """Return no other request, so that the status is an error."""
 
 
-_opener = urllib.request.build_opener(_NoRedirects)
+_opener = urllib.request.build_opener(NoRedirects)
 
 
 class Webhook(Receiver):

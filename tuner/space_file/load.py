@@ -71,6 +71,7 @@ def read_space(
     path: str | Path,
     overrides: Sequence[Override] = (),
     earlier: Callable[[YamlFile], Sequence[Override]] | None = None,
+    text: str | None = None,
 ) -> tuple[SearchSpace, str]:
     """Return the space of a file, and the text of the file with the overrides.
 
@@ -80,11 +81,12 @@ def read_space(
         path: as for `load_space`.
         overrides: as for `load_space`.
         earlier: function from the file to overrides of an earlier session, which come first.
+        text: text of the file, if it has been read already; relative paths begin at its folder.
 
     Raises:
         SpaceError: with every mistake of the file and the overrides.
     """
-    file = YamlFile(path)
+    file = YamlFile(path, text)
     overrides = [*(earlier(file) if earlier else ()), *overrides]
     _override(file, overrides)
     entries = EntryReader(file)

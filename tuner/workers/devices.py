@@ -137,15 +137,20 @@ def why_not_compiled() -> str | None:
 
 
 def has_nvidia_gpu() -> bool:
-    """Return True if the driver of NVIDIA finds a GPU; needs neither Ray nor torch."""
+    """Return True if the driver of NVIDIA finds a GPU."""
+    return num_nvidia_gpus() > 0
+
+
+def num_nvidia_gpus() -> int:
+    """Return the number of GPUs that the driver of NVIDIA finds; needs neither Ray nor torch."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return False
+        return 0
     try:
-        return bool(pynvml.nvmlDeviceGetCount() > 0)
+        return int(pynvml.nvmlDeviceGetCount())
     finally:
         pynvml.nvmlShutdown()
 

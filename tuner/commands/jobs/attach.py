@@ -8,8 +8,10 @@ import sys
 import time
 from codecs import getincrementaldecoder
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model.files import NotRegular
+from tuner.commands.jobs.remote import client_of
 from tuner.commands.output import consoles, print_data, print_json, say
 from tuner.driver.view import ViewProjection
 from tuner.errors import TunerError
@@ -20,25 +22,43 @@ from tuner.journal.journal import JournalTail
 from tuner.lease.folder import is_running
 from tuner.terminal.live import view_on
 
+if TYPE_CHECKING:
+    from tuner.serve.client import Client
+
 _POLL_SECONDS = 0.5
 _END_SECONDS = 5.0  # longest wait for the last lines of the view
 _READ_BYTES = 1 << 20
+_ACTIVE = ("waiting", "starting", "running", "pausing", "stopping")  # of a server's search
 
 
 def run_attach(options: argparse.Namespace) -> int:
     """Show the live view of a search until it ends; Ctrl-C leaves it, and it goes on."""
     _, progress = consoles(options)
     home, name = Home.of(options.home), options.search
-    folder = _folder(home, name)
+    client = client_of(options)
+    tail: JournalTail
+    if client is not None:
+        from tuner.serve.client import RemoteTail
+
+        tail = RemoteTail(client, name)
+    else:
+        tail = JournalTail(_folder(home, name))
+
+    def look() -> SearchStatus:
+        return client.search(name).status if client else SearchStatus.of(home, name)
+
+    def is_on() -> bool:
+        return look().state in _ACTIVE if client else is_running(home.search(name))
+
     view = view_on(progress)
-    if not is_running(folder):
+    if not is_on():
         say(f"tuner attach: nothing runs {name} at present")
-        return _say_end(options, home, name)
-    if SearchStatus.of(home, name).state == "starting":
-        view.phase(f"{name} is starting")
-    follower = Follower(ViewProjection(view, name), JournalTail(folder), from_now=True).start()
+        return _say_end(options, look())
+    if (status := look()).state in ("starting", "waiting"):
+        view.phase(f"{name} is {status.state}" + (f": {status.waits_for}" * bool(status.waits_for)))
+    follower = Follower(ViewProjection(view, name), tail, from_now=True).start()
     try:
-        while is_running(folder):
+        while is_on():
             time.sleep(_POLL_SECONDS)
             if follower.problem:
                 raise TunerError(follower.problem)
@@ -48,20 +68,23 @@ def run_attach(options: argparse.Namespace) -> int:
         return 0
     finally:
         follower.close(_END_SECONDS)
-    return _say_end(options, home, name)
+    return _say_end(options, look())
 
 
-def _say_end(options: argparse.Namespace, home: Home, name: str) -> int:
+def _say_end(options: argparse.Namespace, status: SearchStatus) -> int:
     results, _ = consoles(options)
-    status = SearchStatus.of(home, name)
     best = "" if status.best is None else f"; best {status.metric} {status.best:.4f}"
-    results.write_line(f"{name}: {status.state}, {status.ended}/{status.trials} trials{best}")
+    results.write_line(
+        f"{status.name}: {status.state}, {status.ended}/{status.trials} trials{best}"
+    )
     print_json(options, status)
     return 0
 
 
 def run_logs(options: argparse.Namespace) -> int:
     """Print what the drivers of a submitted search have printed."""
+    if (client := client_of(options)) is not None:
+        return _print_remote_log(client, options.search, follow=options.follow)
     home, name = Home.of(options.home), options.search
     folder = _folder(home, name)
     try:
@@ -83,6 +106,22 @@ def run_logs(options: argparse.Namespace) -> int:
             if not is_on:
                 return 0
             time.sleep(_POLL_SECONDS)
+
+
+def _print_remote_log(client: Client, name: str, *, follow: bool) -> int:
+    """Print the log of a search of a server."""
+    from tuner.serve.client import LOG_FILE
+
+    decoder, start = getincrementaldecoder("utf-8")(errors="replace"), 0
+    while True:
+        is_on = follow and client.search(name).state in _ACTIVE
+        while data := client.download(name, LOG_FILE, start):
+            start += len(data)
+            print_data(decoder.decode(data))
+        sys.stdout.flush()
+        if not is_on:
+            return 0
+        time.sleep(_POLL_SECONDS)
 
 
 def _folder(home: Home, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from tuner.commands.jobs.remote import client_of
 from tuner.commands.output import consoles, home_option, print_json
 from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus, searches_of
@@ -17,19 +18,24 @@ _HEAD = ("search", "state", "trials", "best", "tokens", "tokens/s", "left", "new
 def run_status(options: argparse.Namespace) -> int:
     """Say how far one search is, or all of a home."""
     results, _ = consoles(options)
-    home = Home.of(options.home)
+    home, client = Home.of(options.home), client_of(options)
     if options.search:
-        status = SearchStatus.of(home, options.search)
+        name = options.search
+        status = client.search(name).status if client else SearchStatus.of(home, name)
         for line in _lines(status, home_option(options)):
             results.write_line(line)
         print_json(options, status)
         return 0
-    statuses = [SearchStatus.of(home, name) for name in reversed(searches_of(home))]
+    if client is not None:
+        statuses = [search.status for search in client.searches()]
+    else:
+        statuses = [SearchStatus.of(home, name) for name in reversed(searches_of(home))]
     if statuses:
         hidden = ["newest report", "tokens", "tokens/s", "best", "left"]
         results.table(None, _HEAD, map(_cells, statuses), hidden)
     else:
-        results.write_line(f"No search has begun in {home.root}.")
+        where = client.url if client else home.root
+        results.write_line(f"No search has begun in {where}.")
     print_json(options, {"searches": statuses})
     return 0
 
@@ -52,6 +58,8 @@ def _lines(status: SearchStatus, home: str) -> list[str]:
     lines = [f"{status.name}: {status.state}" + (f", {status.driver}" if status.driver else "")]
     if status.problem:
         lines.append(f"no numbers: {status.problem}")
+    if status.waits_for:
+        lines.append(f"waits: {status.waits_for}")
     if status.trials:
         lines.append(f"{_trials(status)} trials have ended, {status.tokens:,} tokens trained")
     if status.best is not None:

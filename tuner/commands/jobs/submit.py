@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import yaml
+
+from tuner.commands.jobs.remote import client_of
 from tuner.commands.output import consoles, home_of, home_option, print_json, say, say_study
 from tuner.errors import TunerError
 from tuner.jobs.submit import free_name, submit, submit_to_ray
 from tuner.notify.receivers import receivers_of
 from tuner.space_file.load import read_space
+from tuner.space_file.yaml_file import YamlFile
+
+if TYPE_CHECKING:
+    from tuner.serve.client import Client
 
 
 def run_submit(options: argparse.Namespace) -> int:
-    """Begin or go on with a search in a process of its own."""
+    """Begin or go on with a search in a process of its own, or in the queue of a server."""
+    if (client := client_of(options)) is not None:
+        return _submit_to_server(options, client)
+    if options.priority:
+        raise TunerError("--priority is for the queue of a server; give --server, or leave it out")
     name = options.name or options.resume
     home = home_of(options)
     if options.space and not options.resume:
@@ -39,13 +52,45 @@ def run_submit(options: argparse.Namespace) -> int:
         )
     results, _ = consoles(options)
     results.write_line(f"{name} is run by {submission.who}.")
+    _print_hints(options, name)
+    print_json(options, {"search": name, "driver": submission.who, "log": str(home.log(name))})
+    return 0
+
+
+def _print_hints(options: argparse.Namespace, name: str) -> None:
+    """Print the commands with which one looks at a search."""
+    results, _ = consoles(options)
     for command, meaning in (
         ("attach", "look at it"), ("status", "how far it is"), ("logs", "what it has printed"),
         ("stop", "end it; submitting it again goes on"),
     ):  # fmt: skip
         line = f"  tuner {command} {name}{home_option(options)}"
         results.write_line(f"{line:<44} {meaning}")
-    print_json(options, {"search": name, "driver": submission.who, "log": str(home.log(name))})
+
+
+def _submit_to_server(options: argparse.Namespace, client: Client) -> int:
+    """Put a search into the queue of a server, or let it go on."""
+    if options.address or options.notify or options.fresh:
+        raise TunerError("--address, --notify and --fresh are not sent to a server; leave them out")
+    results, _ = consoles(options)
+    if options.resume:
+        search = client.resume(options.resume)
+    else:
+        say_study(options)
+        file = YamlFile(options.space)
+        for override in options.overrides:
+            file.override(override.option, override.path, override.text)
+        text = yaml.safe_dump(file.data, allow_unicode=True, sort_keys=False)
+        path = Path(file.name)
+        search = client.submit(
+            text if options.overrides else path,
+            name=options.name,
+            priority=options.priority or "normal",
+        )
+    name, why = search.name, f": {search.waits_for}" if search.waits_for else ""
+    results.write_line(f"{name} is {search.state} at {client.url}{why}")
+    _print_hints(options, name)
+    print_json(options, search)
     return 0
 
 

@@ -1,0 +1,137 @@
+"""Commands against a server say what they say of a home."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+import tuner
+from tests.ports import free_port
+from tests.tuner.serve.conftest import SPACE, Place
+from tuner.cli import main
+from tuner.driver.view import SilentView, ViewProjection
+from tuner.errors import SpaceError, TunerError
+from tuner.jobs.status import SearchStatus
+from tuner.journal.follower import Follower
+from tuner.serve.access import new_user
+from tuner.serve.client import Client, RemoteTail, tokens_file
+
+
+@pytest.fixture
+def url(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The server of the place, listening."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    port = free_port()
+    config = uvicorn.Config(
+        place.client.app, port=port, log_level="error", lifespan="off", ws="none"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < until
+        thread.join(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = server.force_exit = True
+    thread.join()
+
+
+def test_commands_say_the_same_of_a_server(
+    place: Place, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(SPACE % 1)
+
+    def run(*arguments: str) -> str:
+        assert main([*arguments]) == 0
+        return capsys.readouterr().out
+
+    said = run("submit", "--space", str(file), "--name", "a", "--server", url)
+    assert f"tuner attach a --server {url}" in said
+    place.dispatcher.tick()
+    here = ("--home", str(place.home.root))
+    local, remote = run("status", "a", *here), run("status", "a", "--server", url)
+    assert _without_rates(local) == _without_rates(remote)
+    assert "trials have ended" in local
+    log = place.home.log("a")
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("what the driver says: α\n")
+    assert run("logs", "a", "--server", url) == run("logs", "a", *here) != ""
+    threading.Timer(0.5, lambda: place.drivers["a"].end("interrupted")).start()
+    place.dispatcher.begin()
+    stopped = run("stop", "a", "--server", url)
+    assert stopped.startswith("a has ended: stopped, ")
+    assert run("attach", "a", "--server", url).startswith("a: stopped, ")
+    listed = json.loads(run("status", "--json", "--server", url))
+    assert [each["name"] for each in listed["searches"]] == ["a"]
+
+
+def _without_rates(text: str) -> list[str]:
+    return [line for line in text.splitlines() if "/s" not in line and "ago" not in line]
+
+
+def test_journal_is_followed_over_the_network(place: Place, url: str) -> None:
+    place.submit(name="a")
+    place.dispatcher.tick()
+    tail = RemoteTail(Client(url), "a")
+    view = SilentView()
+    follower = Follower(ViewProjection(view, "a"), tail, from_now=True).start()
+    assert follower.flush(10) is None
+    assert len(tail.read()) == 0
+    place.drivers["a"].end("finished")
+    assert follower.close(10) is None
+    assert [entry.event.event for entry in RemoteTail(Client(url), "a").read()][-1] == "end"
+
+
+def test_mistakes_and_refusals_are_one_sentence(
+    place: Place, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("budgett: {tokens: 1}\n")
+    assert main(["submit", "--space", str(file), "--server", url]) == 2
+    assert capsys.readouterr().err == (f"{file}:1:1 unknown key budgett; did you mean budget?\n")
+    assert main(["status", "none", "--server", url]) == 2
+    assert capsys.readouterr().err == "tuner status: there is no search none\n"
+    nobody = f"http://127.0.0.1:{free_port()}"
+    assert main(["status", "--server", nobody]) == 2
+    assert f"the server {nobody} does not answer: Connection refused" in capsys.readouterr().err
+    assert main(["status", "--server", "ftp://x"]) == 2
+    assert main(["status", "--server", url, "--home", "x"]) == 2
+    assert main(["submit", "--space", str(file), "--priority", "high"]) == 2
+    assert "give --server" in capsys.readouterr().err
+    with pytest.raises(SpaceError):
+        Client(url).validate("budgett: 1\n")
+
+
+def test_login_keeps_a_token_that_the_server_takes(
+    place: Place, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = new_user(place.database, "ann", "user")
+    with pytest.raises(TunerError, match="a token is missing"):
+        next(Client(url).searches())
+    monkeypatch.setattr("sys.stdin", io.StringIO("wrong\n"))
+    assert main(["login", url]) == 2
+    assert not tokens_file().exists()
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{token}\n"))
+    assert main(["login", url]) == 0
+    assert token not in "".join(capsys.readouterr())
+    assert stat.S_IMODE(tokens_file().stat().st_mode) == 0o600
+    monkeypatch.setenv("TUNER_SERVER", url)
+    client = tuner.Client()
+    search = client.submit(SPACE % 1, name="b", priority="high")
+    assert (search.owner, search.priority, search.status.state) == ("ann", "high", "waiting")
+    assert client.prioritize("b", "low").priority == "low"
+    assert client.pause("b").state == "paused"
+    assert client.resume("b").state == "waiting"
+    assert isinstance(search.status, SearchStatus)
+    client.delete("b")
+    assert list(client.searches()) == []

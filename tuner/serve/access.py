@@ -1,0 +1,170 @@
+"""Who may do what: users with tokens and roles, and who sees which search.
+
+A token is `tuner_ID_SECRET`. The database has its SHA-256, which is enough for 256 random bits; it
+is found by its id and compared in constant time.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from tuner.errors import TunerError
+from tuner.home.names import check_new_name
+from tuner.serve.database import Database
+from tuner.serve.records import QueuedSearch, User
+
+ROLES = ("viewer", "user", "admin")
+VISIBILITIES = ("private", "team", "public")
+_PREFIX = "tuner"
+_FRESH_SECONDS = 1.0  # for which users are known without asking the database
+_MOST_BAD, _BAD_SECONDS = 20, 60.0  # bad tokens of one address
+_MOST_ADDRESSES = 10_000
+
+
+class Refused(TunerError):  # noqa: N818 - the name states the problem
+    """A request that is refused.
+
+    Args:
+        status: status of HTTP.
+        message: one sentence.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Access:
+    """The users of a server.
+
+    Args:
+        database: database of the server.
+        is_open: True if whoever reaches the server may use it while there are no users: it listens
+            on loopback only.
+        clock: seconds since any moment.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        is_open: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database, self._is_open, self._clock = database, is_open, clock
+        self._users: dict[str, User] = {}
+        self._read = -_FRESH_SECONDS
+        self._bad: dict[str, tuple[int, float]] = {}  # address → bad tokens, since
+
+    def identify(self, authorization: str | None, address: str) -> User:
+        """Return the user of a request.
+
+        Args:
+            authorization: header `Authorization`.
+            address: address of the client.
+
+        Raises:
+            Refused: if the token is missing or bad, or too many bad ones came from the address.
+        """
+        users = self._fresh()
+        if not users and self._is_open:
+            return User(local_user(), "admin")
+        scheme, _, token = (authorization or "").partition(" ")
+        if not authorization:
+            raise Refused(401, "a token is missing in the header Authorization: Bearer TOKEN")
+        user = users.get(_id_of(token))
+        is_right = hmac.compare_digest(user.token_hash if user else "", _hash_of(token))
+        if user is not None and is_right and scheme.lower() == "bearer":
+            return user
+        self._count_bad(address)
+        raise Refused(401, "the token is not valid")
+
+    def has_users(self) -> bool:
+        """Return True if there are users."""
+        return bool(self._fresh())
+
+    def _fresh(self) -> dict[str, User]:
+        """Return the users by the ids of their tokens."""
+        now = self._clock()
+        if now - self._read >= _FRESH_SECONDS:
+            self._users = {user.token_id: user for user in self._database.users()}
+            self._read = now
+        return self._users
+
+    def _count_bad(self, address: str) -> None:
+        now = self._clock()
+        count, since = self._bad.get(address, (0, now))
+        if now - since > _BAD_SECONDS:
+            count, since = 0, now
+        if len(self._bad) >= _MOST_ADDRESSES:
+            self._bad.clear()
+        self._bad[address] = count + 1, since
+        if count >= _MOST_BAD:
+            raise Refused(429, "too many bad tokens; wait a minute")
+
+
+def new_user(database: Database, name: str, role: str, team: str = "", **limits: object) -> str:
+    """Add a user, or give one a new token; return the token, which nobody can read again.
+
+    Args:
+        database: database of the server.
+        name: name of the user.
+        role: one of `ROLES`.
+        team: team of the user.
+        limits: `weight`, `most_searches`, `most_devices` and `most_tokens` of `User`.
+
+    Raises:
+        TunerError: if the name is none, or there is no such role.
+    """
+    check_new_name(name)
+    if role not in ROLES:
+        raise TunerError(f"--role must be one of {', '.join(ROLES)}, got {role}")
+    token = f"{_PREFIX}_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+    user = User(name, role, _id_of(token), _hash_of(token), team)
+    is_new = database.put_user(replace(user, **limits))  # type: ignore[arg-type]
+    database.note("operator", "add user" if is_new else "new token", detail=f"{name}, {role}")
+    return token
+
+
+def may_read(user: User, search: QueuedSearch | None, owner: User | None) -> bool:
+    """Return True if a user may look at a search; one of no owner was begun by a command.
+
+    Args:
+        user: who asks.
+        search: the search, as submitted; None if it was not.
+        owner: its owner, if that is a user still.
+    """
+    if user.role == "admin" or search is None or search.owner == user.name:
+        return True
+    is_team = search.visibility == "team" and owner is not None and owner.team == user.team
+    return search.visibility == "public" or is_team
+
+
+def may_change(user: User, search: QueuedSearch | None) -> bool:
+    """Return True if a user may pause, stop, edit or delete a search."""
+    if user.role == "admin":
+        return True
+    return user.role == "user" and search is not None and search.owner == user.name
+
+
+def local_user() -> str:
+    """Return the name of who runs this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "local"
+
+
+def _id_of(token: str) -> str:
+    parts = token.split("_", 2)
+    return parts[1] if len(parts) == 3 and parts[0] == _PREFIX else ""
+
+
+def _hash_of(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,1 @@
+"""The API of the server: routes, their requests and answers, streams, downloads."""
