@@ -90,6 +90,7 @@ def run_search(options: argparse.Namespace) -> int:
             ],
             **with_counts(result.summary()),
             "confirmation": result.confirmation.as_json if result.confirmation else None,
+            "comparison": result.verdict.as_json if result.verdict else None,
             "advice": result.advice,
             "limit": result.limit,
             "halted": result.halted,

@@ -21,6 +21,7 @@ from tuner.commands.output import (
     print_json,
     recorded_home,
 )
+from tuner.conductor.verdict import verdict_sentences
 from tuner.errors import TunerError
 from tuner.journal.journal import short_digest
 from tuner.space.parameter import symbol
@@ -163,6 +164,9 @@ def print_search(console: PlainConsole, table: SearchTable) -> None:
     if table.budgets:
         values = [f"{_loss(t, metric)} after {n:,} tokens" for n, t in table.budgets.items()]
         console.write_line(f"Best {metric} of each budget: {listed(values, 'and')}.")
+    if table.verdict is not None:
+        for line in verdict_sentences(table.verdict, metric):
+            console.write_line(line)
     if table.init_from:
         console.print(f"All trials started from {table.init_from}.")
     if table.journal:

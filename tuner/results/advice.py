@@ -286,8 +286,8 @@ def _end_value(distribution: AnyDistribution, end: End) -> Value:
 
 def _progress(table: _Table, name: str, spread: float) -> list[str]:
     """Return a sentence on what more trials would bring."""
-    if len(table.finished) < _FEWEST_BEST:
-        return []
+    if len(table.finished) < _FEWEST_BEST or table.space.compare is not None:
+        return []  # more trials of one arm say nothing of the others
     losses = {t.number: table.loss(t) if t.has_finished else math.inf for t in table.trials}
     return more_trials(table.space.search, losses, table.sign, table.metric, name, spread)
 

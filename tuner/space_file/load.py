@@ -25,6 +25,7 @@ from tuner.space.objective import Objective
 from tuner.space.parameter import SIZES, Parameter
 from tuner.space.settings import (
     Budget,
+    Compare,
     Confirm,
     EngineConfig,
     InitFromConfig,
@@ -47,6 +48,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "proxy": Proxy,
     "engine": EngineConfig,
     "search": SearchConfig,
+    "compare": Compare,
     "confirm": Confirm,
     "objective": Objective,
 }
@@ -243,12 +245,13 @@ def _prepared(file: YamlFile, section: str, data: dict[str, Any]) -> dict[str, A
     """Return a section with absolute paths, and with points in the type of the model."""
     if section == "data":
         return _located_files(file, data)
-    if section == "tokenizer":
-        return _located(file, section, data, "file")
-    if section == "init_from":
-        return _located(file, section, data, "checkpoint")
+    paths = {"tokenizer": "file", "init_from": "checkpoint"}
+    if section in paths:
+        return _located(file, section, data, paths[section])
     if section == "budget":
         return _budgets(file, data)
+    if section == "compare" and (row := find_symbol(str(data.get("by")))):
+        return data | {"by": row.name}
     if section == "search" and "try_first" in data:
         return data | {"try_first": _points(file, data["try_first"])}
     return data

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, cast
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.conductor.outcome import OutcomeKind
+from tuner.conductor.verdict import ArmComparison, verdict_of
 from tuner.home.home import Home
 from tuner.journal.fold import Search
 from tuner.space.settings import Budget
@@ -41,6 +42,7 @@ class SearchTable:
         branches: numbers of the trials that cool down from another one.
         budgets: best finished trial of each of several budgets in tokens, the shortest first.
         proxy: sentence on the target, if the trials are proxies.
+        verdict: comparison of the arms of `compare:`.
     """
 
     search: SearchRecord
@@ -49,6 +51,7 @@ class SearchTable:
     branches: frozenset[int]
     budgets: Mapping[int, TrialRecord]
     proxy: str | None = None
+    verdict: ArmComparison | None = None
 
     @classmethod
     def read(cls, record: Record, home: Home, name: str | None = None) -> SearchTable:
@@ -65,7 +68,8 @@ class SearchTable:
             return cls.of(search, trials)
         space = known.space
         proxy = space.proxy_text(known.facts.vocab_size) if space.proxy else None
-        return cls.of(search, trials, space.searched_names, space.budget, proxy)
+        table = cls.of(search, trials, space.searched_names, space.budget, proxy)
+        return replace(table, verdict=verdict_of(known.board, space, known.confirmation))
 
     @classmethod
     def of(
@@ -134,6 +138,7 @@ class SearchTable:
                 {"tokens": n, "trial": t.number, "run": t.run_id, metric: t.loss(metric)}
                 for n, t in self.budgets.items()
             ],
+            "comparison": self.verdict.as_json if self.verdict else None,
             "trials": [
                 {
                     "trial": t.number,
