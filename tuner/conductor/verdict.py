@@ -25,7 +25,7 @@ from tuner.conductor.confirmation import Confirmation, Confirmed, Interval, fini
 from tuner.conductor.paired_test import corrected, corrected_interval, paired_p
 from tuner.conductor.trial import Trial
 from tuner.space.arms import Arm, arms_of
-from tuner.space.objective import SIGNS
+from tuner.space.objective import SIGNS, sign_of
 from tuner.space.parameter import symbol
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import counted, listed
@@ -289,8 +289,9 @@ def _sentence(best: Arm, difference: ArmDifference, metric: str, unit: str) -> s
     if difference.verdict == "cannot be told apart":
         start = f"{best.text} and {other} cannot be told apart"
         return f"{start}: {_percent(gain.mean)} % {numbers} {seeds}."
-    text = f"{best.text} is {difference.verdict} than {other}: {_percent(gain.mean)} % better"
-    text += f" {metric} {numbers} {seeds}"
+    lower = "lower" if sign_of(metric) > 0 else "higher"
+    text = f"{best.text} is {difference.verdict} than {other}: {metric} {_percent(gain.mean)} % "
+    text += f"{lower} {numbers} {seeds}"
     if difference.speed_up is not None and difference.speed_up >= _LEAST_SPEED_UP:
         text += f"; it needs {difference.speed_up:.2g}× fewer {unit} to the same {metric}"
     return f"{text}."

@@ -110,7 +110,8 @@ def test_verdict_compares_the_best_arm_with_each_other(tmp_path: Path) -> None:
     assert lines[0] == f"{start} seeds only."
     assert lines[1].startswith(f"{best} and {second} cannot be told apart: ")
     assert lines[1].endswith(" over 5 seeds.")
-    assert lines[2].startswith(f"{best} is better than momentum: 9.")
+    assert lines[2].startswith(f"{best} is better than momentum: val_loss 9.")
+    assert " % lower (" in lines[2]
     assert "fewer tokens to the same val_loss" in lines[2]
     assert lines[3] == "Intervals (95 %) and p values are corrected for all 3 pairs."
     assert headline(verdict) == f"{best} cannot be told apart from {second}"

@@ -106,6 +106,12 @@ def test_summary_compares_arms(tmp_path: Path) -> None:
     assert lines[first].endswith("each tuned alone with 6 trials and judged by fresh seeds only.")
     assert " over 5 seeds" in lines[first + 1]
     assert not any("from trial" in line for line in lines), "no second comparison"
+    few = [line for line in result.advice if "trials of an arm are few" in line]
+    assert [line.partition(":")[0] for line in few] == [
+        "6 trials of an arm are few for 6 searched parameters"
+    ]
+    assert few[0].endswith("or use --trials 36.")
+    assert not any("--resume" in line for line in result.advice), "the arms would share unequally"
 
 
 @pytest.mark.slow
