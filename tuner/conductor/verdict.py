@@ -33,6 +33,7 @@ from tuner.texts.formatting import counted, listed
 LEVEL = 0.01  # p value below which one arm is called better
 _WEAK_LEVEL = 0.05  # below which it is called probably better
 _FEWEST_SEEDS = 2  # for a deviation
+_MOST_NAMES = 3  # of arms in a headline
 _LEAST_SPEED_UP = 1.05  # that is said
 
 _Curve = Sequence[tuple[float, float]]  # tokens (or FLOPs) and loss at each report
@@ -267,16 +268,24 @@ def verdict_sentences(verdict: ArmComparison, metric: str) -> list[str]:
 
 def headline(verdict: ArmComparison) -> str:
     """Return the verdict in one line: `lion is better than adamw and sgd`."""
-    best, differences = verdict.arms[0].arm.text, verdict.differences
-    weak = [each for each in differences if each.verdict != "better"]
-    if not weak:
-        rest = listed((each.arm.text for each in differences), "and")
-        return f"{best} is better than {rest or 'the other arms, of which no trial finished'}"
-    told = [each.arm.text for each in weak if each.verdict == "probably better"]
-    if len(told) == len(weak):
-        return f"{best} is better than the other arms, but only probably than {listed(told, 'and')}"
-    equal = [each.arm.text for each in weak if each.verdict != "probably better"]
-    return f"{best} cannot be told apart from {listed(equal, 'and')}"
+    best, by_verdict = verdict.arms[0].arm.text, dict[str, list[str]]()
+    for each in verdict.differences:
+        by_verdict.setdefault(each.verdict, []).append(each.arm.text)
+    if not by_verdict:
+        return f"No arm but {best} was trained to the end"
+    if by_verdict.keys() == {"better"}:
+        return f"{best} is better than {_named(by_verdict['better'], verdict)}"
+    if by_verdict.keys() <= {"better", "probably better"}:
+        return f"{best} is probably better than {_named(by_verdict['probably better'], verdict)}"
+    equal = by_verdict.get("cannot be told apart", []) + by_verdict.get("unknown", [])
+    return f"{best} cannot be told apart from {_named(equal, verdict)}"
+
+
+def _named(arms: Sequence[str], verdict: ArmComparison) -> str:
+    if len(arms) <= _MOST_NAMES:
+        return listed(arms, "and")
+    others = len(verdict.arms) - 1
+    return f"{len(arms)} of {others} other arms" if len(arms) < others else "all other arms"
 
 
 def _sentence(best: Arm, difference: ArmDifference, metric: str, unit: str) -> str:
