@@ -14,7 +14,7 @@ from tests.shipped import NAMES, load_shipped, shipped
 from tests.tuner.simulated_search import Simulation
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
-from tuner.space.arms import arms_of
+from tuner.samplers.arms import arms_of
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space

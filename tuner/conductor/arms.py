@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from tuner.samplers.arms import Arm, arms_of, space_of
 from tuner.samplers.observation import Observation
 from tuner.samplers.sampler import Sampler
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.schedulers.scheduler import Choice, Decision, New, Scheduler, SchedulerContext
-from tuner.space.arms import Arm, arms_of, space_of
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
@@ -147,3 +147,13 @@ class Arms:
         state.tokens += max(0, tokens - self._tokens.get(number, 0))
         self._tokens[number] = max(tokens, self._tokens.get(number, 0))
         return state
+
+
+def deciders(context: SchedulerContext) -> tuple[Sampler | Arms, Scheduler]:
+    """Return the sampler and the scheduler of a search; with `compare:` the arms are both."""
+    space = context.space
+    if space.compare is not None:
+        arms = Arms(context)
+        return arms, arms
+    sampler = Sampler(space, context.report_tokens, context.budget_tokens)
+    return sampler, SCHEDULERS[space.search.scheduler].make(context)

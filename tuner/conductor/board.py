@@ -12,9 +12,9 @@ from typing import Self
 from model.engine.report import Report
 from tuner.conductor.outcome import INTERRUPTED, OutcomeKind
 from tuner.conductor.trial import Trial
+from tuner.samplers.arms import num_finalists
 from tuner.samplers.observation import Observation
 from tuner.schedulers.expected_tokens import expected_tokens
-from tuner.space.arms import num_finalists
 from tuner.space.data_facts import DataFacts
 from tuner.space.objective import Objective
 from tuner.space.settings import DefaultsMode

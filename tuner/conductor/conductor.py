@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
-from tuner.conductor.arms import Arms
+from tuner.conductor.arms import Arms, deciders
 from tuner.conductor.board import Board
 from tuner.conductor.clock import CLOCKS, TOKENS
 from tuner.conductor.confirmation import Confirmation
@@ -28,8 +28,7 @@ from tuner.conductor.outcome import DIVERGED, FINISHED, Outcome
 from tuner.conductor.retraining import conclude, missing_pairs, retraining_of
 from tuner.conductor.trial import Trial
 from tuner.samplers.sampler import Sampler
-from tuner.schedulers.registry import SCHEDULERS
-from tuner.schedulers.scheduler import Branch, Decision, Resume, Scheduler, SchedulerContext
+from tuner.schedulers.scheduler import Branch, Decision, Resume, SchedulerContext
 from tuner.space.cool_down import branch_specs
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Value
@@ -103,13 +102,7 @@ class Conductor:
         self._lengths = space.lengths(facts)
         never_stopped = frozenset({DEFAULTS} if space.search.defaults == "full" else ())
         context = SchedulerContext(space, *self._lengths, never_stopped, facts.train_size)
-        self._sampler: Sampler | Arms
-        self._scheduler: Scheduler
-        if space.compare is not None:
-            self._sampler = self._scheduler = Arms(context)
-        else:
-            self._sampler = Sampler(space, *self._lengths)
-            self._scheduler = SCHEDULERS[space.search.scheduler].make(context)
+        self._sampler, self._scheduler = deciders(context)
         self.board = Board.of(space, facts)
         self.space = space
 
@@ -125,7 +118,7 @@ class Conductor:
         self.limit, self.confirmation = None, None
         self._without_gain = 0
         self._scheduler.edit(space)
-        if space.compare is None:  # arms have renewed their samplers
+        if not isinstance(self._sampler, Arms):  # which have renewed their own
             self._sampler = Sampler(space, *self._lengths)
         parameters = {p.label: p for p in space.searched}
         for trial in self.board.trials.values():

@@ -9,7 +9,7 @@ from model.spec.trial import Continues, TrialSpec
 from tuner.conductor.board import Board
 from tuner.conductor.confirmation import Confirmation, compare_retrained
 from tuner.conductor.trial import Trial
-from tuner.space.arms import arms_of, num_finalists
+from tuner.samplers.arms import arms_of, num_finalists
 from tuner.space.space import SearchSpace
 
 

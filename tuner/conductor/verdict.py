@@ -24,7 +24,7 @@ from tuner.conductor.board import Board
 from tuner.conductor.confirmation import Confirmation, Confirmed, Interval, finite_pairs
 from tuner.conductor.paired_test import corrected, corrected_interval, paired_p
 from tuner.conductor.trial import Trial
-from tuner.space.arms import Arm, arms_of
+from tuner.samplers.arms import Arm, arms_of
 from tuner.space.objective import SIGNS, sign_of
 from tuner.space.parameter import symbol
 from tuner.space.space import SearchSpace

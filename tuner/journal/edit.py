@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tuner.errors import SpaceError, TunerError
+from tuner.samplers.arms import arms_of
 from tuner.schedulers.registry import SCHEDULERS
-from tuner.space.arms import arms_of
 from tuner.space.parameter import Parameter, symbol
 from tuner.space.space import SearchSpace
 from tuner.space_file.check_compare import obstacles

@@ -42,8 +42,8 @@ from model.spec.trial import TrialSpec
 from tuner.conductor.clock import CLOCKS, TOKENS
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
+from tuner.samplers.arms import arms_of
 from tuner.schedulers.scheduler import Decision
-from tuner.space.arms import arms_of
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Range, Value
 from tuner.space.space import SearchSpace

@@ -32,7 +32,7 @@ from tuner.results.range_edit import (
     unit,
 )
 from tuner.results.sensitivity import basins
-from tuner.space.arms import arms_of
+from tuner.samplers.arms import arms_of
 from tuner.space.parameter import (
     AnyDistribution,
     Choice,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tuner.samplers.arms import arms_of, num_confirmations
 from tuner.schedulers.registry import SCHEDULERS
-from tuner.space.arms import arms_of, num_confirmations
 from tuner.space.cool_down import branch_tokens
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace

@@ -324,39 +324,11 @@ class SearchConfig(Frozen):
         return seconds
 
 
-class Compare(Frozen):
-    """`compare:`, the search has an arm for each value of a parameter.
-
-    Attributes:
-        by: name of the parameter.
-    """
-
-    by: str
-
-
 class Confirm(Frozen):
-    """`confirm:`, retraining of the best configurations with fresh seeds; `off` is top 0.
-
-    With `compare:` the best of each arm are retrained, by default one with five seeds.
-    """
+    """`confirm:`, retraining of the best configurations with fresh seeds; `off` is top 0."""
 
     top: int = Field(default=3, ge=0, le=100)
     seeds: int = Field(default=3, ge=2, le=100)
-
-
-# At p < 0.01, five seeds show a difference of 2.6 of its standard deviations between seeds with a
-# probability of 80 %. With three it would have to be 7.3, with ten 1.3.
-_CONFIRM_ARMS = {"top": 1, "seeds": 5}
-
-
-def with_seeds_of_arms(data: Any) -> Any:
-    """Return the entries of a space; with `compare:`, `confirm:` has the defaults of arms."""
-    if not isinstance(data, dict) or not data.get("compare"):
-        return data
-    confirm = data.get("confirm") or {}
-    if isinstance(confirm, Confirm):
-        confirm = {key: getattr(confirm, key) for key in confirm.model_fields_set}
-    return {**data, "confirm": {**_CONFIRM_ARMS, **confirm}}
 
 
 class InitFromConfig(Frozen):

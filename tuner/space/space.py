@@ -22,7 +22,7 @@ from model.spec.trial import KEPT_SYMBOLS, LARGEST_MICRO_BATCH, TrialSpec
 from tuner.space.combinations import combinations, corners, count, listed
 from tuner.space.data_facts import DataFacts
 from tuner.space.defaults import FirstTrial
-from tuner.space.objective import Objective
+from tuner.space.objective import Compare, Objective, with_seeds_of_arms
 from tuner.space.parameter import (
     AnyDistribution,
     Choice,
@@ -34,14 +34,12 @@ from tuner.space.parameter import (
 from tuner.space.parameter_set import ParameterSet
 from tuner.space.settings import (
     Budget,
-    Compare,
     Confirm,
     EngineConfig,
     InitFromConfig,
     Proxy,
     SearchConfig,
     target_text,
-    with_seeds_of_arms,
 )
 from tuner.texts.formatting import listed as in_words
 

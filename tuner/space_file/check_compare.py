@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tuner.samplers.arms import arms_of
 from tuner.samplers.registry import SAMPLERS
 from tuner.schedulers.registry import SCHEDULERS
-from tuner.space.arms import arms_of
 from tuner.space.parameter import SIZES, SPELLINGS, Parameter, symbol
 from tuner.space.space import SearchSpace
 from tuner.space_file.rule import CheckedSpace, Finding

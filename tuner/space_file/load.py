@@ -21,11 +21,10 @@ from model.errors import CorpusError
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.hyperparameters import find_symbol
 from tuner.errors import SpaceError
-from tuner.space.objective import Objective
+from tuner.space.objective import Compare, Objective
 from tuner.space.parameter import SIZES, Parameter
 from tuner.space.settings import (
     Budget,
-    Compare,
     Confirm,
     EngineConfig,
     InitFromConfig,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from model.device.processor import multiplies_bfloat16
+from tuner.samplers.arms import arms_of, num_confirmations
 from tuner.samplers.registry import SAMPLERS
 from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.schedulers.registry import SCHEDULERS
-from tuner.space.arms import arms_of, num_confirmations
 from tuner.space.data_facts import DataFacts
 from tuner.space.first_draws import described
 from tuner.space.parameter import symbol, symbols

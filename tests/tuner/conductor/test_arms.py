@@ -15,8 +15,8 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.errors import TunerError
 from tuner.journal.edit import check_edit, kept_overrides
-from tuner.space.arms import arms_of
-from tuner.space.arms import space_of as space_of_arm
+from tuner.samplers.arms import arms_of
+from tuner.samplers.arms import space_of as space_of_arm
 from tuner.space.parameter import Choice
 from tuner.space.space import SearchSpace
 from tuner.space_file.yaml_file import YamlFile

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.space_file.test_load import mistakes_of, split_marks
-from tuner.space.settings import Compare, Confirm
+from tuner.space.objective import Compare
+from tuner.space.settings import Confirm
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.space_file.overrides import Override
