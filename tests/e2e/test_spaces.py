@@ -14,6 +14,7 @@ from tests.shipped import NAMES, load_shipped, shipped, small_library
 from tests.tuner.simulated_search import Simulation
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
+from tuner.samplers.arms import arms_of
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
@@ -43,11 +44,15 @@ def quick(name: str, folder: Path) -> tuple[list[str], int]:
     """Settings that make a shipped space quick, and how many trials it then has."""
     space = load_shipped(name, folder)
     is_grid = space.search.sampler == "grid"  # it trains every combination
-    trials = space.search.trials if is_grid else max(3, len(space.grid))
+    arms = len(arms_of(space))
+    trials = space.search.trials if is_grid else max(3, len(space.grid), arms)
     settings = {**QUICK, "search.trials": str(trials), **SMALLER.get(name, {})}
     if space.budget.flops:
         settings["budget.flops"] = "5G"
         del settings["budget.tokens"]
+    if arms:
+        del settings["confirm"]
+        settings["confirm.seeds"] = "2"
     if name not in STARTS_FROM:  # the others share a size, so that each text is prepared once
         settings["tokenizer.vocab_size"] = "512"
     return [f"{key}={value}" for key, value in settings.items()], trials

@@ -164,8 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="two or more run ids, SEARCH/TRIAL such as lm-1/13, or names of searches",
     )
-    report = command("report", "write a search as one HTML file with plots", common, home)
-    add_report(report)
+    add_report(command("report", "write a search as one HTML file with plots", common, home))
     add_data(group("data", "prepare and inspect the data of a search space"), command, common,
               file, home)  # fmt: skip
     add_tokenizer(group("tokenizer", "train, use and inspect a tokenizer"), command, common)

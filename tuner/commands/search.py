@@ -99,6 +99,7 @@ def run_search(options: argparse.Namespace) -> int:
                 "contradicted": bool(result.distrust),
             },
             "left": as_json(result.left),
+            "comparison": result.verdict.as_json if result.verdict else None,
             "advice": result.advice,
             "limit": result.limit,
             "halted": result.halted,

@@ -21,6 +21,7 @@ from tuner.commands.output import (
     print_json,
     recorded_home,
 )
+from tuner.conductor.verdict import verdict_sentences
 from tuner.errors import TunerError
 from tuner.journal.journal import short_digest
 from tuner.results.sentences import left_sentence
@@ -166,6 +167,9 @@ def print_search(console: PlainConsole, table: SearchTable) -> None:
         console.write_line(f"Best {metric} of each budget: {listed(values, 'and')}.")
     if table.left:
         console.write_line(left_sentence(table.left, metric))
+    if table.verdict is not None:
+        for line in verdict_sentences(table.verdict, metric):
+            console.write_line(line)
     if table.init_from:
         console.print(f"All trials started from {table.init_from}.")
     if table.learned:

@@ -112,8 +112,8 @@ def _write_space(options: argparse.Namespace, answer: Answer) -> None:
     """Write the file of the space with the suggestions as priors."""
     from tuner.knowledge.proposals import CONFIDENCE
     from tuner.space.parameter import Prior
-    from tuner.space_file.add_priors import add_priors
     from tuner.space_file.load import read_space
+    from tuner.space_file.prior import add_priors
 
     path = Path(options.output)
     if path.exists():

@@ -13,6 +13,7 @@ from model.engine.report import Report
 from tuner.conductor.outcome import INTERRUPTED, OutcomeKind
 from tuner.conductor.trial import Trial
 from tuner.conductor.trust import Trust
+from tuner.samplers.arms import num_finalists
 from tuner.samplers.observation import Observation
 from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.space.data_facts import DataFacts
@@ -77,7 +78,7 @@ class Board:
         """Return the board of a search that begins."""
         return cls(
             space.objectives, num_planned(space), lambda: expected_tokens(space, facts)[1],
-            (space.num_finalists, space.confirm.seeds), space.search.defaults,
+            (num_finalists(space), space.confirm.seeds), space.search.defaults,
             in_flops=space.budget.flops is not None, trust=trust,
         )  # fmt: skip
 
@@ -91,7 +92,7 @@ class Board:
         continued = [t for t in self.searched if t.parent is not None]
         unplanned = len(self.confirming) + len(continued)  # they came beside those of the space
         self.num_trials, self.winner = num_planned(space) - num_never + unplanned, None
-        self.confirm = space.num_finalists, space.confirm.seeds
+        self.confirm = num_finalists(space), space.confirm.seeds
 
     @property
     def defaults(self) -> Trial | None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
+from tuner.conductor.arms import Arms, deciders
 from tuner.conductor.board import Board
 from tuner.conductor.clock import CLOCKS, TOKENS
 from tuner.conductor.confirmation import Confirmation
@@ -29,7 +30,6 @@ from tuner.conductor.retraining import conclude, missing_pairs, retraining_of
 from tuner.conductor.trial import Trial
 from tuner.conductor.trust import Trust
 from tuner.samplers.sampler import Sampler
-from tuner.schedulers.registry import SCHEDULERS
 from tuner.schedulers.scheduler import Branch, Decision, Resume, SchedulerContext
 from tuner.space.cool_down import branch_specs
 from tuner.space.data_facts import DataFacts
@@ -106,11 +106,10 @@ class Conductor:
         self.confirmation: Confirmation | None = None
         self._by_hash: dict[str, int] = {}  # hash of a specification → first trial that has it
         self._lengths = space.lengths(facts)
-        self._sampler = Sampler(space, *self._lengths, proposals)
         self.trust = Trust(space, proposals)
         never_stopped = self.trust.never_stopped
         context = SchedulerContext(space, *self._lengths, never_stopped, facts.train_size)
-        self._scheduler = SCHEDULERS[space.search.scheduler].make(context)
+        self._sampler, self._scheduler = deciders(context, proposals)
         self.board = Board.of(space, facts, self.trust)
         self.space = space
 
@@ -126,7 +125,8 @@ class Conductor:
         self.limit, self.confirmation = None, None
         self._without_gain = 0
         self._scheduler.edit(space)
-        self._sampler = Sampler(space, *self._lengths, self.proposals)
+        if not isinstance(self._sampler, Arms):  # which have renewed their own
+            self._sampler = Sampler(space, *self._lengths, self.proposals)
         parameters = {p.label: p for p in space.searched}
         for trial in self.board.trials.values():
             if trial.is_searched and all(
@@ -201,7 +201,7 @@ class Conductor:
     def _add_new(self) -> Trial:
         number = len(self.board.trials)
         draw = self._restored.draws.get(number)
-        if self.trust.is_lost:
+        if self.trust.is_lost and isinstance(self._sampler, Sampler):  # arms have no sources
             self._sampler.drop_centre()
         if draw is None:
             draw = self._sampler.suggest(self._key_of(number))

@@ -165,7 +165,10 @@ def interval(values: Sequence[float], finalists: int = 1) -> Interval:
 
 
 def summary(
-    confirmation: Confirmation, metric: str, selected: Mapping[int, float] | None = None
+    confirmation: Confirmation,
+    metric: str,
+    selected: Mapping[int, float] | None = None,
+    verdict: Sequence[str] = (),
 ) -> list[str]:
     """Return the result of a confirmation as sentences for the user.
 
@@ -173,6 +176,7 @@ def summary(
         confirmation: comparison of the configurations.
         metric: name of the objective.
         selected: trial → value by which the trial was selected.
+        verdict: sentences that compare arms, instead of the best two configurations.
     """
     winner, selected = confirmation.winner, selected or {}
     if winner is None:
@@ -180,7 +184,7 @@ def summary(
     first_line = f"Confirmed winner: trial {winner.number}, {metric} {_mean(winner)}"
     if winner.number in selected:
         first_line += f"; it was selected with {selected[winner.number]:.4f}"
-    lines = [f"{first_line}.", *_comparison(confirmation)]
+    lines = [f"{first_line}.", *(verdict or _comparison(confirmation))]
     for entry in confirmation.ranked:
         if entry.diverged:
             ranking = "" if entry is winner else ", so it ranks behind"
@@ -201,7 +205,7 @@ def _comparison(confirmation: Confirmation) -> list[str]:
     if difference is None:
         return []
     first, second = confirmation.ranked[:2]
-    pairs = _pairs(first, second)
+    pairs = finite_pairs(first, second)
     seeds = f"over the same {len(pairs)} seeds"
     span = f"95 % interval {difference.low:.4f} to {difference.high:.4f}"
     if confirmation.can_tell_apart:
@@ -259,13 +263,13 @@ def _confirmed(
 
 
 def _difference(first: Confirmed, second: Confirmed) -> Interval | None:
-    pairs = _pairs(first, second)
+    pairs = finite_pairs(first, second)
     if first.diverged != second.diverged or len(pairs) < 2:
         return None
     return interval(pairs)
 
 
-def _pairs(first: Confirmed, second: Confirmed) -> list[float]:
+def finite_pairs(first: Confirmed, second: Confirmed) -> list[float]:
     """Return second minus first for each seed with which both have a finite value."""
     return [
         b - a

@@ -9,12 +9,20 @@ from model.spec.trial import Continues, TrialSpec
 from tuner.conductor.board import Board
 from tuner.conductor.confirmation import Confirmation, compare_retrained
 from tuner.conductor.trial import Trial
+from tuner.samplers.arms import arms_of, num_finalists
 from tuner.space.space import SearchSpace
 
 
 def finalists(board: Board, space: SearchSpace) -> list[Trial]:
-    """Return the best finished trials; none with several objectives, which have no single best."""
-    return board.ranked[: space.num_finalists]
+    """Return the best finished trials, with `compare:` those of each arm.
+
+    There are none with several objectives, which have no single best.
+    """
+    ranked, arms = board.ranked, arms_of(space)
+    if not arms:
+        return ranked[: num_finalists(space)]
+    members = ([trial for trial in ranked if arm.has(trial.draw)] for arm in arms)
+    return [trial for trials in members for trial in trials[: space.confirm.top]]
 
 
 def missing_pairs(board: Board, space: SearchSpace) -> Iterator[tuple[Trial, int]]:

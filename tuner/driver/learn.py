@@ -13,7 +13,7 @@ def learned(space: SearchSpace, facts: DataFacts, home: Home, name: str) -> Prop
     """Return what a search begins with; nothing if it does not learn.
 
     Populations train all members at once, and sources know one loss: where `auto` is the default,
-    searches with a population or several objectives do not learn.
+    searches with a population, several objectives or arms of `compare:` do not learn.
 
     Args:
         space: space of the search.
@@ -26,7 +26,7 @@ def learned(space: SearchSpace, facts: DataFacts, home: Home, name: str) -> Prop
     """
     names = space.search.learn_from
     is_population = SCHEDULERS[space.search.scheduler].is_population
-    if names == "off" or is_population or space.further_objectives:
+    if names == "off" or is_population or space.further_objectives or space.compare is not None:
         return NOTHING
     from tuner.knowledge.proposals import propose
 

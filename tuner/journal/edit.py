@@ -10,9 +10,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tuner.errors import SpaceError, TunerError
+from tuner.samplers.arms import arms_of
 from tuner.schedulers.registry import SCHEDULERS
-from tuner.space.parameter import Parameter
+from tuner.space.parameter import Parameter, symbol
 from tuner.space.space import SearchSpace
+from tuner.space_file.check_compare import obstacles
 from tuner.space_file.load import as_spelled
 from tuner.space_file.overrides import Override, overrides_in
 from tuner.space_file.yaml_file import YamlFile
@@ -98,16 +100,17 @@ def kept_overrides(
         old = YamlFile("recorded.yaml", old_text)
     except SpaceError:  # the text of a space that was made in Python
         return []
+    plain = SearchSpace(compare=recorded.compare)  # which changes the defaults of `confirm:`
     told = {override.path: override for override in overrides_in(old_text)}
     for part, keys in _FREE.items():
         if not isinstance(file.value_at((part,)) or {}, dict):
             continue
         if (part,) in told and not isinstance(yaml.safe_load(told[part,].text), dict):
             del told[part,]  # `confirm=off`: nothing can be set in it, so its keys say the same
-        settings = getattr(recorded, part)
+        settings, default = getattr(recorded, part), getattr(plain, part)
         for key in keys:
             value = getattr(settings, key)
-            if value != _setting(type(settings), key, file.value_at((part, key))):
+            if value != _setting(default, key, file.value_at((part, key))):
                 told[part, key] = Override.parse(f"{part}.{key}={json.dumps(value)}")
     again = [as_spelled(override.path, file.data) for override in overrides]
 
@@ -123,10 +126,12 @@ def kept_overrides(
     return [override for override in told.values() if holds(override)]
 
 
-def _setting(kind: type[BaseModel], key: str, value: Any) -> Any:
+def _setting(default: BaseModel, key: str, value: Any) -> Any:
     """Return the setting that a value of a file means, or its default."""
+    if value is None:
+        return getattr(default, key)
     try:
-        return getattr(kind.model_validate({} if value is None else {key: value}), key)
+        return getattr(type(default).model_validate({key: value}), key)
     except ValidationError:
         return value  # reading the file reports the mistake
 
@@ -175,8 +180,22 @@ def _refused(old: SearchSpace, new: SearchSpace) -> Iterator[str]:
             yield f"another {part}"
     if new.search.trials < old.search.trials:
         yield f"fewer search.trials ({new.search.trials} instead of {old.search.trials})"
+    yield from _refused_arms(old, new)
     if SCHEDULERS[old.search.scheduler].is_population and new.search.trials != old.search.trials:
         yield "another size of the population"
+
+
+def _refused_arms(old: SearchSpace, new: SearchSpace) -> Iterator[str]:
+    """Yield changes that would treat the arms of a comparison differently."""
+    if new.compare is None or new.compare != old.compare:
+        return
+    before, after = arms_of(old), arms_of(new)
+    if before != after:
+        yield f"other values of {symbol(new.compare.by)}, the arms of compare"
+    elif new.search.trials % len(after):
+        yield f"{new.search.trials} trials, which {len(after)} arms cannot share equally"
+    for finding in obstacles(new):
+        yield f"{'.'.join(map(str, finding.place))} (with compare)"
 
 
 def _refused_parameters(

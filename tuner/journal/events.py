@@ -42,6 +42,7 @@ from model.spec.trial import TrialSpec
 from tuner.conductor.clock import CLOCKS, TOKENS
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
+from tuner.samplers.arms import arms_of
 from tuner.schedulers.scheduler import Decision
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Range, Value
@@ -388,6 +389,7 @@ def _check_space(space: SearchSpace) -> None:
         if isinstance(d, Range) and not (d.low <= d.high and (d.low > 0 or not d.is_log)):
             raise ValueError(f"{parameter.name} has no range from {d.low} to {d.high}")
     space.parameters  # noqa: B018 - raises ValueError if conditions form a circle
+    arms_of(space)  # likewise if `compare:` has none
 
 
 def check_draw(space: SearchSpace, draw: Mapping[str, Value]) -> None:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tuner.conductor.confirmation import Confirmed, summary
+from tuner.conductor.verdict import verdict_sentences
 from tuner.space.parameter import symbol
 from tuner.texts.formatting import counted, short_hash, short_run
 from tuner.texts.markdown import cell, code, prose
@@ -63,7 +64,8 @@ def _worth(result: SearchResult) -> str:
         )
     if result.confirmation:
         selected = {trial.number: trial.objective(result.metric) for trial in result.trials}
-        lines += ["", *summary(result.confirmation, result.metric, selected)[1:]]
+        verdict = verdict_sentences(result.verdict, result.metric) if result.verdict else ()
+        lines += ["", *summary(result.confirmation, result.metric, selected, verdict)[1:]]
     return "\n".join(lines)
 
 

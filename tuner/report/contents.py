@@ -10,6 +10,7 @@ from typing import Any
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tuner.conductor.trial import Trial
+from tuner.conductor.verdict import headline as verdict_headline
 from tuner.report.picture import value_text
 from tuner.report.series import Ending, ReportData, ending
 from tuner.results.comparison import (
@@ -69,6 +70,8 @@ def headline(series: ReportData) -> str:
     result = series.result
     if len(result.space.objectives) > 1:
         return f"{counted(len(result.front), 'trial')} on the Pareto front"
+    if result.verdict is not None:
+        return verdict_headline(result.verdict)
     best, change = result.best, gain(series)
     so_far = "So far, " if result.halted or result.status == "running" else ""
     if best is result.defaults and only_defaults_finished(result):

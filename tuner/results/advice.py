@@ -31,6 +31,7 @@ from tuner.results.range_edit import (
     unit,
 )
 from tuner.results.sensitivity import basins
+from tuner.samplers.arms import arms_of
 from tuner.space.parameter import (
     AnyDistribution,
     Choice,
@@ -346,7 +347,9 @@ def _too_few(table: _Table) -> list[str]:
     """Return the playbook's rule on the number of parameters if there are too many."""
     # a trial has only some of the conditional parameters, so count those of one trial
     searched = max((len(trial.draw) for trial in table.trials), default=0)
-    count = len(table.trials)
+    count, arms, of = len(table.trials), len(arms_of(table.space)), ""
+    if arms:  # each is tuned alone, with one value of the compared parameter
+        searched, count, of = searched - 1, count // arms, " of an arm"
     if searched < 2 or count >= _FEWEST_EACH * searched:
         return []
     rule = (
@@ -357,8 +360,8 @@ def _too_few(table: _Table) -> list[str]:
         else "the learning rate, β1, ε and then β2"
     )
     return [
-        f"{counted(count, 'trial')} {'is' if count == 1 else 'are'} few for {searched} searched "
-        f"parameters: with {counted(count, 'trial')} the "
-        f"tuning playbook tunes {rule}; make the others constants, or use --trials "
-        f"{_FEWEST_EACH * searched}."
+        f"{counted(count, 'trial')}{of} {'is' if count == 1 else 'are'} few for {searched} "
+        f"searched parameters: with {counted(count, 'trial')} the tuning playbook tunes {rule}; "
+        f"make the others constants, or use --trials "
+        f"{_FEWEST_EACH * searched * (arms or 1)}."
     ]

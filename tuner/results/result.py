@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.left import Left, estimate_left
 from tuner.conductor.trial import Trial
+from tuner.conductor.verdict import ArmComparison, verdict_of
 from tuner.journal.fold import Search
 from tuner.results.pareto import pareto_front
 from tuner.space.parameter import symbol
@@ -48,6 +49,7 @@ class SearchResult:
         branches: trials of the shorter budgets, cooled down from the states of the trials.
         confirming: trials that retrained others with fresh seeds.
         confirmation: conclusion of these retrainings.
+        verdict: comparison of the arms of `compare:`, by these retrainings.
         limit: name of the limit that ended the search, if one did.
         halted: reason why the search ended early; it can be resumed.
         advice: recommendations for the next search.
@@ -76,6 +78,7 @@ class SearchResult:
     branches: list[Trial] = field(default_factory=list)
     confirming: list[Trial] = field(default_factory=list)
     confirmation: Confirmation | None = None
+    verdict: ArmComparison | None = None
     limit: str | None = None
     halted: str | None = None
     advice: list[str] = field(default_factory=list)
@@ -228,6 +231,7 @@ class SearchResult:
             branches=board.branches,
             confirming=board.confirming,
             confirmation=search.confirmation,
+            verdict=verdict_of(board, search.space, search.confirmation),
             limit=end.limit if end else None,
             halted=end.halted if end else None,
             advice=list(end.advice) if end else [],

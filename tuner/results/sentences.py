@@ -11,6 +11,7 @@ from rich.text import Text
 from tuner.conductor.confirmation import summary
 from tuner.conductor.left import FEWEST, Left
 from tuner.conductor.trial import Trial
+from tuner.conductor.verdict import verdict_sentences
 from tuner.results.comparison import (
     compare_with_defaults,
     cut_leader,
@@ -149,7 +150,9 @@ def _confirmation(result: SearchResult) -> list[Text]:
         for trial in result.trials
         if result.confirmation.of(trial.number) is not None
     }
-    return [Text(line) for line in summary(result.confirmation, result.metric, selected)]
+    verdict = verdict_sentences(result.verdict, result.metric) if result.verdict else ()
+    lines = summary(result.confirmation, result.metric, selected, verdict)
+    return [Text(line) for line in lines]
 
 
 def _left(result: SearchResult) -> list[Text]:

@@ -21,6 +21,8 @@ def no_draws(space: SearchSpace) -> str | None:
     search = space.search
     if space.further_objectives:
         return "with several objectives"
+    if space.compare is not None:
+        return "of several arms, which compare: tunes alone"
     if SCHEDULERS[search.scheduler].is_population:
         return f"of a population, which {search.scheduler} trains"
     if SAMPLERS[search.sampler].points is not None:

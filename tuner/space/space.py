@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model.corpus.dataset import num_sequences
 from model.spec.architecture import Architecture
@@ -22,7 +22,7 @@ from model.spec.trial import KEPT_SYMBOLS, LARGEST_MICRO_BATCH, TrialSpec
 from tuner.space.combinations import combinations, corners, count, listed
 from tuner.space.data_facts import DataFacts
 from tuner.space.defaults import FirstTrial
-from tuner.space.objective import Objective
+from tuner.space.objective import Compare, Objective, with_seeds_of_arms
 from tuner.space.parameter import (
     AnyDistribution,
     Choice,
@@ -60,24 +60,20 @@ class SearchSpace(Frozen):
     proxy: Proxy | None = None
     engine: EngineConfig = EngineConfig()
     search: SearchConfig = SearchConfig()
+    compare: Compare | None = None
     confirm: Confirm = Confirm()
     objective: Objective = Objective()
     further_objectives: tuple[Objective, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _confirm_arms(cls, data: Any) -> Any:
+        return with_seeds_of_arms(data)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
         """All objectives; trials are ranked by the first one."""
         return (self.objective, *self.further_objectives)
-
-    @property
-    def num_finalists(self) -> int:
-        """Number of configurations to confirm; 0 for several objectives, which have no winner."""
-        return 0 if self.further_objectives else self.confirm.top
-
-    @property
-    def num_confirmations(self) -> int:
-        """Number of trials of the confirmation; 0 for several objectives."""
-        return min(self.num_finalists, self.search.trials) * self.confirm.seeds
 
     # parameters ----------------------------------------------------------------------------
 

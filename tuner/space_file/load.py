@@ -21,7 +21,7 @@ from model.errors import CorpusError
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.hyperparameters import find_symbol
 from tuner.errors import SpaceError
-from tuner.space.objective import Objective
+from tuner.space.objective import Compare, Objective
 from tuner.space.parameter import SIZES, Parameter
 from tuner.space.proposals import is_table
 from tuner.space.settings import (
@@ -48,6 +48,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "proxy": Proxy,
     "engine": EngineConfig,
     "search": SearchConfig,
+    "compare": Compare,
     "confirm": Confirm,
     "objective": Objective,
 }
@@ -252,6 +253,8 @@ def _prepared(file: YamlFile, section: str, data: dict[str, Any]) -> dict[str, A
         return _located_model(file, _located(file, section, data, "checkpoint"))
     if section == "budget":
         return _budgets(file, data)
+    if section == "compare" and (row := find_symbol(str(data.get("by")))):
+        data = data | {"by": row.name}
     if section == "search" and "try_first" in data:
         data = data | {"try_first": _points(file, data["try_first"])}
     if section == "search" and isinstance(data.get("learn_from"), list):

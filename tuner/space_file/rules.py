@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tuner.space.space import SearchSpace
-from tuner.space_file import check_conditions, check_proxy, check_search, check_space
+from tuner.space_file import check_compare, check_conditions, check_proxy, check_search, check_space
 from tuner.space_file.rule import CheckedSpace, Rule
 from tuner.space_file.yaml_file import Place, YamlFile
 
@@ -36,6 +36,9 @@ RULES = (
     Rule(("search",), check_search.scheduler_of_budgets),
     Rule(("search", "objective"), check_search.sources),
     Rule(("search", "objective"), check_search.what_is_left),
+    Rule(("model", "hyperparameters", "compare"), check_compare.parameter),
+    Rule(("search", "budget", "confirm", "compare"), check_compare.settings),
+    Rule(("search", "model", "hyperparameters", "compare"), check_compare.shares),
     Rule((), check_proxy.budgets),
     Rule(("hyperparameters",), check_space.schedule_of_budgets),
 )

@@ -12,6 +12,7 @@ from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.conductor.left import Left, estimate_left
 from tuner.conductor.outcome import OutcomeKind
+from tuner.conductor.verdict import ArmComparison, verdict_of
 from tuner.home.home import Home
 from tuner.journal.fold import Search
 from tuner.space.settings import Budget
@@ -43,6 +44,7 @@ class SearchTable:
         budgets: best finished trial of each of several budgets in tokens, the shortest first.
         proxy: sentence on the target, if the trials are proxies.
         left: what more trials could find; None if it cannot be told.
+        verdict: comparison of the arms of `compare:`.
     """
 
     search: SearchRecord
@@ -52,6 +54,7 @@ class SearchTable:
     budgets: Mapping[int, TrialRecord]
     proxy: str | None = None
     left: Left | None = None
+    verdict: ArmComparison | None = None
 
     @classmethod
     def read(cls, record: Record, home: Home, name: str | None = None) -> SearchTable:
@@ -69,7 +72,11 @@ class SearchTable:
         space = known.space
         proxy = space.proxy_text(known.facts.vocab_size) if space.proxy else None
         table = cls.of(search, trials, space.searched_names, space.budget, proxy)
-        return replace(table, left=estimate_left(space, known.board.searched))
+        return replace(
+            table,
+            left=estimate_left(space, known.board.searched),
+            verdict=verdict_of(known.board, space, known.confirmation),
+        )
 
     @classmethod
     def of(
@@ -145,6 +152,7 @@ class SearchTable:
                 {"tokens": n, "trial": t.number, "run": t.run_id, metric: t.loss(metric)}
                 for n, t in self.budgets.items()
             ],
+            "comparison": self.verdict.as_json if self.verdict else None,
             "trials": [
                 {
                     "trial": t.number,

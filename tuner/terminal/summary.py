@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.trial import Trial
+from tuner.conductor.verdict import ArmComparison, p_text
 from tuner.results.sentences import MOST_TRIALS, resume_commands, summary_texts
 from tuner.space.parameter import symbol
 from tuner.terminal.tables import table
@@ -39,6 +40,9 @@ def print_summary(console: Console, result: SearchResult, home: str | None = Non
     if result.confirmation is not None and result.confirmation.ranked:
         console.print()
         console.print(_confirmed(result, result.confirmation, console.width))
+    if result.verdict is not None:
+        console.print()
+        console.print(_arms(result, result.verdict, console.width))
     console.print()
     for line in summary_texts(result):
         console.print(line, soft_wrap=True, highlight=False)
@@ -121,6 +125,26 @@ def _confirmed(result: SearchResult, confirmation: Confirmation, width: int) -> 
         "in the search",
     ]
     return table(f"retrained with {seeds} fresh seeds", columns, rows, width)
+
+
+def _arms(result: SearchResult, verdict: ArmComparison, width: int) -> RenderableType:
+    """Return the arms of a comparison, the best first, with the gain of the best over each."""
+    differences = {each.arm: each for each in verdict.differences}
+    rows = []
+    for each in verdict.arms:
+        best, difference = each.best, differences.get(each.arm)
+        retrained = ["", ""] if best is None else [best.number, metric_text(best.mean)]
+        compared = ["", "", "the best" if each is verdict.arms[0] else ""]
+        if difference is not None and difference.gain is not None and difference.p is not None:
+            gain = difference.gain
+            span = f"{gain.mean:.2f} ({gain.low:.2f} … {gain.high:.2f})"
+            compared = [span, p_text(difference.p), difference.verdict]
+        rows.append([each.arm.text, each.trials, f"{each.tokens:,}", *retrained, *compared])
+    columns = [
+        symbol(verdict.by), "trials", "tokens", "its best", f"retrained {result.metric}",
+        "the best gains %", "p", "the best is",
+    ]  # fmt: skip
+    return table("arms of the comparison", columns, rows, width)
 
 
 def _padded(values: Sequence[float | None], count: int) -> Sequence[float | None]:

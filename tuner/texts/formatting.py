@@ -31,6 +31,7 @@ _REAL = re.compile(r"[-+]?(?!0[0-9_])(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[
 
 # Type of an error in pydantic → our rule; braces are filled from the error's context.
 _RULES: Mapping[str, str] = {
+    "missing": "given",
     "greater_than": "above {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than": "below {lt}",

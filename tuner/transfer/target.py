@@ -40,7 +40,7 @@ def target_space(space: SearchSpace, drawn: Mapping[str, Value], factor: float =
     )  # fmt: skip
     # not a copy: it would keep the parameters that the space has cached
     kept = {name: getattr(space, name) for name in SearchSpace.model_fields}
-    changes = {"proxy": None, "search": settings, "confirm": Confirm(top=0)}
+    changes = {"proxy": None, "compare": None, "search": settings, "confirm": Confirm(top=0)}
     return SearchSpace.model_validate({**kept, **sections, **changes})
 
 

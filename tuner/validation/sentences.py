@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from model.device.processor import multiplies_bfloat16
+from tuner.samplers.arms import arms_of, num_confirmations
 from tuner.samplers.registry import SAMPLERS
 from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.data_facts import DataFacts
 from tuner.space.first_draws import described
-from tuner.space.parameter import symbols
+from tuner.space.parameter import symbol, symbols
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import clock, counted, listed, shown
 
@@ -17,6 +18,7 @@ def search_lines(space: SearchSpace, facts: DataFacts) -> list[str]:
     """Describe a search in sentences, one a line."""
     return [
         _data(space),
+        *_arms(space),
         *([space.proxy_text(facts.vocab_size)] if space.proxy else []),
         _trials(space, facts),
         _scheduler(space),
@@ -25,6 +27,20 @@ def search_lines(space: SearchSpace, facts: DataFacts) -> list[str]:
         *_limits(space),
         _devices(space),
         _cost(space, facts),
+    ]
+
+
+def _arms(space: SearchSpace) -> list[str]:
+    """Say which arms are compared, and what each of them gets."""
+    arms = arms_of(space)
+    if not arms:
+        return []
+    trials = space.search.trials // len(arms)
+    names = listed((shown(arm.value) for arm in arms), "and")
+    return [
+        f"Comparison by {symbol(arms[0].name)}: {counted(len(arms), 'arm')} ({names}) of "
+        f"{counted(trials, 'trial')} each; an arm has its own sampler and scheduler, and one "
+        f"verdict compares the best arm with each other."
     ]
 
 
@@ -114,13 +130,16 @@ def _objective(space: SearchSpace) -> str:
             f"Objectives: {listed(names, 'and')}; the result is the Pareto front: the trials that "
             f"no other trial beats in every objective."
         )
-    num_trials = space.num_confirmations
+    num_trials = num_confirmations(space)
     if not num_trials:
         return f"Objective: {names[0]}; the winner is not retrained (confirm: off)."
     top, seeds = min(space.confirm.top, space.search.trials), space.confirm.seeds
+    arms = len(arms_of(space))
+    of = " of each arm" if arms else ""
+    top = min(top, space.search.trials // (arms or 1))
     return (
-        f"Objective: {names[0]}; then the best {top} are retrained to the end with {seeds} fresh "
-        f"seeds each, {counted(num_trials, 'trial')} in all."
+        f"Objective: {names[0]}; then the best {top}{of} are retrained to the end with {seeds} "
+        f"fresh seeds each, {counted(num_trials, 'trial')} in all."
     )
 
 

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeSpec
+from tests.tuner.results.finished_search import ARMS, result_in
 from tuner.cli import main
 from tuner.commands import show
 from tuner.commands.output import as_json
 from tuner.commands.show import print_groups, print_search, print_searches, print_trial
+from tuner.conductor.verdict import verdict_sentences
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.journal.journal import Journal
@@ -162,6 +164,17 @@ def test_search_ranks_diverged_trials_last() -> None:
     assert [t["trial"] for t in table.as_json["trials"]] == [5, 2, 4, 1, 3, 6]  # by progress
     assert "∞" in captured.get()
     assert "nan" not in captured.get()
+
+
+def test_show_has_the_verdict_of_arms(tmp_path: Path) -> None:
+    verdict = result_in(tmp_path, "trials: 12", ARMS).verdict
+    assert verdict is not None
+    table = replace(SearchTable.of(SEARCH, [trial(1, "finished", 4.0)]), verdict=verdict)
+    console = PlainConsole(width=200)
+    with console.capture() as captured:
+        print_search(console, table)
+    assert "\n".join(verdict_sentences(verdict, "val_loss")) in captured.get()
+    assert table.as_json["comparison"] == verdict.as_json
 
 
 def heads(width: int, trials: list[TrialRecord], names: list[str] | None) -> list[str]:

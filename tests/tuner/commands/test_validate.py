@@ -37,6 +37,13 @@ CASES = {
         "each, 9 trials in all.",
         "Expected total: 108,667 training tokens (162,000 without early stopping).",
     ],
+    "trials: 10}\ncompare: {by: optimizer": [
+        "Comparison by optimizer: 2 arms (adamw and momentum) of 5 trials each; an arm has its own "
+        "sampler and scheduler, and one verdict compares the best arm with each other.",
+        "Objective: minimize val_loss; then the best 1 of each arm are retrained to the end with 5 "
+        "fresh seeds each, 10 trials in all.",
+        "Expected total: 126,667 training tokens (180,000 without early stopping).",
+    ],
     "trials: 4, scheduler: pbt, sampler: cmaes": [
         "Scheduler pbt: every 2 reports the worst trials copy the best ones and change α_max, "
         "γ and λ.",

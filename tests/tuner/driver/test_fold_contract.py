@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from model.engine.report import Report
+from tests.tuner.conductor.test_arms import SPACE as ARMS
 from tests.tuner.conductor.test_cool_downs import TEXT as BUDGETS
 from tests.tuner.driver.driven_search import Find, Session
 from tests.tuner.simulated_search import SPACE, space_of, trained
@@ -20,6 +21,7 @@ from tuner.space.space import SearchSpace
 
 TEXTS = {
     "one budget": SPACE,
+    "arms": ARMS,
     "budgets": BUDGETS.replace("confirm: off", "confirm: {top: 2, seeds: 2}"),
 }
 SEARCHES = [
@@ -27,6 +29,7 @@ SEARCHES = [
     ("one budget", "scheduler: asha, asha: stop"),
     ("one budget", "scheduler: asha, sampler: random, patience: 3"),
     ("one budget", "scheduler: median, sampler: random, max_tokens: 100_000"),
+    ("arms", "scheduler: asha"),
     ("budgets", "scheduler: none, sampler: random"),
     ("budgets", "scheduler: none, sampler: random, max_tokens: 60_000"),
 ]

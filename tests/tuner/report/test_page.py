@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from model.engine.report import Report, Status
-from tests.tuner.results.finished_search import SPACE, result_in
+from tests.tuner.results.finished_search import ARMS, SPACE, result_in
 from tests.tuner.simulated_search import trained
 from tuner.cli import main
 from tuner.commands import report as report_command
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
+from tuner.conductor.verdict import headline
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.report.page import html_of
@@ -156,6 +157,19 @@ def test_page_names_a_winner_that_was_not_the_best(result: SearchResult) -> None
     assert "val_loss of the winner" in page.text
     assert "Best val_loss" not in page.text.partition("Confirmed winner")[0].partition("Cost")[0]
     assert "Best val_loss" in Texts(html_of(result)).text
+
+
+def test_page_compares_arms(tmp_path: Path) -> None:
+    found = result_in(tmp_path, "trials: 12", ARMS)
+    page = Texts(html_of(found, {}))
+    assert found.verdict is not None
+    best, other = (each.arm.text for each in found.verdict.arms)
+    assert f"{best} against the other arms" in page.text
+    assert headline(found.verdict) in page.text
+    (trace,) = json.loads(page.data["figures"])["arms"]["data"]
+    assert trace["y"] == [other]
+    names = json.loads(page.data["figures"])["confirmed"]["layout"]["yaxis"]["categoryarray"]
+    assert [name.partition(",")[0] for name in names] == [best, other]
 
 
 # searches that are hard to draw ------------------------------------------------------------------

@@ -10,6 +10,7 @@ from model.engine.report import Report
 from tests.tuner.simulated_search import FACTS, Simulation, space_of, trained
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
+from tuner.conductor.verdict import verdict_of
 from tuner.results.advice import advise
 from tuner.results.result import SearchResult
 from tuner.space.space import SearchSpace
@@ -27,6 +28,7 @@ budget: {tokens: 27_000, reports: 9}
 confirm: {top: 2, seeds: 3}
 search: {%s, seed: 3}
 """
+ARMS = SPACE.replace("confirm: {top: 2, seeds: 3}", "compare: {by: optimizer}")
 STARTED = 1_795_276_800_000  # 2026-11-21 16:00 UTC, in milliseconds
 Train = Callable[[Trial, int], Report]
 
@@ -71,6 +73,7 @@ def result_of(space: SearchSpace, train: Train = trained, **more: Any) -> Search
         "environment": {"device": "cpu: one of them", "torch": "2.13.0"},
         "space_text": "hyperparameters:\n  α_max: {log: [1e-4, 1e-1]}\n",
         "confirmation": conductor.confirmation,
+        "verdict": verdict_of(board, space, conductor.confirmation),
         "limit": conductor.limit,
         "advice": advise(space, board.searched, "made-up-1"),
     }

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.tuner.results.finished_search import ARMS, result_in
 from tests.tuner.results.random_trials import draw, load, trained
 from tuner.conductor.confirmation import compare_retrained
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.results.pareto import pareto_front
 from tuner.results.result import SearchResult
+from tuner.results.sentences import summary_texts
 from tuner.space.objective import Objective
 from tuner.space.space import SearchSpace
 from tuner.terminal.summary import print_summary
@@ -89,6 +91,27 @@ def test_summary_shows_the_confirmed_comparison(space: SearchSpace) -> None:
     assert "Trial 6 has val_loss 4.2500 against 4.4000" in text
     assert f"the confirmation took another {trials[6].tokens:,} tokens." in text
     assert "retrain the confirmed winner" in text
+
+
+def test_summary_compares_arms(tmp_path: Path) -> None:
+    result = result_in(tmp_path, "trials: 12", ARMS)
+    text = printed(result)
+    assert result.verdict is not None
+    heading = text.splitlines().index("arms of the comparison")
+    cells = [line.split() for line in text.splitlines()[heading + 2 : heading + 4]]
+    assert [row[1] for row in cells] == ["6", "6"]
+    assert cells[0][-2:] == ["the", "best"]
+    lines = [line.plain for line in summary_texts(result)]
+    first = next(i for i, line in enumerate(lines) if line.startswith("Compared by optimizer: 2"))
+    assert lines[first].endswith("each tuned alone with 6 trials and judged by fresh seeds only.")
+    assert " over 5 seeds" in lines[first + 1]
+    assert not any("from trial" in line for line in lines), "no second comparison"
+    few = [line for line in result.advice if "trials of an arm are few" in line]
+    assert [line.partition(":")[0] for line in few] == [
+        "6 trials of an arm are few for 6 searched parameters"
+    ]
+    assert few[0].endswith("or use --trials 36.")
+    assert not any("--resume" in line for line in result.advice), "the arms would share unequally"
 
 
 @pytest.mark.slow

@@ -50,6 +50,12 @@ def winner(space: SearchSpace) -> Winner:
     return Winner(space, DRAWN, FACTS)
 
 
+def test_target_of_a_comparison_has_no_arms(tmp_path: Path) -> None:
+    text = SPACE + "compare: {by: optimizer}\n"
+    (tmp_path / "space.yaml").write_text(text, encoding="utf-8")
+    assert target_space(load_space(tmp_path / "space.yaml"), DRAWN).compare is None
+
+
 def test_target_has_the_values_of_the_winner_and_no_factors(space: SearchSpace) -> None:
     assert space.searched  # cached before the target is made
     proxy, target = space.spec(DRAWN, FACTS, 7), target_space(space, DRAWN)

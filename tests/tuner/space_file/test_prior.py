@@ -8,8 +8,8 @@ import pytest
 
 from tests.shipped import FOLDER
 from tuner.space.parameter import Prior
-from tuner.space_file.add_priors import add_priors
 from tuner.space_file.load import load_space
+from tuner.space_file.prior import add_priors
 
 PRIORS = {
     "max_learning_rate": Prior(centre=0.01, confidence=0.75),
