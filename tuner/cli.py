@@ -66,7 +66,7 @@ _COMMANDS: Mapping[str, str] = {
     "export": "export.run_export",
     "transfer": "transfer.proxy.run_transfer",
     "scaling": "transfer.scaling.run_scaling",
-    "suggest": "suggest.run_suggest",
+    "suggest": "transfer.suggest.run_suggest",
     "doctor": "doctor.run_doctor",
     "completion": "maintenance.completion.run_completion",
 }

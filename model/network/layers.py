@@ -106,7 +106,10 @@ def biased(w: Weights, name: str, y: Tensor) -> Tensor:
         y: result of the map.
     """
     bias = w.get(f"{name}.bias")
-    return y if bias is None else y + bias.view(len(bias), *[1] * (y.dim() - 2), -1)
+    if bias is None:
+        return y
+    # the gradient of the bias is a sum, which rounds by its layout
+    return dense_gradient(y + bias.view(len(bias), *[1] * (y.dim() - 2), -1))
 
 
 def embedding(w: Tensor, ids: Tensor) -> Tensor:

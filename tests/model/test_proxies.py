@@ -29,7 +29,7 @@ from model.spec.hyperparameters import Hyperparameters
 from model.spec.multipliers import Multipliers, multipliers
 from model.spec.target import Target
 from model.spec.trial import TrialSpec
-from model.stack import matrices
+from model.stack import matrices, stack
 from model.stack.gradients import Gradients
 from model.stack.matrices import Matrices
 from tests.conftest import VOCAB, MakeSpec, last_state
@@ -53,7 +53,9 @@ def break_multiplier(monkeypatch: pytest.MonkeyPatch) -> Break:
     def break_it(name: str) -> None:
         for module in forward.get(name, ()):
             monkeypatch.setattr(module, f"{name}_multiplier", lambda *_: 1.0)
-        if name not in forward:
+        if name == "initial_std":
+            monkeypatch.setattr(stack, "initial_std", lambda *_: None)
+        elif name not in forward:
             value = getattr(Multipliers(), name)
             monkeypatch.setattr(
                 matrices,

@@ -185,7 +185,7 @@ def test_train_bpe_reports_progress(tmp_path: Path) -> None:
 
 
 def test_train_bpe_refuses_an_unknown_pattern(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="gpt2 or gpt4 or whitespace, got gpt3"):
+    with pytest.raises(ValueError, match=r"gpt2 or gpt4 or .* or whitespace, got gpt3"):
         train_on(tmp_path, "text", 300, [], pattern="gpt3")
 
 

@@ -160,7 +160,8 @@ def test_encode_equals_applying_the_merges_around_the_limit(plain: Tokenizer, mo
 @settings(max_examples=300)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_decode_undoes_encode(special: Tokenizer, text: str) -> None:
-    assert special.decode(special.encode(text)) == text
+    kept = normalize("NFC", text) if PATTERNS[special.pattern].is_composed else text
+    assert special.decode(special.encode(text)) == kept
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ from tuner.journal.follower import Follower
 from tuner.journal.journal import Journal, read_journal
 from tuner.lease.folder import FolderLeases
 from tuner.lease.holder import Holder
+from tuner.space.proposals import NOTHING
 from tuner.space.space import SearchSpace
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch
@@ -236,6 +237,7 @@ class Session:
             journal=self.journal, recorded=recorded, space=space, facts=FACTS, name=folder.name,
             team=SimpleNamespace(slots=slots, order=Order(True, TOKENS)), view=SilentView(),
             trials=_trials_of(find), request=SimpleNamespace(fresh=False, space_text=None),
+            proposals=NOTHING,
         )  # fmt: skip
         try:
             if recorded is None:

@@ -23,6 +23,7 @@ from tuner.journal.journal import Journal, read_journal
 from tuner.lease.folder import FolderLeases
 from tuner.lease.holder import Holder
 from tuner.lease.stop_request import StopRequest, request_stop
+from tuner.space.proposals import NOTHING
 from tuner.space.space import SearchSpace
 from tuner.tracking import projection as projection_module
 from tuner.tracking.tags import Tag
@@ -253,6 +254,7 @@ def test_search_whose_record_fails_frees_its_name_and_one_that_is_resumed_does_n
 
     def prepared(start: Start) -> None:
         start.start, start.facts, start.corpus = None, FACTS, None  # type: ignore[assignment]
+        start.proposals = NOTHING
 
     steps_of(monkeypatch, prepared, begin_record)
     with pytest.raises(StoreError, match="read-only"):
