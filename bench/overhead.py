@@ -179,7 +179,7 @@ def one_search(
         raise SystemExit(done.stderr)
     results = json.loads(done.stdout.splitlines()[-1])
     samples = results["samples"]
-    return results, next((s for s in samples[:-1] if s["trials"] >= slots), samples[0])
+    return results, next((s for s in samples[:-1] if slots <= s["trials"] < trials), samples[0])
 
 
 def many_slots(slots: int, reports: int, trials: int, seconds: float) -> dict[str, float]:

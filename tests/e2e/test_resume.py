@@ -7,11 +7,12 @@ import os
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,13 +125,17 @@ def replace_a_stopped_driver(
     The search is checked before: a request that MLflow serves as a driver falls asleep may come.
     """
     folder = home / "searches" / "it"
-    with place.start(*command) as stopped:
+    with place.start(*command) as stopped, killed_if_it_fails(stopped):
         assert stopped.stderr is not None
         for line in stopped.stderr:
             if "  report " in line:
                 break
         time.sleep(0.5)  # Ray's threads send its last order, which else arrives when it wakes
         stopped.send_signal(signal.SIGSTOP)
+        while is_locked(home / "mlflow.db"):  # the next driver could not open the store
+            stopped.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+            stopped.send_signal(signal.SIGSTOP)
         os.utime(newest_epoch(folder), (0, 0))  # as if it slept for years
         run = place.tuner(*command)
         assert run.status == 0, run.err
@@ -142,6 +147,25 @@ def replace_a_stopped_driver(
     assert re.search(r"process \d+ on \S+, since .*, has taken over the search it; this", err)
     assert (folder / JOURNAL_FILE).read_bytes() == data
     assert files_of(folder) == files
+
+
+def is_locked(database: Path) -> bool:
+    with closing(sqlite3.connect(database, timeout=0.1)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+    return False
+
+
+@contextmanager
+def killed_if_it_fails(process: subprocess.Popen[str]) -> Iterator[None]:
+    """A process that sleeps would be waited for without an end, and the failure never be seen."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
 
 
 def files_of(folder: Path) -> list[Path]:
