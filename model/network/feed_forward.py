@@ -50,14 +50,8 @@ def swiglu(w1: Tensor, w2: Tensor, w3: Tensor, x: Tensor) -> Tensor:
 
     Source: Shazeer 2020, equation 6 (arXiv:2002.05202).
     """
-    gate, up = linears([w1, w3], x)
-    return linear(w2, silu(gate) * up)
-
-
-def geglu(w1: Tensor, w2: Tensor, w3: Tensor, x: Tensor) -> Tensor:
-    """Apply the gated feed-forward layer w2·(gelu(w1·x) ⊙ w3·x); shapes as for `swiglu`."""
-    gate, up = linears([w1, w3], x)
-    return linear(w2, gelu(gate) * up)
+    weights = {"ffn.w1.weight": w1, "ffn.w2.weight": w2, "ffn.w3.weight": w3}
+    return FEED_FORWARDS["swiglu"](weights, x)
 
 
 def _gated(activation: Activation) -> FeedForward:

@@ -12,7 +12,9 @@ import pytest
 from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB
 from tests.tuner.fault_injection import FaultyServer, mlflow_server
+from tests.tuner.simulated_search import FACTS, Simulation, space_of
 from tests.tuner.tracking.recorded import Begin, RecordedSearch
+from tuner.conductor.conductor import Conductor
 from tuner.home.home import Home
 from tuner.tracking.store import open_client
 
@@ -61,3 +63,12 @@ def begin_search(store: str, tmp_path: Path) -> Iterator[Begin]:
     yield begin
     for search in searches:
         search.close()
+
+
+@pytest.fixture
+def simulation(tmp_path: Path) -> Simulation:
+    """A complete search that no driver has run."""
+    space = space_of(tmp_path, "trials: 9, sampler: random, scheduler: asha")
+    simulation = Simulation(Conductor(space, FACTS, 3))
+    simulation.run()
+    return simulation

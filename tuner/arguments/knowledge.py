@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tuner.arguments.option_types import amount, setting
+from tuner.arguments.option_types import amount
 
 
 def add_suggest(suggest: argparse.ArgumentParser) -> None:
@@ -24,10 +24,6 @@ def add_suggest(suggest: argparse.ArgumentParser) -> None:
     suggest.add_argument(
         "--tokens", type=amount, metavar="D", help="training tokens of the model, such as 8B"
     )
-    suggest.add_argument(
-        "--set", dest="overrides", action="append", default=[], type=setting, metavar="KEY=VALUE",
-        help="override a value of the space, such as budget.tokens=20000; may be repeated",
-    )  # fmt: skip
     suggest.add_argument(
         "--learn-from", nargs="+", metavar="SEARCH",
         help="searches to learn from, or atlas, or off for published laws alone (default: auto, "

@@ -86,6 +86,31 @@ class _Parser(argparse.ArgumentParser):
         super().error(visible(message))
 
 
+def _of_spaces() -> tuple[argparse.ArgumentParser, ...]:
+    """Return the options of commands about spaces: changes of one, its file too, and its size."""
+    changes = argparse.ArgumentParser(add_help=False)
+    changes.add_argument(
+        "--set", dest="overrides", action="append", default=[], type=setting, metavar="KEY=VALUE",
+        help="override a value of the file, such as budget.tokens=20000; may be repeated",
+    )  # fmt: skip
+    file = argparse.ArgumentParser(add_help=False, parents=[changes])
+    file.add_argument(
+        "--space", metavar="FILE",
+        help="search-space file (YAML), or the name of a shipped study such as lm",
+    )  # fmt: skip
+    space = argparse.ArgumentParser(add_help=False, parents=[file])
+    for name, part, low, high in (
+        ("trials", "search", 1, 10**6),
+        ("seed", "search", 0, 2**32 - 1),
+        ("workers", "engine", 1, 4096),
+    ):
+        space.add_argument(
+            f"--{name}", dest="overrides", action="append", default=[], metavar="N",
+            type=override(part, name, whole(low, high)), help=f"override {part}.{name}",
+        )  # fmt: skip
+    return changes, file, space
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="tuner",
@@ -107,25 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     home.add_argument(
         "--home", metavar="DIR", help="folder of the searches (default: TUNER_HOME or ./runs)"
     )
-    file = argparse.ArgumentParser(add_help=False)
-    file.add_argument(
-        "--space", metavar="FILE",
-        help="search-space file (YAML), or the name of a shipped study such as lm",
-    )  # fmt: skip
-    file.add_argument(
-        "--set", dest="overrides", action="append", default=[], type=setting, metavar="KEY=VALUE",
-        help="override a value of the file, such as budget.tokens=20000; may be repeated",
-    )  # fmt: skip
-    space = argparse.ArgumentParser(add_help=False, parents=[file])
-    for name, part, low, high in (
-        ("trials", "search", 1, 10**6),
-        ("seed", "search", 0, 2**32 - 1),
-        ("workers", "engine", 1, 4096),
-    ):
-        space.add_argument(
-            f"--{name}", dest="overrides", action="append", default=[], metavar="N",
-            type=override(part, name, whole(low, high)), help=f"override {part}.{name}",
-        )  # fmt: skip
+    changes, file, space = _of_spaces()
 
     def command(
         name: str, text: str, *parents: argparse.ArgumentParser, of: Any = commands
@@ -179,7 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     add_export(command("export", "export a trained trial to other tools", common, home))
     add_transfer(command("transfer", "go from a search's proxy to its target", common, home))
     add_scaling(command("scaling", "fit scaling laws, and predict a larger model", common, home))
-    add_suggest(command("suggest", "say which settings are probably best", common, home))
+    text = "say which settings are probably best"
+    add_suggest(command("suggest", text, common, changes, home))
     add_serve(command("serve", "serve searches to everybody who shares the machines", debug, home))
     add_doctor(command("doctor", "check the installation", common, home))
     text = "print a script with which a shell completes commands, options and names of searches"

@@ -33,6 +33,7 @@ from tuner.samplers.sampler import Sampler
 from tuner.schedulers.scheduler import Branch, Decision, Resume, SchedulerContext
 from tuner.space.cool_down import branch_specs
 from tuner.space.data_facts import DataFacts
+from tuner.space.first_draws import can_draw
 from tuner.space.parameter import Value
 from tuner.space.proposals import NOTHING, Proposals
 from tuner.space.space import SearchSpace
@@ -127,12 +128,8 @@ class Conductor:
         self._scheduler.edit(space)
         if not isinstance(self._sampler, Arms):  # which have renewed their own
             self._sampler = Sampler(space, *self._lengths, self.proposals)
-        parameters = {p.label: p for p in space.searched}
         for trial in self.board.trials.values():
-            if trial.is_searched and all(
-                label in parameters and parameters[label].contains(value)
-                for label, value in trial.draw.items()
-            ):
+            if trial.is_searched and can_draw(space, trial.draw):
                 self._sampler.restore(self._key_of(trial.number), trial.draw)
                 if trial.outcome is not None or trial.is_paused:
                     self._observe(trial)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from tuner.space.objective import SIGNS
 from tuner.texts.formatting import metric_text
 
-_CONFIDENCE = 0.95
+CONFIDENCE = 0.95
 _POWER = 0.8  # probability with which a recommended number of seeds shows the difference
 _MOST_SEEDS = 20  # more are not recommended
 
@@ -112,8 +112,8 @@ class Confirmation:
             "ranked": [
                 {
                     "trial": c.number,
-                    **{name: _or_null(getattr(c, name)) for name in ("mean", "low", "high")},
-                    "values": [_or_null(value) for value in c.values],
+                    **{name: or_null(getattr(c, name)) for name in ("mean", "low", "high")},
+                    "values": [or_null(value) for value in c.values],
                 }
                 for c in self.ranked
             ],
@@ -160,7 +160,17 @@ def interval(values: Sequence[float], finalists: int = 1) -> Interval:
     mean = fmean(values)
     if len(values) == 1:
         return Interval(mean, -math.inf, math.inf)
-    half = _quantile(len(values), finalists) * stdev(values) / math.sqrt(len(values))
+    return interval_by(values, _quantile(len(values), finalists))
+
+
+def interval_by(values: Sequence[float], quantile: float) -> Interval:
+    """Return the mean of two or more values, and as many of its deviations on each side.
+
+    Args:
+        values: the values.
+        quantile: number of deviations of the mean.
+    """
+    mean, half = fmean(values), quantile * stdev(values) / math.sqrt(len(values))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -296,7 +306,8 @@ def _mean(entry: Confirmed) -> str:
     return f"{metric_text(entry.mean)} ± {metric_text(half)} ({entry.count} seeds)"
 
 
-def _or_null(value: float | None) -> float | None:
+def or_null(value: float | None) -> float | None:
+    """Return a number; None, JSON's null, for one that is not finite."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -325,5 +336,5 @@ def _quantile(count: int, finalists: int = 1) -> float:
     """
     from scipy.special import stdtrit  # importing scipy.stats would take a second
 
-    chance = (1 - _CONFIDENCE) / max(2, finalists)
+    chance = (1 - CONFIDENCE) / max(2, finalists)
     return float(stdtrit(count - 1, 1 - chance))

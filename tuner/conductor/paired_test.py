@@ -10,11 +10,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TypeVar
 
-from tuner.conductor.confirmation import Interval
+from tuner.conductor.confirmation import CONFIDENCE, Interval, interval_by
 
 Key = TypeVar("Key", bound=Hashable)
-
-_CONFIDENCE = 0.95
 
 
 def paired_p(differences: Sequence[float]) -> float:
@@ -55,7 +53,6 @@ def corrected_interval(values: Sequence[float], count: int) -> Interval:
     """
     from scipy.special import stdtrit
 
-    chance = (1 - _CONFIDENCE) / (2 * count)  # in each tail
+    chance = (1 - CONFIDENCE) / (2 * count)  # in each tail
     quantile = float(stdtrit(len(values) - 1, 1 - chance))
-    mean, half = fmean(values), quantile * stdev(values) / math.sqrt(len(values))
-    return Interval(mean, mean - half, mean + half)
+    return interval_by(values, quantile)

@@ -21,7 +21,13 @@ from statistics import fmean
 from typing import Any
 
 from tuner.conductor.board import Board
-from tuner.conductor.confirmation import Confirmation, Confirmed, Interval, finite_pairs
+from tuner.conductor.confirmation import (
+    Confirmation,
+    Confirmed,
+    Interval,
+    finite_pairs,
+    or_null,
+)
 from tuner.conductor.paired_test import corrected, corrected_interval, paired_p
 from tuner.conductor.trial import Trial
 from tuner.samplers.arms import Arm, arms_of
@@ -125,7 +131,7 @@ class ArmComparison:
                     "trials": each.trials,
                     "tokens": each.tokens,
                     "trial": each.best.number if each.best else None,
-                    "mean": _or_null(each.best.mean) if each.best else None,
+                    "mean": or_null(each.best.mean) if each.best else None,
                 }
                 for each in self.arms
             ],
@@ -134,7 +140,7 @@ class ArmComparison:
                     "value": each.arm.value,
                     "verdict": each.verdict,
                     **{
-                        key: None if each.gain is None else _or_null(value)
+                        key: None if each.gain is None else or_null(value)
                         for key, value in _percents(each.gain).items()
                     },
                     "p": each.p,
@@ -234,10 +240,6 @@ def _curve(board: Board, trial: Trial) -> _Curve:
 def _percents(gain: Interval | None) -> dict[str, float]:
     values = (gain.mean, gain.low, gain.high) if gain else (math.nan,) * 3
     return dict(zip(("gain_percent", "low", "high"), values, strict=True))
-
-
-def _or_null(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 # sentences ---------------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ n = trials, D = settings, C = cells, the asked one last, P = parameters, S = dra
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,8 +33,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.knowledge.evidence import Evidence
-from tuner.knowledge.laplace import NormalPrior, Posterior, fit
-from tuner.knowledge.laws import LAWS, PublishedLaw
+from tuner.knowledge.laplace import Normal, fit
+from tuner.knowledge.laws import LAWS
 from tuner.knowledge.settings import CENTRE, NAMES, SETTINGS
 
 Floats = npt.NDArray[np.float64]
@@ -163,29 +162,21 @@ class BasinModel:
     Args:
         evidence: trials; their cells need not have the target's.
         target: the cell that is asked for.
-        laws: published laws of the centres; none for other priors.
-        seeds: deviation of a log loss by the seed.
 
     Attributes:
         target: the cell that is asked for.
         cells: names of the cells with evidence.
     """
 
-    def __init__(
-        self,
-        evidence: Evidence,
-        target: TargetCell,
-        laws: Sequence[PublishedLaw] = LAWS,
-        seeds: float = _SEEDS,
-    ) -> None:
+    def __init__(self, evidence: Evidence, target: TargetCell) -> None:
         self.target = target
         self._use(evidence)
         self._layout = _Layout(len(self.cells) + 1)
-        prior, regrets = self._prior(laws), self._regrets
+        prior, regrets = self._prior(), self._regrets
         for _ in range(_PASSES):
-            noise = np.hypot(seeds, _SHAPE * np.maximum(regrets, 0))
-            self.posterior: Posterior = fit(self._model, self._losses, noise, prior)
-            levels = self.posterior.mode[self._layout.slices["levels"]]
+            noise = np.hypot(_SEEDS, _SHAPE * np.maximum(regrets, 0))
+            self.posterior: Normal = fit(self._model, self._losses, noise, prior)
+            levels = self.posterior.mean[self._layout.slices["levels"]]
             regrets = self._losses - levels[self._index]
 
     def _use(self, evidence: Evidence) -> None:
@@ -208,14 +199,14 @@ class BasinModel:
 
     # priors ---------------------------------------------------------------------------------
 
-    def _prior(self, laws: Sequence[PublishedLaw]) -> NormalPrior:
+    def _prior(self) -> Normal:
         at, size = self._layout.slices, self._layout.size
         mean, deviation = np.zeros(size), np.ones(size)
 
         def put(name: str, means: npt.ArrayLike, deviations: npt.ArrayLike) -> None:
             mean[at[name]], deviation[at[name]] = means, deviations
 
-        put("laws", *_power_laws(laws))
+        put("laws", *_power_laws())
         curvatures = np.array([setting.curvature for setting in SETTINGS])
         put("curvatures", np.log(curvatures[:, 0]), curvatures[:, 1])
         leans = np.array([_lean(a, b) for a, b in _PAIRS])
@@ -224,12 +215,12 @@ class BasinModel:
         put("growth", 0.0, _GROWTH)
         put("levels", [*self._lowest, 0.0], STEEP)
         precision = np.diag(deviation**-2.0)
-        for law in laws:
+        for law in LAWS:
             row = at["laws"].start + NAMES.index(law.setting) * _TERMS
             ends = _phi(np.log([[n, d] for n in law.weights for d in law.tokens]))
             precision[row : row + _TERMS, row : row + _TERMS] += ends.T @ ends / _LAW**2
         precision[at["own"], at["own"]] = self._own_precision()
-        return NormalPrior(mean, precision)
+        return Normal(mean, precision)
 
     def _own_precision(self) -> Floats:
         """Return the inverse covariance of e, (C·moving, C·moving)."""
@@ -312,7 +303,7 @@ class BasinModel:
         covariance = np.linalg.inv(self.posterior.precision)
         deviations = np.sqrt(covariance.diagonal()[levels])
         sizes = self._sizes[:-1, [2, 1]]
-        return self.posterior.mode[levels][:-1], deviations[:-1], sizes, self._texts[:-1]
+        return self.posterior.mean[levels][:-1], deviations[:-1], sizes, self._texts[:-1]
 
 
 def _phi(sizes: Floats) -> Floats:
@@ -321,11 +312,11 @@ def _phi(sizes: Floats) -> Floats:
     return np.column_stack([np.ones(len(sizes)), n, d, n**2, d**2, n * d])
 
 
-def _power_laws(laws: Sequence[PublishedLaw]) -> tuple[Floats, Floats]:
+def _power_laws() -> tuple[Floats, Floats]:
     """Return the coefficients of all centres, and their deviations, each (D·6,)."""
     bends = [0.0] * (_TERMS - 3)
     means = np.array([[s.place(s.level[0]), *(m for m, _ in s.slopes), *bends] for s in SETTINGS])
-    for law in laws:
+    for law in LAWS:
         means[NAMES.index(law.setting), :3] = [law.log_value(*CENTRE), *law.exponents]
     lawful = {law.setting for law in LAWS}
     deviations = np.array(

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
+from model.spec.trial import TrialSpec
 from tuner.errors import TunerError
 from tuner.knowledge.basin import TargetCell
 from tuner.knowledge.evidence import obstacle, text_of
@@ -52,15 +52,18 @@ class Candidates:
         drawn = [p for p in self.space.searched if p.label in self.defaults]
         return [p for p in drawn if p.name in NAMES]
 
+    @cached_property
+    def _spec(self) -> TrialSpec:
+        return self.space.spec(self.defaults, self.facts, 0)
+
     def obstacle(self) -> str | None:
         """Return why nothing is known about the trials of the space; None if something is."""
-        spec = self.space.spec(self.defaults, self.facts, 0)
-        return obstacle(spec)
+        return obstacle(self._spec)
 
     @cached_property
     def target(self) -> TargetCell:
         """Size, budget and text of the trials."""
-        spec = self.space.spec(self.defaults, self.facts, 0)
+        spec = self._spec
         text = text_of(spec.data_fingerprint, spec.tokenizer_fingerprint)
         a = spec.architecture
         return TargetCell(block_weights(a), spec.budget_tokens, text, a.num_parameters)
@@ -70,14 +73,10 @@ class Candidates:
         """Values of a draw → its places; empty if the draw breaks a rule."""
         return {}
 
-    @cached_property
-    def _context(self) -> int:
-        return cast(int, self.space.settings(self.defaults)["context_length"])
-
     def places(self, draw: Draw) -> list[float]:
         """Return the place of a draw on each scale, (D,)."""
         h = self.space.derive(draw, self.facts.train_size, self.facts.vocab_size)
-        return point(h, self._context)
+        return point(h, self._spec.architecture.context_length)
 
     def near(self, centre: Floats) -> Draw:
         """Return the draw of the space that is nearest to places on the scales."""
@@ -87,17 +86,13 @@ class Candidates:
         for p in self.known:
             value = by_name[p.name]
             if p.name == "batch_size":
-                value /= self._context
+                value /= self._spec.architecture.context_length
             elif p.name == "warmup_steps" and p.fraction_of != "total_steps":
-                value *= self._total_steps
+                value *= self._spec.hyperparameters.total_steps
             elif p.name == "min_learning_rate" and p.fraction_of != "max_learning_rate":
                 value *= by_name["max_learning_rate"]
             draw[p.label] = _nearest(p, value)
         return draw
-
-    @cached_property
-    def _total_steps(self) -> int:
-        return self.space.derive(self.defaults, self.facts.train_size).total_steps
 
     def pool(self, advisor: Advisor) -> tuple[list[Draw], Floats]:
         """Return draws near the best ones, and their places, (m, D).

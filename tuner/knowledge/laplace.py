@@ -17,8 +17,8 @@ _ROUNDS, _DONE, _MOST_DAMPING = 100, 1e-9, 1e9
 
 
 @dataclass(frozen=True)
-class NormalPrior:
-    """Normal distribution of P parameters.
+class Normal:
+    """Normal distribution of P parameters: a prior, or a posterior around its mode.
 
     Attributes:
         mean: (P,).
@@ -28,28 +28,15 @@ class NormalPrior:
     mean: Floats
     precision: Floats
 
-
-@dataclass(frozen=True)
-class Posterior:
-    """Normal distribution around the mode.
-
-    Attributes:
-        mode: (P,).
-        precision: inverse of the covariance, (P, P).
-    """
-
-    mode: Floats
-    precision: Floats
-
     def draws(self, count: int, seed: int) -> Floats:
-        """Return draws of the parameters, (count, P); the mode is the first."""
+        """Return draws of the parameters, (count, P); the mean is the first."""
         factor = cholesky(self.precision)  # upper: precision = factorᵀ·factor
-        normal = np.random.default_rng(seed).standard_normal((len(self.mode), count))
+        normal = np.random.default_rng(seed).standard_normal((len(self.mean), count))
         normal[:, 0] = 0
-        return np.asarray((self.mode[:, None] + solve_triangular(factor, normal)).T)
+        return np.asarray((self.mean[:, None] + solve_triangular(factor, normal)).T)
 
 
-def fit(model: Model, observed: Floats, noise: Floats, prior: NormalPrior) -> Posterior:
+def fit(model: Model, observed: Floats, noise: Floats, prior: Normal) -> Normal:
     """Return the posterior of a model whose large errors count in proportion, not squared.
 
     The loss of a residual z, in units of its noise, is 2·(√(1 + z²) − 1): z² if it is small. Found
@@ -62,37 +49,32 @@ def fit(model: Model, observed: Floats, noise: Floats, prior: NormalPrior) -> Po
         prior: of the parameters.
     """
 
-    def cost(p: Floats) -> float:
-        z, gap = (observed - model(p)[0]) / noise, p - prior.mean
-        return float(2 * (np.sqrt(1 + z**2) - 1).sum() + gap @ prior.precision @ gap)
+    def at(p: Floats) -> tuple[float, Floats, Floats]:
+        """Return the cost, the negative gradient of its half, and the curvature (Gauss, Newton)."""
+        values, jacobian = model(p)
+        z, gap = (observed - values) / noise, p - prior.mean
+        root = np.sqrt(1 + z**2)
+        scaled = jacobian / noise[:, None]
+        gradient = scaled.T @ (z / root) - prior.precision @ gap
+        precision = (scaled / root[:, None]).T @ scaled + prior.precision
+        cost = float(2 * (root - 1).sum() + gap @ prior.precision @ gap)
+        return cost, gradient, precision
 
     p, damping = prior.mean.copy(), 1e-2
-    least = cost(p)
+    cost, gradient, precision = at(p)
     for _ in range(_ROUNDS):
-        gradient, precision = _expanded(model, observed, noise, prior, p)
         while damping < _MOST_DAMPING:
             damped = precision + damping * np.diag(np.diag(precision))
-            step = cho_solve(cho_factor(damped), gradient)
-            now = cost(p + step)
-            if now <= least:
+            tried = p + cho_solve(cho_factor(damped), gradient)
+            found = at(tried)
+            if found[0] <= cost:
                 break
             damping *= 4
         else:
             break
-        gain, least, p = least - now, now, p + step
+        gain, p = cost - found[0], tried
+        cost, gradient, precision = found
         damping = max(damping / 6, 1e-8)
-        if gain < _DONE * max(1.0, least):
+        if gain < _DONE * max(1.0, cost):
             break
-    return Posterior(p, _expanded(model, observed, noise, prior, p)[1])
-
-
-def _expanded(
-    model: Model, observed: Floats, noise: Floats, prior: NormalPrior, p: Floats
-) -> tuple[Floats, Floats]:
-    """Return the negative gradient of half the cost, and its curvature by Gauss and Newton."""
-    values, jacobian = model(p)
-    z = (observed - values) / noise
-    weight = 1 / np.sqrt(1 + z**2)
-    scaled = jacobian / noise[:, None]
-    gradient = scaled.T @ (weight * z) - prior.precision @ (p - prior.mean)
-    return gradient, (scaled * weight[:, None]).T @ scaled + prior.precision
+    return Normal(p, precision)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tuner.knowledge.laplace import NormalPrior, fit
+from tuner.knowledge.laplace import Normal, fit
 from tuner.knowledge.settings import CENTRE
 
 Floats = npt.NDArray[np.float64]
@@ -56,7 +56,7 @@ class Levels:
         means = np.concatenate([_MEANS, np.zeros(3 * count)])
         noise = np.hypot(deviations, _MISFIT)
         self._posterior = fit(
-            self._model, losses, noise, NormalPrior(means, np.diag(prior_deviations**-2.0))
+            self._model, losses, noise, Normal(means, np.diag(prior_deviations**-2.0))
         )
 
     def _model(self, p: Floats) -> tuple[Floats, Floats]:
@@ -74,7 +74,7 @@ class Levels:
             count: S.
             seed: seed of the draws.
         """
-        mode = self._posterior.mode
+        mode = self._posterior.mean
         loss, gradient = _losses(mode, (size - CENTRE)[None], np.array([self._target]))
         moves = (self._posterior.draws(count, seed) - mode) @ gradient[0]
         misfit = _MISFIT * np.random.default_rng(seed + 1).standard_normal(count)

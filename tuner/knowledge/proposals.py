@@ -78,6 +78,6 @@ def _sentence(library: Library, count: int) -> str:
             "no source is near the size and the budget of this search: its first trials are those "
             "of published laws"
         )
-    names = [f"{source.name} ({counted(source.trials, 'trial')})" for source in library.sources]
+    names = [source.text for source in library.sources]
     some = [*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names
     return f"learned from {listed(some, 'and')}: {counted(count, 'configuration')} proposed"

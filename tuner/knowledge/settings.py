@@ -54,6 +54,13 @@ class Setting:
         """Symbol of the row."""
         return SYMBOL_TABLE[self.name].symbol
 
+    @property
+    def unit_text(self) -> str:
+        """What follows a value: ` tokens`, ` · T_total`."""
+        if self.unit in SYMBOL_TABLE:
+            return f" · {SYMBOL_TABLE[self.unit].symbol}"
+        return f" {self.unit}" if self.unit else ""
+
 
 CENTRE = (math.log(2e5), math.log(5e5))  # log weights and log tokens that the levels are for
 

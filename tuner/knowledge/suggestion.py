@@ -53,7 +53,7 @@ class Advisor:
     @cached_property
     def basin(self) -> BasinModel:
         """The basin model."""
-        return BasinModel(self.library.evidence, self.target, LAWS)
+        return BasinModel(self.library.evidence, self.target)
 
     @cached_property
     def bowls(self) -> Bowls:

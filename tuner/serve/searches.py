@@ -46,12 +46,13 @@ class HomeSearches:
         self._known: dict[str, _Known] = {}
         self._folds: OrderedDict[str, TailedSearch] = OrderedDict()
         self._names: tuple[float, list[str]] = (0.0, [])
+        self._names_lock, self._folds_lock = threading.Lock(), threading.Lock()
         # of each search: its fold must not grow while it is read, and a large one delays no other
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
 
     def names(self) -> list[str]:
         """Return the names of the searches that have a journal, the newest first."""
-        with self._locks["/"]:  # no name: one of many clients reads the folder
+        with self._names_lock:  # one of many clients reads the folder
             at, names = self._names
             if not at or time.monotonic() - at > self._fresh_seconds:
                 names = searches_of(self.home)[::-1]
@@ -134,7 +135,7 @@ class HomeSearches:
             self._folds.pop(name, None)
 
     def _keep(self, name: str, tailed: TailedSearch) -> None:
-        with self._locks[""]:
+        with self._folds_lock:
             self._folds[name] = tailed
             self._folds.move_to_end(name)
             while len(self._folds) > _MOST_FOLDS:

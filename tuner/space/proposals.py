@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
 from tuner.space.parameter import Parameter, Prior, Value
-from tuner.texts.formatting import shown
+from tuner.texts.formatting import counted, shown
 from tuner.texts.secrets import has_secret
 
 _STRICT = ConfigDict(extra="forbid")
@@ -36,6 +36,11 @@ class SourceUsed:
     kind: Literal["search", "atlas", "law", "table"]
     digest: str
     trials: int
+
+    @property
+    def text(self) -> str:
+        """The name, and how many trials it has: `lm-1 (24 trials)`."""
+        return f"{self.name} ({counted(self.trials, 'trial')})"
 
 
 @dataclass(frozen=True, config=_STRICT)

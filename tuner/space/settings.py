@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
@@ -46,6 +46,18 @@ _ON = BeforeValidator(lambda value: "on" if value is True else value)
 _OFF = BeforeValidator(lambda value: "off" if value is False else value)
 
 
+def _quantity(setting: str, value: Any, read: Callable[[object], object], rule: str) -> Any:
+    """Return what a function reads from a setting with a unit.
+
+    Raises:
+        ValueError: if the function leaves a text as it is.
+    """
+    found = read(value)
+    if isinstance(found, str):
+        raise ValueError(f"{setting} {rule}, got {shown(value)}")
+    return found
+
+
 class Budget(Frozen):
     """`budget:`, training and evaluation of one complete trial.
 
@@ -80,10 +92,8 @@ class Budget(Frozen):
     @field_validator("flops", mode="before")
     @classmethod
     def _as_number(cls, value: Any) -> Any:
-        flops = in_flops(value)
-        if isinstance(flops, str):
-            rule = "must be a number of operations, such as 2e15, 2P or 300T"
-            raise ValueError(f"budget.flops {rule}, got {shown(value)}")
+        rule = "must be a number of operations, such as 2e15, 2P or 300T"
+        flops = _quantity("budget.flops", value, in_flops, rule)
         return round(flops) if isinstance(flops, float) and math.isfinite(flops) else flops
 
 
@@ -332,20 +342,14 @@ class SearchConfig(Frozen):
     @field_validator("max_seconds", mode="before")
     @classmethod
     def _as_seconds(cls, value: Any) -> Any:
-        seconds = in_seconds(value)
-        if isinstance(seconds, str):
-            rule = "must be seconds, or a time such as 90s, 10m or 2h"
-            raise ValueError(f"search.max_seconds {rule}, got {shown(value)}")
-        return seconds
+        rule = "must be seconds, or a time such as 90s, 10m or 2h"
+        return _quantity("search.max_seconds", value, in_seconds, rule)
 
     @field_validator("stop_when_left_below", mode="before")
     @classmethod
     def _as_share(cls, value: Any) -> Any:
-        share = in_share(value)
-        if isinstance(share, str):
-            rule = "must be a share, such as 0.002 or 0.2 %"
-            raise ValueError(f"search.stop_when_left_below {rule}, got {shown(value)}")
-        return share
+        rule = "must be a share, such as 0.002 or 0.2 %"
+        return _quantity("search.stop_when_left_below", value, in_share, rule)
 
 
 class Confirm(Frozen):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from parts.atlas.cells import SIZES, Row, Size
 from tuner.knowledge.atlas import Atlas
-from tuner.knowledge.basin import BasinModel, TargetCell
+from tuner.knowledge.basin import TargetCell
 from tuner.knowledge.evidence import Evidence
 from tuner.knowledge.library import Library
 from tuner.knowledge.settings import SETTINGS
@@ -64,6 +64,7 @@ class Judge:
 
     def __init__(self, atlas: Atlas) -> None:
         self._source, self._all = atlas.source, atlas.evidence
+        self._wholes: dict[str, Advisor] = {}
 
     def suggestions(self) -> Iterator[Judged]:
         """Yield a suggestion for each cell and each part that is left out."""
@@ -103,30 +104,32 @@ class Judge:
         (best, *_) = advisor.best(points, 1)
         point, loss = points[best], advisor.loss(points[best])
         assert loss is not None
-        whole = self.whole(cell)
-        centre = whole.bowls(1, 0).centres[0]
+        whole = self._whole(cell)
+        centre = whole.bowls.centres[0]
         low, high = np.quantile(advisor.bowls.centres, QUANTILES, axis=0)
-        levels, _, _, _ = whole.lowest()
+        levels, _, _, _ = whole.basin.lowest()
         return Judged(
             cell, left_out, target, point,
             advisor.regret(points, [best]).value,
-            float(np.expm1(whole.bowls(1, 0).regrets(point[None])[0, 0])),
+            float(np.expm1(whole.bowls.regrets(point[None])[0, 0])),
             (low <= centre) & (centre <= high),
             (loss.value, loss.low, loss.high),
-            float(np.exp(levels[whole.cells.index(cell)])),
+            float(np.exp(levels[whole.basin.cells.index(cell)])),
         )  # fmt: skip
 
     def advisor(self, sources: Evidence, target: TargetCell) -> Advisor:
         """Return the advisor of some sources."""
         return Advisor(Library(((self._source, sources),)), target)
 
-    def whole(self, cell: str) -> BasinModel:
-        """Return the basin model of all trials for a cell."""
-        return BasinModel(self._all, self.target(cell))
+    def _whole(self, cell: str) -> Advisor:
+        """Return the advisor of all trials for a cell, which is fitted once."""
+        if cell not in self._wholes:
+            self._wholes[cell] = self.advisor(self._all, self.target(cell))
+        return self._wholes[cell]
 
     def best(self, cell: str) -> Floats:
         """Return what all trials of the atlas together suggest for a cell, (D,)."""
-        advisor = self.advisor(self._all, self.target(cell))
+        advisor = self._whole(cell)
         points = unbounded(advisor)
         return np.asarray(points[advisor.best(points, 1)[0]])
 

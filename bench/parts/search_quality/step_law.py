@@ -6,6 +6,7 @@ import math
 from typing import cast
 
 from model.spec.architecture import Architecture
+from tuner.knowledge.laws import LAWS, block_weights
 from tuner.space.parameter import Choice, Value
 from tuner.space.space import SearchSpace
 
@@ -24,11 +25,9 @@ def step_law(space: SearchSpace, architecture: Architecture, tokens: int) -> dic
     Source: Li et al. 2025 (arXiv:2503.04715): η = 1.79 N^-0.713 D^0.307, B = 0.58 D^0.571 in
     tokens, with N the parameters without embeddings and D the tokens.
     """
-    a = architecture
-    attention = 2 * a.d_model * (a.d_model + a.d_model // a.n_heads * a.n_kv_heads)
-    weights = a.n_layers * (attention + 3 * a.d_model * a.d_ff)
-    rate = 1.79 * weights**-0.713 * tokens**0.307
-    batch = 0.58 * tokens**0.571 / a.context_length
+    size = math.log(block_weights(architecture)), math.log(tokens)
+    best = {law.setting: math.exp(law.log_value(*size)) for law in LAWS}
+    rate, batch = best["max_learning_rate"], best["batch_size"] / architecture.context_length
     draw = space.defaults()
     for parameter in space.searched:
         if parameter.name == "max_learning_rate":

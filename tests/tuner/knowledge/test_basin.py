@@ -20,7 +20,7 @@ NOTHING = evidence_of([])
 def test_derivatives_are_those_of_differences() -> None:
     basin = BasinModel(planted(SMALL[:2], count=12), TargetCell(3e5, 3e5, "code"))
     rng = np.random.default_rng(0)
-    p = basin.posterior.mode + 0.05 * rng.standard_normal(len(basin.posterior.mode))
+    p = basin.posterior.mean + 0.05 * rng.standard_normal(len(basin.posterior.mean))
     values, jacobian = basin._model(p)
     step = 1e-6
     for number in range(len(p)):

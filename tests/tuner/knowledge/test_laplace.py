@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from tuner.knowledge.laplace import NormalPrior, fit
+from tuner.knowledge.laplace import Normal, fit
 
 Floats = npt.NDArray[np.float64]
 X = np.linspace(-1, 1, 40)
@@ -23,14 +23,14 @@ def test_mode_is_that_of_a_general_minimizer() -> None:
     observed[5] += 3.0  # an outlier, which must count in proportion
     noise, prior = (
         np.full(40, 0.05),
-        NormalPrior(np.array([1.0, 0.0, 0.0]), np.diag([1.0, 4.0, 1.0])),
+        Normal(np.array([1.0, 0.0, 0.0]), np.diag([1.0, 4.0, 1.0])),
     )
 
     def cost(p: Floats) -> float:
         z, gap = (observed - curve(p)[0]) / noise, p - prior.mean
         return float(2 * (np.sqrt(1 + z**2) - 1).sum() + gap @ prior.precision @ gap)
 
-    found = fit(curve, observed, noise, prior).mode
+    found = fit(curve, observed, noise, prior).mean
     expected = minimize(
         cost, prior.mean, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10}
     )
@@ -44,11 +44,11 @@ def test_draws_have_the_covariance_of_a_linear_regression() -> None:
         lambda p: (design @ p, design),
         design @ [1.0, 2.0],
         noise,
-        NormalPrior(np.zeros(2), precision),
+        Normal(np.zeros(2), precision),
     )
     exact = design.T @ design / 0.25 + precision
     # residuals of the mode are nearly 0, so that no weight differs from 1
     np.testing.assert_allclose(posterior.precision, exact, rtol=1e-3, atol=0.01)
     draws = posterior.draws(20_000, seed=0)
-    np.testing.assert_array_equal(draws[0], posterior.mode)
+    np.testing.assert_array_equal(draws[0], posterior.mean)
     np.testing.assert_allclose(np.cov(draws.T), np.linalg.inv(exact), rtol=0.05, atol=1e-4)

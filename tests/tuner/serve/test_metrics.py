@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.tuner.serve.conftest import Place
-from tests.tuner.simulated_search import FACTS, Simulation, space_of
-from tuner.conductor.conductor import Conductor
+from tests.tuner.simulated_search import Simulation
 from tuner.jobs.status import SearchStatus
 from tuner.journal.events import Event, SessionEnded
 from tuner.journal.follower import Cursor
 from tuner.journal.journal import Journal
 from tuner.serve.access import new_user
 from tuner.tracking.projection import CURSOR
-
-
-@pytest.fixture
-def simulation(tmp_path: Path) -> Simulation:
-    """A complete search that no driver has run."""
-    space = space_of(tmp_path, "trials: 9, sampler: random, scheduler: asha")
-    simulation = Simulation(Conductor(space, FACTS, 3))
-    simulation.run()
-    return simulation
 
 
 def scraped(place: Place) -> dict[tuple[str, str], float]:

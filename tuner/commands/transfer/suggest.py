@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.files import replacing
-from tuner.commands.output import consoles, print_json, say, space_of
+from tuner.commands.output import consoles, print_json, say, say_study
 from tuner.errors import TunerError
 from tuner.home.home import Home
-from tuner.texts.formatting import counted, listed, number
+from tuner.texts.formatting import listed, number
 
 if TYPE_CHECKING:  # numpy and scipy are loaded once the options are known to be right
     from tuner.knowledge.answer import Answer
@@ -29,26 +29,38 @@ def run_suggest(options: argparse.Namespace) -> int:
         raise TunerError("--parameters and --tokens belong together; give both")
     if options.output and not options.space:
         raise TunerError("-o writes a space with priors, and needs the --space to begin with")
-    answer = _answer(options, home)
+    if options.output and Path(options.output).exists():
+        raise TunerError(f"{options.output} exists already; name another file")
+    if options.space:
+        answer, text = _answer_for_space(options, home)
+    else:
+        answer, text = _answer_for_size(options, home), ""
     _print(options, answer)
     if options.output:
-        _write_space(options, answer)
+        _write_space(Path(options.output), text, answer)
     file = _predict(home, answer)
     print_json(options, {**answer.as_json, "prediction": file})
     return 0
 
 
-def _answer(options: argparse.Namespace, home: Home) -> Answer:
-    from tuner.knowledge.answer import answer_for, answer_for_space
+def _answer_for_size(options: argparse.Namespace, home: Home) -> Answer:
+    from tuner.knowledge.answer import answer_for
     from tuner.knowledge.basin import TargetCell
 
-    library = _library(options, home)
-    if options.parameters:
-        return answer_for(library, TargetCell(options.parameters, options.tokens))
+    return answer_for(_library(options, home), TargetCell(options.parameters, options.tokens))
+
+
+def _answer_for_space(options: argparse.Namespace, home: Home) -> tuple[Answer, str]:
+    """Return the answer for a space, and the text of its file."""
+    from tuner.knowledge.answer import answer_for_space
+    from tuner.space_file.load import read_space
     from tuner.validation.explanation import explain
 
-    explanation = explain(space_of(options), home.readable(say), options.space)
-    return answer_for_space(library, explanation.space, explanation.facts)
+    library = _library(options, home)
+    say_study(options)
+    space, text = read_space(options.space, options.overrides)
+    explanation = explain(space, home.readable(say), options.space)
+    return answer_for_space(library, explanation.space, explanation.facts), text
 
 
 def _library(options: argparse.Namespace, home: Home) -> Library:
@@ -70,24 +82,17 @@ def _print(options: argparse.Namespace, answer: Answer) -> None:
     )
     _print_outlook(console, answer)
     if answer.sources:
-        names = [f"{s.name} ({counted(s.trials, 'trial')})" for s in answer.sources]
-        console.print(f"From {listed(names, 'and')}, and published laws.")
+        names = listed([source.text for source in answer.sources], "and")
+        console.print(f"From {names}, and published laws.")
     for note in (*answer.warnings, *answer.left_out):
         console.print(f"Note: {note}.", style="yellow")
 
 
 def _cells(suggested: SuggestedSetting) -> tuple[str, str]:
-    """Return value and interval as text; a share with what it is a share of."""
-    unit = suggested.setting.unit
-    after = f" {unit}" if unit == "tokens" else f" · {_symbol(unit)}" if unit else ""
+    """Return value and interval as text."""
     e = suggested.estimate
-    return f"{_rounded(e.value)}{after}", f"{_rounded(e.low)} … {_rounded(e.high)}"
-
-
-def _symbol(name: str) -> str:
-    from tuner.space.parameter import symbol
-
-    return symbol(name)
+    value = f"{_rounded(e.value)}{suggested.setting.unit_text}"
+    return value, f"{_rounded(e.low)} … {_rounded(e.high)}"
 
 
 def _rounded(value: float) -> str:
@@ -108,17 +113,12 @@ def _print_outlook(console: PlainConsole, answer: Answer) -> None:
     console.print(text)
 
 
-def _write_space(options: argparse.Namespace, answer: Answer) -> None:
+def _write_space(path: Path, text: str, answer: Answer) -> None:
     """Write the file of the space with the suggestions as priors."""
     from tuner.knowledge.proposals import CONFIDENCE
     from tuner.space.parameter import Prior
-    from tuner.space_file.load import read_space
     from tuner.space_file.prior import add_priors
 
-    path = Path(options.output)
-    if path.exists():
-        raise TunerError(f"{path} exists already; name another file")
-    _, text = read_space(options.space, options.overrides)
     # a label is a name, and what it is a share of
     values = {label.partition("/")[0]: value for label, value in answer.draw.items()}
     searched = {s.setting.name for s in answer.settings}
