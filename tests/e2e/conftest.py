@@ -80,10 +80,15 @@ class Workplace:
                 raise
         return Run(process.returncode, out, err)
 
-    def start(self, *arguments: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, stdout: int = subprocess.DEVNULL, on_ray: bool = True
+    ) -> subprocess.Popen[str]:
         """The same without waiting for it; its environment is not what other tests made of ours."""
+        tuner = (
+            ("-m", "tuner") if on_ray else (str(Path(__file__).with_name("threads_for_ray.py")),)
+        )
         return subprocess.Popen(
-            [sys.executable, "-m", "tuner", *arguments],
+            [sys.executable, *tuner, *arguments],
             cwd=self.folder,
             env=self.environment,
             stdout=stdout,

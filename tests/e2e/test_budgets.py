@@ -30,7 +30,7 @@ def test_budgets_of_a_killed_search_are_trials_from_update_0(
     place = make_workplace(tmp_path_factory.mktemp("budgets"))
     (place.folder / "small.yaml").write_text(_SPACE, encoding="utf-8")
     search = ("search", "--space", "small.yaml", *_SEARCH)
-    with place.start(*search) as process:
+    with place.start(*search, on_ray=False) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if re.search(r"report [23]/[34]\b", line):  # of a branch: 8 are the longest's

@@ -205,7 +205,7 @@ def test_search_that_is_killed_and_interrupted_ends_as_if_undisturbed(
     before = story(home, "it")
     assert before == whole[: len(before)]
     for kill in range(KILLS):
-        with place.start(*search) as process:
+        with place.start(*search, on_ray=False) as process:
             if kill % 2:  # while it starts; else while it trains
                 time.sleep(draw.uniform(0.0, 6.0))
             else:
@@ -240,12 +240,12 @@ def test_search_in_a_bucket_survives_its_machine(
     search = (*ONE_WORKER, "--name", "it", "--home", str(home), "--json")
     search += ("--set", f"engine.storage=s3://{BUCKET}/searches")
     bucket = Storage(f"s3://{BUCKET}/searches/it")
-    with there.start(*search) as process:
+    with there.start(*search, on_ray=False) as process:
         lines_until(process, "report 3/")
         process.kill()
     home.rename(place.folder / "gone")
     assert bucket.files("checkpoints")
-    with there.start(*search, stdout=subprocess.PIPE) as process:
+    with there.start(*search, stdout=subprocess.PIPE, on_ray=False) as process:
         seen = lines_until(process, "  report ")
         server.stop()
         time.sleep(_DOWN_SECONDS)  # it may have trained all before a request fails

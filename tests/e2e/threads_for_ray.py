@@ -2,8 +2,8 @@
 
 A local Ray costs 9 s of a core, in which its processes import torch and Ray Tune, before anything
 trains. `Worker`, the reader of its reports, driver, journal and record are the real ones: only the
-actors, their calls, and the loop of Ray Tune are replaced. Searches in processes of their own, as
-most of the tests of faults start them, run on Ray.
+actors, their calls, and the loop of Ray Tune are replaced. Searches in processes of their own run
+on Ray, or, where the process is the subject and Ray is not, run this file as `tuner`.
 """
 
 from __future__ import annotations
@@ -124,3 +124,11 @@ def threads_for_ray() -> Iterator[None]:
         patch("ray.kill", lambda worker, **_: worker.end()),
     ):
         yield
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # this folder, which `python -m tuner` would not have
+    from tuner.__main__ import run_process
+
+    with threads_for_ray():
+        run_process()

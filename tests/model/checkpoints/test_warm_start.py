@@ -77,12 +77,9 @@ def warm(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "width", [6, *(pytest.param(width, marks=pytest.mark.slow) for width in (2, 3))]
-)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_warm_start_ignores_its_neighbours(
-    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, starts: Path, shape: Any, width: int
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, starts: Path, shape: Any
 ) -> None:
     """Warm and cold trials side by side and one after the other: each as if it were alone."""
     source = source_of(tokens, make_spec(model=shape, seed=7, ema_decay=0.5), tmp_path)
@@ -96,11 +93,12 @@ def test_warm_start_ignores_its_neighbours(
         warm(cold[1], source, starts, state=True),
         averaged,
     ]
-    together = train(tokens, tmp_path, specs, slots=width, width=width, starts=starts)
-    for spec, outcome in zip(specs, together, strict=True):
-        (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1, starts=starts)
-        assert_same(alone, outcome)
-    assert together[0][0] != together[1][0] != together[4][0]
+    alone = [train(tokens, tmp_path, [s], slots=1, width=1, starts=starts)[0] for s in specs]
+    for width in (2, 3, 6):
+        together = train(tokens, tmp_path, specs, slots=width, width=width, starts=starts)
+        for expected, outcome in zip(alone, together, strict=True):
+            assert_same(expected, outcome)
+    assert alone[0][0] != alone[1][0] != alone[4][0]
 
 
 @pytest.mark.slow

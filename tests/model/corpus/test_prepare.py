@@ -31,6 +31,7 @@ from model.sources.documents import Document
 from model.sources.registry import documents
 from model.spec.data import END_OF_TEXT, DataConfig, TokenizerConfig
 from model.tokenizer.tokenizer import Tokenizer
+from tests.shipped import small_library
 
 SMALL = TokenizerConfig(vocab_size=270)
 
@@ -146,7 +147,10 @@ def test_prepare_ignores_how_documents_are_cut(
 
 
 @pytest.mark.slow
-def test_prepare_ignores_the_number_of_processes(tmp_path: Path) -> None:
+def test_prepare_ignores_the_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_library(tmp_path / "library", monkeypatch)
     folders = []
     for processes in (1, 2, 3):
         cache = tmp_path / f"{processes}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.checkpoints import checkpoint
@@ -367,6 +367,7 @@ def test_report_names_its_checkpoint(tmp_path: Path, tokens: Tokens, make_spec: 
 
 
 @pytest.mark.slow
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**63 - 1), size=st.integers(1, 200), batch=st.integers(1, 50))
 def test_data_order_reads_every_sequence_once_an_epoch(seed: int, size: int, batch: int) -> None:
     """For every batch size, including batches across the border of epochs."""

@@ -70,7 +70,7 @@ def adamw_specs(make_spec: MakeSpec) -> list[Any]:
         {"ema_decay": 0.9, "batch_size": 6},
     ]
     return [
-        make_spec(**{"model": SIZES, "steps": 6, "batch_size": 4, "seed": seed, **row})
+        make_spec(**{"model": SIZES, "steps": 4, "batch_size": 4, "seed": seed, **row})
         for seed, row in enumerate(rows)
     ]
 

@@ -213,17 +213,18 @@ def total(found: Iterator[Document]) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BIG)
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
-    lines = 60_000_000 // len(LINE)
+    size = 60_000_000 if name.startswith("one") else 30_000_000  # each row costs more
+    lines = size // len(LINE)
     BIG[name](tmp_path / name, lines)
     next(documents(config(tmp_path / name)))  # what is imported on the way
     tracemalloc.start()
     try:
-        size = total(documents(config(tmp_path / name)))
+        read = total(documents(config(tmp_path / name)))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert size >= lines * len(LINE)
-    assert peak < 24_000_000
+    assert read >= lines * len(LINE)
+    assert peak < 0.4 * size
 
 
 @pytest.mark.slow
@@ -240,7 +241,7 @@ def test_a_process_that_reads_a_large_file_stays_small(tmp_path: Path, name: str
         "for document in documents(data): pass\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
-    BIG[name](tmp_path / name, 300_000_000 // len(LINE))
+    BIG[name](tmp_path / name, 120_000_000 // len(LINE))
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / name)],
         capture_output=True,
@@ -248,7 +249,7 @@ def test_a_process_that_reads_a_large_file_stays_small(tmp_path: Path, name: str
         check=True,
         cwd=Path(__file__).parents[3],
     )
-    assert int(done.stdout) * 1024 < 80_000_000
+    assert int(done.stdout) * 1024 < 32_000_000
 
 
 def test_python_stdlib_leaves_out_other_files(

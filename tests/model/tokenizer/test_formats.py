@@ -28,7 +28,7 @@ FOLDER = Path(tokenizer_module.__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def mixed() -> str:
-    """A megabyte of code, prose in several scripts, white space and special tokens."""
+    """300 kB of code, prose in several scripts, white space and special tokens."""
     code = "".join(path.read_text(encoding="utf-8") for path in sorted(FOLDER.rglob("*.py")))
     prose = (
         "It's what they'll say: «L'été où naïve façade» — 日本語のテキスト, русский текст, "
@@ -36,8 +36,8 @@ def mixed() -> str:
         "½ x² 1234567.89 \u00a0 🙂🙃👩‍👩‍👧 \r\n\r\n\t\t  \n"
         f"{EOT}<|a|><|b|><|a|>{EOT} <|a| DON'T WE'LL 'tis\n\n\n"
     )
-    text = (code + prose * 50) * (1 + 1_000_000 // len(code + prose * 50))
-    assert len(text) > 1_000_000
+    text = (code + prose * 50) * (1 + 300_000 // len(code + prose * 50))
+    assert len(text) > 300_000
     return text
 
 

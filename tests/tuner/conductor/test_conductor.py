@@ -42,7 +42,7 @@ def test_conductor_resumed_after_any_event_ends_as_if_never_interrupted(
     whole = conduct(tmp_path, search)
     whole.run()
     assert len(whole.events) > 50
-    for count in range(2, len(whole.events), 7):
+    for count in range(2, len(whole.events), 11):
         resumed = again(whole, count, 3)
         resumed.run()
         assert outcomes(resumed.conductor) == outcomes(whole.conductor), count

@@ -163,7 +163,7 @@ def test_journal_repeats_without_the_sources(
     assert search is not None
     assert search.trust.is_lost == whole.conductor.trust.is_lost
     assert search.trust.ratio == whole.conductor.trust.ratio
-    for cut in range(3, len(written), 9):
+    for cut in range(3, len(written), 17):
         events = written[:cut]
         restored = restored_decisions(events, lambda _: ())
         conductor = Conductor(begun.space, FACTS, 2, restored, proposals=begun.proposals)

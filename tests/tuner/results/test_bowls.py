@@ -64,7 +64,7 @@ def test_interval_holds_the_lowest_point(times: float) -> None:
 def test_interval_holds_the_lowest_point_of_any_study(
     noise: float, times: float, sizes: int, rates: int
 ) -> None:
-    assert cover(times, sizes, rates, noise, 60) >= 0.85
+    assert cover(times, sizes, rates, noise, 40) >= 0.85
 
 
 def test_parabolas_have_the_intervals_of_least_squares(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_bands_of_real_trials_hold_the_good_and_not_the_wrong_rates(
     """
     rng = random.Random(0)
     false = good = flagged = wrong = 0
-    for _ in range(60):
+    for _ in range(30):
         drawn = set(rng.sample(range(len(table)), count))
         chosen = [t for t in table if t.number in drawn]
         if not (found := collapses(chosen, METRIC)):

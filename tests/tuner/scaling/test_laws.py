@@ -52,8 +52,8 @@ def test_laws_without_noise_are_recovered() -> None:
 @pytest.mark.parametrize("above", [1.0, 2.5], ids=["symmetric", "one-sided"])
 @pytest.mark.parametrize("sizes", [SIZES[:3], SIZES], ids=["three", "four"])
 def test_intervals_hold_sizes_that_were_held_out(sizes: list[int], above: float) -> None:
-    """Of 60 studies, at 4 times the largest size; the trained target has noise of its own."""
-    count, hits = 60, {"α_max": 0, "loss": 0, "exponent": 0}
+    """Of 40 studies, at 4 times the largest size; the trained target has noise of its own."""
+    count, hits = 40, {"α_max": 0, "loss": 0, "exponent": 0}
     target = 4 * sizes[-1]
     for seed in range(count):
         found = study(made_runs(sizes, seed=seed, above=above))

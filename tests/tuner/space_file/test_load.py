@@ -663,7 +663,7 @@ WORDS = st.sampled_from(
 
 
 @pytest.mark.slow
-@settings(max_examples=2000)
+@settings(max_examples=1000)
 @given(st.randoms(use_true_random=False), st.lists(WORDS, min_size=1, max_size=4))
 def test_mutated_space_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random, words: list[str]

@@ -216,7 +216,7 @@ def test_number_of_seeds_narrows_the_interval(move: float, half: float, more: in
 def test_words_and_intervals_of_noisy_sweeps(
     move: float, cost: float, ratio: float, above: float
 ) -> None:
-    found = [noisy_verdict(move, cost, ratio * cost, above, seed) for seed in range(60)]
+    found = [noisy_verdict(move, cost, ratio * cost, above, seed) for seed in range(40)]
     said = Counter(verdict.word for verdict in found)
     assert said["not transferable"] <= 0.1 * len(found)
     if abs(move) >= 1:
