@@ -28,8 +28,9 @@ model: {d_model: 64, n_layers: 2, n_encoder_layers: 2, n_heads: 4, source_length
         context_length: 12, d_ff: 128, position: {choice: [learned, relative]}}
 proxy: {width: 1/2, depth: 1/2}
 hyperparameters: {α_max: {log: [3e-3, 1e-2]}, B: 16}
-budget: {tokens: 60000, reports: 3, validation_tokens: 600}
+budget: {tokens: 30000, reports: 3, validation_tokens: 300}
 search: {trials: 2, scheduler: none}
+confirm: off
 """
 
 
