@@ -1,15 +1,29 @@
-"""Asynchronous copies from a device to the CPU: the device continues while they run."""
+"""Asynchronous copies between a device and the CPU: nobody waits while they run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 # Waits for a copy and returns it.
 Copied = Callable[[], dict[str, Tensor]]
+
+
+def begin_upload(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    """Return an array as a tensor on a device; a GPU continues, and the host does not wait.
+
+    The host would wait for all work of the GPU to copy from memory that is not pinned. On the CPU
+    the tensor shares the memory of the array.
+    """
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def begin_copy(rows: Mapping[str, Tensor]) -> Copied:

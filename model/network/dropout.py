@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.device.async_copy import begin_upload
 from model.randomness import DropoutMasks
 
 PLACES = ("embedding", "attention", "residual")  # of dropout, each with its rate
@@ -83,8 +84,7 @@ class Dropping:
         others = [slot for slot in range(width) if slot not in attention]
         order = np.argsort([*attention, *others])
         self._slots, self._others, self._order = (
-            torch.tensor(index, dtype=torch.int64, device=device)
-            for index in (attention, others, order.tolist())
+            begin_upload(np.array(index, np.int64), device) for index in (attention, others, order)
         )
 
     def masks(self, keys: Tensor, rates: Tensor) -> Dropout:

@@ -12,9 +12,11 @@ import math
 from collections.abc import Mapping
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from model.device.async_copy import begin_upload
 from model.optimizers.layout import UNIT, Layout
 from model.spec.architecture import Architecture, parameter_shapes
 from model.spec.multipliers import multipliers
@@ -100,12 +102,12 @@ class Matrices:
 
     def evaluated(self, slots: list[int]) -> dict[str, Tensor]:
         """Return the weights for the evaluation of some slots: their means, if they average."""
-        rows = self.theta
+        rows, means = self.theta, self.mean
         if slots != list(range(self.width)):
-            rows = rows[slots]
-        if self.mean is not None and self.averaged.intersection(slots):
-            is_averaged = torch.tensor([[slot in self.averaged] for slot in slots])
-            rows = torch.where(is_averaged.to(self.device), self.mean[slots], rows)
+            rows, means = rows[slots], None if means is None else means[slots]
+        if means is not None and self.averaged.intersection(slots):
+            is_averaged = np.array([[slot in self.averaged] for slot in slots])
+            rows = torch.where(begin_upload(is_averaged, self.device), means, rows)
         return self.views(rows.to(self.copy.dtype))
 
 

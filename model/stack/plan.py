@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from model.corpus.dataset import Batch, Ints
+from model.device.async_copy import begin_upload
 from model.network.dropout import PLACES
 from model.optimizers.update_rule import Coefficients
 
@@ -179,13 +180,6 @@ class Tick:
 
 def upload(plan: QuantumPlan, device: torch.device) -> list[Tick]:
     """Return the ticks of a plan on the device; copied together, without waiting for a GPU."""
-    floats, ints = (_begin_upload(array, device) for array in plan.packed())
-    host_batch = [_begin_upload(ids, device) for ids in plan.host_batch or () if ids is not None]
+    floats, ints = (begin_upload(array, device) for array in plan.packed())
+    host_batch = [begin_upload(ids, device) for ids in plan.host_batch or () if ids is not None]
     return [Tick(floats[q], ints[q], tuple(x[q] for x in host_batch)) for q in range(len(plan))]
-
-
-def _begin_upload(array: npt.NDArray[np.float32] | Ints, device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.corpus.dataset import IGNORED, Batch, Ints
 from model.corpus.device_dataset import DeviceDataset
-from model.device.async_copy import Copied, begin_copy
+from model.device.async_copy import Copied, begin_copy, begin_upload
 from model.device.precision import Precision
 from model.network.dropout import Dropping
 from model.network.encoder_decoder import EncoderDecoder
@@ -279,7 +279,7 @@ class Stack:
             slots = list(range(self.width))
         k, weights = len(slots), self._matrices.evaluated(slots)
         arrays = (rows.inputs, rows.targets, rows.sources)
-        ids = [torch.from_numpy(each).to(self.device) for each in arrays if each is not None]
+        ids = [begin_upload(each, self.device) for each in arrays if each is not None]
         losses, hits = [], []
         starts = range(0, len(rows.targets), batch)
         for start in starts:
@@ -291,7 +291,9 @@ class Stack:
             if self._ignored is not None:
                 hits.append((head(weights, x).argmax(-1) == targets).sum((1, 2)))
         counts = [int((rows.targets[s : s + batch] != IGNORED).sum()) for s in starts]
-        chunk_losses = torch.stack(losses).cpu().double().numpy()  # (chunks, k)
+        # read once; float32 holds the number of hits of a chunk exactly
+        read = torch.stack([*losses, *(each.float() for each in hits)]).cpu().double().numpy()
+        chunk_losses, chunk_hits = read[: len(starts)], read[len(starts) :]  # (chunks, k)
         # a sum of Python: in which order numpy and torch add depends on k
         loss = sum(
             (c / sum(counts) * part for c, part in zip(counts, chunk_losses, strict=True)),
@@ -300,8 +302,7 @@ class Stack:
         columns = [slots.index(slot) for slot in requested]
         if not hits:
             return Evaluation(loss[columns], None)
-        accuracy = torch.stack(hits).cpu().sum(0).double() / sum(counts)
-        return Evaluation(loss[columns], accuracy.numpy()[columns])
+        return Evaluation(loss[columns], chunk_hits.sum(0)[columns] / sum(counts))
 
     @torch.no_grad()
     def translate(self, slot: int, sources: Ints, length: int, batch: int) -> list[list[int]]:
