@@ -158,7 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument(
         "--plot", metavar="FILE.html", help="draw the learning rates of the space on a page"
     )
-    _add_init(command("init", "write the commented space of a study to this folder", common))
+    _add_init(
+        command("init", "write a space to this folder: for your own text, or a study", common)
+    )
     command("symbols", "print the symbol table", common)
     command("list", "list past searches", common, home)
     add_show(command("show", "show the trials of a search", common, home))
@@ -199,11 +201,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_init(init: argparse.ArgumentParser) -> None:
     init.add_argument(
-        "study", nargs="?", default="lm", metavar="STUDY", help="name of the study (default: lm)"
-    )
+        "study", nargs="?", default="lm", metavar="STUDY|FILE",
+        help="name of a study (default: lm); or files, folders or patterns of your own text; or "
+        "the folder of a pretrained model, and a file",
+    )  # fmt: skip
+    init.add_argument("files", nargs="*", metavar="FILE", help="further files")
     init.add_argument("--list", action="store_true", help="list the studies")
     init.add_argument(
         "--model", metavar="FOLDER", help="of finetune: a pretrained model of Hugging Face"
     )
     init.add_argument("--data", metavar="FILE", help="of finetune: documents, such as a .jsonl")
+    init.add_argument(
+        "--plain", action="store_true", help="of files: without suggested values, which take time"
+    )
     init.add_argument("--force", action="store_true", help="replace the file if it exists")

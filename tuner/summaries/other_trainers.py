@@ -235,7 +235,7 @@ def _nanogpt(spec: TrialSpec, found: _Translation) -> None:
 
 def _differences(a: Architecture) -> list[str]:
     """Return what of an architecture nanoGPT's model is not."""
-    sizes = {"n_kv_heads": a.n_heads, "d_ff": 4 * a.d_model}
+    sizes: dict[str, Any] = {"n_kv_heads": a.n_heads, "d_ff": 4 * a.d_model}
     sizes |= {"biases": "all"} if a.biases == "qkv" else {}
     return [
         f"{name}: {shown(getattr(a, name))}, where nanoGPT has {shown(value)}"
