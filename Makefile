@@ -106,13 +106,13 @@ $(VENV)/.made:
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip  # resolves in half the time
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml $(VENV)/.made
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.made
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
 # Of 24,000 modules the tests import 5,000, which Python compiles then: half a minute less.
-$(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.made
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
 clean:

@@ -14,6 +14,7 @@ from importlib import import_module
 
 from model.errors import CorpusError, ModelError
 from tuner.arguments.parser import parse
+from tuner.arguments.topics import next_step
 from tuner.commands.output import (
     PIPE_CLOSED,
     check_output,
@@ -69,6 +70,7 @@ _COMMANDS: Mapping[str, str] = {
     "suggest": "transfer.suggest.run_suggest",
     "doctor": "doctor.run_doctor",
     "completion": "maintenance.completion.run_completion",
+    "help": "maintenance.help.run_help",
 }
 
 
@@ -111,7 +113,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # the lines of a SpaceError start with file:line:column, which editors can follow
         say(str(error) if isinstance(error, SpaceError) else f"tuner {options.command}: {error}")
         return error.exit_status if isinstance(error, TunerError) else 2
+    _say_next(options, status)
     return status
+
+
+def _say_next(options: argparse.Namespace, status: int) -> None:
+    """Say what is usually done next, to people and not to programs."""
+    step = next_step(options) if status == 0 and sys.stderr.isatty() else None
+    if step:
+        say(f"Next: {step}")
 
 
 def _reason(error: OSError) -> str | None:

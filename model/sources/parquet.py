@@ -75,6 +75,26 @@ def column_bytes(path: Path, columns: Collection[str]) -> int:
         return sum(c.total_uncompressed_size for c in chunks if c.path_in_schema in columns)
 
 
+def text_columns(path: Path) -> list[str]:
+    """Return the names of the columns of a file that hold text.
+
+    Raises:
+        CorpusError: if the file cannot be read or is damaged.
+    """
+    from pyarrow import parquet
+
+    with _damage_named(path):
+        return [column.name for column in parquet.read_schema(path) if _is_text(column.type)]
+
+
+def _is_text(kind: Any) -> bool:
+    """Return True for an arrow type of strings, or of bytes, also as a dictionary."""
+    import pyarrow
+
+    inner = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    return str(inner).removeprefix("large_").removesuffix("_view") in ("string", "binary")
+
+
 @contextmanager
 def _damage_named(path: Path) -> Generator[None]:
     """Turn errors of pyarrow into errors of the data."""
@@ -125,7 +145,6 @@ def _seekable(path: Path) -> Generator[IO[bytes]]:
 
 
 def _batches(file: IO[bytes], path: Path, columns: Mapping[str, str]) -> Iterator[Any]:
-    import pyarrow
     from pyarrow import parquet
 
     table = parquet.ParquetFile(file, **_OPTIONS)
@@ -134,8 +153,7 @@ def _batches(file: IO[bytes], path: Path, columns: Mapping[str, str]) -> Iterato
         if column not in schema.names:
             raise no_column(f"data: {path}", column, schema.names, option)
         kind = schema.field(column).type
-        inner = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-        if str(inner).removeprefix("large_").removesuffix("_view") not in ("string", "binary"):
+        if not _is_text(kind):
             raise CorpusError(
                 f"data: {path}: column {column!r} holds {kind} and not text; set data.{option}"
             )

@@ -60,6 +60,24 @@ def test_best_trial_leaves_for_transformers(
 
 
 @pytest.mark.slow
+def test_best_trial_leaves_as_a_space(
+    workplace: Workplace, best: TrainedTrial, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The written space is valid where it is, with its paths, and begins with this trial."""
+    home = ["--home", str(workplace.home)]
+    assert cli.main(["show", "--yaml", "--json", *home]) == 0
+    text = json.loads(capsys.readouterr().out)["yaml"]
+    assert "# A search of this file trains this trial again" in text
+    path = workplace.folder / "elsewhere" / "best.yaml"
+    path.parent.mkdir()
+    path.write_text(text, encoding="utf-8")
+    assert cli.main(["validate", "--space", str(path), "--json", *home]) == 0
+    assert json.loads(capsys.readouterr().out)["trials"] == 1
+    assert cli.main(["show", "--yaml", "--csv", *home]) == 2
+    assert "--yaml prints one trial; leave --by and --csv out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_trials_write_side_by_side_what_they_write_alone(
     home: Home, best: TrainedTrial, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -20,7 +21,8 @@ from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
 from tuner import cli, errors
 from tuner.arguments import data as data_arguments
-from tuner.arguments.parser import GROUPS, parse
+from tuner.arguments.parser import parse
+from tuner.arguments.topics import _NEXT, TOPICS, next_step
 from tuner.cli import main
 from tuner.commands import symbols
 from tuner.home.home import Home
@@ -58,13 +60,69 @@ def test_cli_has_a_handler_for_each_command() -> None:
 
 
 def test_cli_help_has_each_command_in_one_group(capsys: pytest.CaptureFixture[str]) -> None:
-    names = [name for group in GROUPS.values() for name in group]
+    names = [name for topic in TOPICS.values() for name in topic.commands]
     assert sorted(names) == sorted({command.split()[0] for command in cli._COMMANDS})
     with pytest.raises(SystemExit):
         parse(["--help"])
     text = capsys.readouterr().out
-    assert re.findall(r"^  (\w+):$", text, re.MULTILINE) == list(GROUPS)
+    titles = [topic.title for topic in TOPICS.values()]
+    assert re.findall(r"^  ([\w ]+):$", text, re.MULTILINE) == titles
     assert re.findall(r"^    (\w+)", text, re.MULTILINE) == names
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_help_of_a_topic_has_its_commands(topic: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", topic]) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^  tuner (\w+) +\w", text, re.MULTILINE) == list(TOPICS[topic].commands)
+
+
+def test_help_has_topics_and_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help"]) == 0
+    assert re.findall(r"^tuner help (\w+) ", capsys.readouterr().out, re.MULTILINE) == [
+        *TOPICS, "COMMAND",
+    ]  # fmt: skip
+    assert main(["help", "export"]) == 0
+    assert "--format {hf,gguf,torch}" in capsys.readouterr().out
+    assert main(["help", "serach"]) == 2
+    assert "unknown topic serach; did you mean search?" in capsys.readouterr().err
+
+
+def test_next_step_is_a_command_with_the_options_as_given() -> None:
+    """Each is parsed as it stands, with a search, a run or a folder in place of capitals."""
+    examples = {
+        "data prepare": ["--space", "lm"], "data info": ["--space", "lm"],
+        "data sample": ["--space", "lm"], "validate": ["--space", "lm"],
+        "suggest": ["--space", "lm"], "tokenizer train": ["x.txt"], "export": ["-o", "out"],
+        "compare": ["lm-1/1", "lm-1/2"], "logs": ["lm-1"], "restore": ["x.tgz"],
+        "backup": ["x.tgz"], "delete": ["lm-1"], "login": ["https://tuner.example"],
+    }  # fmt: skip
+    for name in _NEXT:
+        options = parse([*name.split(), *examples.get(name, [])])
+        if hasattr(options, "home"):
+            options.home = "my home"
+        step = next_step(options)
+        assert step is not None
+        for line in re.findall(r"tuner [^;,]+", step):
+            words = line.replace("NAME", "lm-1").replace("RUN", "lm-1/3").split("#")[0]
+            parse(shlex.split(words)[1:])
+        if "{home}" in _NEXT[name]:
+            assert "--home 'my home'" in step
+    assert next_step(parse(["show", "--json"])) is None
+    assert next_step(parse(["suggest", "--record"])) is None
+    assert next_step(parse(["show", "--yaml"])) is None
+
+
+def test_next_step_is_said_to_people_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["symbols"]) == 0
+    assert "Next:" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["symbols"]) == 0
+    assert capsys.readouterr().err.endswith("Next: tuner init\n")
+    assert main(["symbols", "--json"]) == 0
+    assert "Next:" not in capsys.readouterr().err
 
 
 def test_cli_names_an_option_once(capsys: pytest.CaptureFixture[str]) -> None:

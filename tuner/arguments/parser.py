@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import tuner
@@ -18,6 +18,7 @@ from tuner.arguments.knowledge import add_suggest
 from tuner.arguments.option_types import override, run_name, setting, whole
 from tuner.arguments.search import add_job, add_jobs, add_search
 from tuner.arguments.serve import add_serve
+from tuner.arguments.topics import TOPICS
 from tuner.arguments.trained import (
     add_export,
     add_generate,
@@ -30,17 +31,6 @@ from tuner.arguments.trained import (
 from tuner.texts.control_characters import visible
 
 SHELLS = ("bash", "zsh", "fish")
-# Heading in the help → commands.
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "begin": (
-        "init", "suggest", "validate", "search", "submit", "edit", "stop", "symbols", "data",
-        "tokenizer", "doctor",
-    ),
-    "look": ("status", "attach", "logs", "list", "show", "compare", "report", "ui"),
-    "share": ("serve", "login"),
-    "use": ("replay", "generate", "export", "transfer", "scaling"),
-    "keep": ("sync", "backup", "restore", "clean", "delete", "completion"),
-}  # fmt: skip
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -67,10 +57,11 @@ class _GroupedHelp(argparse.HelpFormatter):
         if not isinstance(action, argparse._SubParsersAction):
             return super()._format_action(action)
         commands = {command.dest: command for command in action._choices_actions}
-        listed = {name for names in GROUPS.values() for name in names}
+        listed = {name for topic in TOPICS.values() for name in topic.commands}
         others = tuple(name for name in commands if name not in listed)
         format_command, lines = super()._format_action, []
-        for title, names in {**GROUPS, "other": others}.items():
+        groups = {topic.title: topic.commands for topic in TOPICS.values()}
+        for title, names in {**groups, "other": others}.items():
             lines += [f"\n  {title}:\n"] if names else []
             self._indent()
             lines += [format_command(commands[name]) for name in names]
@@ -115,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="tuner",
         description="Hyperparameter search for Transformers: many trials train as one model, and "
-        "the winner replays bit for bit.",
+        "the winner replays bit for bit. 'tuner search --space lm' begins; 'tuner help TOPIC' says "
+        "more of a group.",
         formatter_class=_GroupedHelp,
     )
     parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
@@ -158,7 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument(
         "--plot", metavar="FILE.html", help="draw the learning rates of the space on a page"
     )
-    _add_init(command("init", "write the commented space of a study to this folder", common))
+    _add_init(
+        command("init", "write a space to this folder: for your own text, or a study", common)
+    )
     command("symbols", "print the symbol table", common)
     command("list", "list past searches", common, home)
     add_show(command("show", "show the trials of a search", common, home))
@@ -194,16 +188,27 @@ def _parser() -> argparse.ArgumentParser:
     completion = command("completion", text, debug)
     completion.add_argument("shell", choices=SHELLS)
     completion.set_defaults(parser=parser)
+    about = command("help", "say what a group of commands is for, or how one is used", debug)
+    about.add_argument(
+        "topic", nargs="?", metavar="TOPIC", help=f"{', '.join(TOPICS)}, or the name of a command"
+    )
+    about.set_defaults(parser=parser, topics=TOPICS)
     return parser
 
 
 def _add_init(init: argparse.ArgumentParser) -> None:
     init.add_argument(
-        "study", nargs="?", default="lm", metavar="STUDY", help="name of the study (default: lm)"
-    )
+        "study", nargs="?", default="lm", metavar="STUDY|FILE",
+        help="name of a study (default: lm); or files, folders or patterns of your own text; or "
+        "the folder of a pretrained model, and a file",
+    )  # fmt: skip
+    init.add_argument("files", nargs="*", metavar="FILE", help="further files")
     init.add_argument("--list", action="store_true", help="list the studies")
     init.add_argument(
         "--model", metavar="FOLDER", help="of finetune: a pretrained model of Hugging Face"
     )
     init.add_argument("--data", metavar="FILE", help="of finetune: documents, such as a .jsonl")
+    init.add_argument(
+        "--plain", action="store_true", help="of files: without suggested values, which take time"
+    )
     init.add_argument("--force", action="store_true", help="replace the file if it exists")

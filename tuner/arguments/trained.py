@@ -47,6 +47,15 @@ def add_show(show: argparse.ArgumentParser) -> None:
         "--csv", action="store_true",
         help="print the trials, the reports of RUN, or the groups of --by as CSV",
     )  # fmt: skip
+    taken = show.add_mutually_exclusive_group()
+    for name, text in (
+        ("yaml", "print the configuration of RUN, or of the best trial, as a space for --space"),
+        ("transformers", "print it as TrainingArguments of Hugging Face transformers"),
+        ("nanogpt", "print it as a configuration file for nanoGPT's train.py"),
+    ):
+        taken.add_argument(
+            f"--{name}", dest="take_away", action="store_const", const=name, help=text
+        )
 
 
 def add_generate(generate: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from model.engine.report import METRICS, SOME_METRICS
 from tuner.commands.output import (
     as_json,
+    check_run,
     consoles,
     home_option,
     print_data,
@@ -27,7 +28,9 @@ from tuner.journal.journal import short_digest
 from tuner.results.sentences import left_sentence
 from tuner.space.parameter import symbol
 from tuner.space.settings import target_text
+from tuner.summaries.configuration import TrialConfiguration
 from tuner.summaries.groups import ParameterGroups
+from tuner.summaries.other_trainers import TAKE_AWAY
 from tuner.summaries.search_table import SearchTable
 from tuner.summaries.searches import RecordedSearches
 from tuner.summaries.trial import TrialSummary
@@ -44,6 +47,7 @@ from tuner.texts.formatting import (
 )
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
+from tuner.trained.recorded_trials import RecordedTrials
 
 
 def run_list(options: argparse.Namespace) -> int:
@@ -62,9 +66,13 @@ def run_show(options: argparse.Namespace) -> int:
         raise TunerError("give a run id or --by, not both")
     if options.csv and options.json:
         raise TunerError("give --csv or --json, not both")
+    if options.take_away and (options.by or options.csv):
+        raise TunerError(f"--{options.take_away} prints one trial; leave --by and --csv out")
     results = PlainConsole(quiet=True) if options.csv else consoles(options)[0]
     home = recorded_home(options)
     record = Record(home.tracking_uri)
+    if options.take_away:
+        return _take_away(options, RecordedTrials(record, home))
     value: TrialSummary | SearchTable | ParameterGroups
     if options.run:
         value = TrialSummary.read(record, home, options.run)
@@ -83,6 +91,20 @@ def run_show(options: argparse.Namespace) -> int:
     if options.csv:
         _print_csv(rows)
     print_json(options, value)
+    return 0
+
+
+def _take_away(options: argparse.Namespace, trials: RecordedTrials) -> int:
+    """Print the configuration of a trial for a space, or for another trainer."""
+    check_run(options)
+    trial = TrialConfiguration(trials.find(options.run, options.search))
+    text = TAKE_AWAY[options.take_away](trial)
+    if options.json:
+        record = trial.trial.record
+        print_json(options, {"run": record.run_id, "trial": record.number,
+                             "search": record.search, options.take_away: text})  # fmt: skip
+    else:
+        print_data(text)
     return 0
 
 

@@ -14,12 +14,13 @@ from tuner.errors import TunerError
 from tuner.knowledge.basin import TargetCell
 from tuner.knowledge.candidates import Candidates
 from tuner.knowledge.library import Library
+from tuner.knowledge.proposals import CONFIDENCE
 from tuner.knowledge.settings import NAMES
 from tuner.knowledge.suggestion import Advisor, SuggestedSetting, is_vague, unbounded
 from tuner.results.bowls import Estimate
 from tuner.scaling.prediction import PredictedValue, Prediction
 from tuner.space.data_facts import DataFacts
-from tuner.space.parameter import Value
+from tuner.space.parameter import Prior, Value
 from tuner.space.proposals import SourceUsed
 from tuner.space.space import SearchSpace
 
@@ -72,6 +73,18 @@ class Answer:
             "sources": [vars(source) for source in self.sources],
             "left_out": list(self.left_out),
             "warnings": list(self.warnings),
+        }
+
+    @property
+    def priors(self) -> dict[str, Prior]:
+        """Name of a searched setting → prior at its suggested value, for a space."""
+        # a label is a name, and what it is a share of
+        values = {label.partition("/")[0]: value for label, value in self.draw.items()}
+        searched = {s.setting.name for s in self.settings}
+        return {
+            name: Prior(centre=value, confidence=CONFIDENCE)
+            for name, value in values.items()
+            if name in searched
         }
 
     def prediction(self) -> Prediction:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from model.errors import CheckpointError, CorpusError
 from model.exchange.pretrained import Pretrained
+from model.sources.fields import text_field
 from model.sources.registry import text_bytes
-from model.sources.streams import texts
 from model.spec.data import DataConfig
 from tuner.errors import TunerError
 
 _BYTES_PER_TOKEN = 4  # of English with the vocabularies of pretrained models
 _LONGEST_CONTEXT, _SHORTEST_CONTEXT = 512, 16
 _FEWEST_UPDATES, _LARGEST_BATCH = 32, 16
-_ROW = 2**20  # characters of the first row that are read
 
 _TEMPLATE = """\
 # Fine-tuning of a pretrained model, all its weights, on documents of your own:
@@ -68,7 +66,7 @@ def pretrained_space(name: str, folder: str, file: str) -> str:
     """
     try:
         found = Pretrained.open(folder)
-        field = _field(Path(file)) if file.endswith(".jsonl") else None
+        field = text_field(Path(file)) if file.endswith(".jsonl") else None
         config = DataConfig(files=(file,), **({} if field is None else {"field": field}))
         size = text_bytes(config) or 0
     except (CheckpointError, CorpusError) as error:
@@ -89,24 +87,3 @@ def pretrained_space(name: str, folder: str, file: str) -> str:
         longest=longest, context=context, largest=_LARGEST_BATCH, tokens=tokens,
         epochs=", about one epoch" if tokens > fewest else "",
     )  # fmt: skip
-
-
-def _field(path: Path) -> str:
-    """Return the field of a .jsonl that holds the documents: `text`, or the only one with text.
-
-    Raises:
-        TunerError: if there is none, or more than one.
-    """
-    try:
-        start = next(iter(texts(path, errors="strict")), "")[:_ROW]
-        row: Any = json.loads(start.lstrip().split("\n", 1)[0])
-    except (ValueError, RecursionError) as error:
-        raise TunerError(f"{path}: the first row is no JSON: {error}") from error
-    entries = row.items() if isinstance(row, dict) else ()
-    fields = [key for key, value in entries if isinstance(value, str)]
-    if "text" in fields or len(fields) == 1:
-        return "text" if "text" in fields else fields[0]
-    names = f"the fields {', '.join(fields)}" if fields else "no field of text"
-    raise TunerError(
-        f"{path}: a row has {names}, and one is needed; put each document into a field text"
-    )

@@ -1,4 +1,5 @@
 """Recorded searches and trials as frozen objects, the ones that `list`, `show` and `compare` print.
 
-Main names: `RecordedSearches`, `SearchTable`, `ParameterGroups`, `TrialSummary`, `TrialComparison`.
+Main names: `RecordedSearches`, `SearchTable`, `ParameterGroups`, `TrialSummary`, `TrialComparison`,
+`TrialConfiguration` (for spaces and other trainers).
 """

@@ -63,6 +63,10 @@ _REASONS = (
     ),
     (r"(?:error code|too many|failed with error code) (\d{3})", "it answers with error {}"),
     (r"database is locked", "the database is locked by another process"),
+    (
+        r"Can't locate revision identified by",
+        "a newer MLflow made it: upgrade this one with 'pip install --upgrade mlflow'",
+    ),
 )
 
 
@@ -93,7 +97,8 @@ def reading_errors(uri: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise _unusable(uri, f"its driver {error.name} is not installed") from error
     except Exception as error:
-        raise _unusable(uri, f"{type(error).__name__}: {reason_of(error)}") from error
+        reason = _common_reason(error) or f"{type(error).__name__}: {reason_of(error)}"
+        raise _unusable(uri, reason) from error
 
 
 def _unusable(uri: str, reason: str) -> StoreError:
@@ -108,10 +113,15 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, StoreError) and error.__cause__:
         error = error.__cause__
     text = str(error).strip() or type(error).__name__
+    return _common_reason(error) or masked(text.splitlines()[0])
+
+
+def _common_reason(error: BaseException) -> str | None:
+    """Return the explanation of a common error; None for another one."""
     for pattern, reason in _REASONS:
-        if match := re.search(pattern, text):
+        if match := re.search(pattern, str(error)):
             return reason.format(*match.groups())
-    return masked(text.splitlines()[0])
+    return None
 
 
 def if_found(uri: str, ask: Callable[[], R]) -> R | None:

@@ -90,11 +90,13 @@ class ReplayResult:
     @property
     def sentence(self) -> str:
         """The verdict as a message for the user."""
+        environment = "; ".join(f"{k} {old} → {new}" for k, (old, new) in self.changed.items())
         if self.verdict is Verdict.BIT_EXACT:
             on = ", on the prepared copy of the data, which was not compared with the data"
             count = f"all {self.reports} reports are" if self.reports > 1 else "its report is"
-            return f"bit-exact: {count} the same to the last bit{on if self.prepared else ''}"
-        environment = "; ".join(f"{k} {old} → {new}" for k, (old, new) in self.changed.items())
+            on = on if self.prepared else ""
+            with_ = f", with {environment}" if environment else ""
+            return f"bit-exact: {count} the same to the last bit{on}{with_}"
         worst = max(self.differences, key=lambda d: d.of_allowed)
         if self.verdict is Verdict.WITHIN_TOLERANCE:
             return (

@@ -9,6 +9,8 @@ from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB
 from tests.model.exchange.test_pretrained import write
 from tuner.cli import main
+from tuner.knowledge import library
+from tuner.knowledge.library import Library
 from tuner.space_file.load import load_space
 from tuner.space_file.shipped import find_space, shipped_spaces
 
@@ -132,3 +134,81 @@ def test_init_refuses_a_fine_tuning_in_one_sentence(
     assert message in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "finetune.yaml").exists()
+
+
+def texts(folder: Path) -> None:
+    folder.mkdir()
+    for name in "ab":
+        rows = [{"id": n, "body": f"{name}: document {n % 50} of some words"} for n in range(60)]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+@pytest.mark.parametrize(
+    "paths", [["data/a.jsonl", "data/b.jsonl"], ["data/*.jsonl"], ["data"]], ids=len
+)
+def test_init_looks_at_data_and_writes_a_space(
+    tmp_path: Path, paths: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts(tmp_path / "data")
+    assert main(["init", *paths, "--plain", "--json"]) == 0
+    told = capsys.readouterr()
+    value = json.loads(told.out)
+    assert value["file"] == str(tmp_path / "data.yaml")
+    assert (value["documents"], value["duplicates"], value["scripts"]) == (120, 20, {"Latin": 1.0})
+    assert "20 documents (17 %) equal an earlier one" in told.err
+    assert "'tuner search --space data.yaml' runs it" in told.err
+    space = load_space("data.yaml")
+    assert space.data.field == "body"
+    assert main(["validate", "--space", "data.yaml", "--home", "home"]) == 0
+    assert main(["init", *paths, "--plain"]) == 2
+    assert "data.yaml exists already; --force replaces it" in capsys.readouterr().err
+
+
+def test_init_writes_suggested_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By published laws alone, which takes no time."""
+    monkeypatch.setattr(library, "collect", lambda home, names: Library())
+    (tmp_path / "my notes.txt").write_text("some words of a text. " * 20_000)
+    assert main(["init", "my notes.txt"]) == 0
+    assert "suggested, as priors of the search: α_max " in capsys.readouterr().err
+    space = load_space("my-notes.yaml")
+    prior = space.hyperparameters["max_learning_rate"].prior
+    assert prior is not None
+    assert 1e-4 < float(prior.centre) < 3e-2
+
+
+def test_init_takes_a_pretrained_model_and_a_file(
+    tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "m", "llama", vocab_size=VOCAB, context_length=600)
+    tokenizer.save(tmp_path / "m", "huggingface")
+    texts(tmp_path / "data")
+    assert main(["init", "./m", "data/a.jsonl"]) == 0
+    assert "60 documents, half of them longer than" in capsys.readouterr().err
+    assert 'init_from:   {huggingface: "./m"}' in (tmp_path / "finetune.yaml").read_text()
+    assert main(["init", "./m", "data/a.jsonl", "data/b.jsonl"]) == 2
+    assert "./m is a pretrained model, which is fine-tuned on one file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no.txt"], "cannot read no.txt: No such file or directory"),
+        (["lm", "more.txt"], "more.txt is one name too many: give a study, or files of your own"),
+        (["short.txt"], "the text has 6 bytes, and a search needs 2,000 at least; add text"),
+        (["short.txt", "--model", "m"], "--model and --data belong to finetune"),
+        (["two.jsonl"], "two.jsonl: a row has the fields a, b, and one is needed"),
+        (["x.pdf"], "pdftotext"),
+    ],
+)
+def test_init_refuses_data_in_one_sentence(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short.txt").write_text("short\n")
+    (tmp_path / "two.jsonl").write_text('{"a": "x", "b": "y"}\n')
+    (tmp_path / "x.pdf").write_bytes(b"%PDF")
+    assert main(["init", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error.splitlines()[-1]
+    assert not list(tmp_path.glob("*.yaml"))

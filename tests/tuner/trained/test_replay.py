@@ -263,6 +263,8 @@ def test_sentence_of_a_bit_exact_replay(make_spec: MakeSpec, count: int, which: 
     trial = TrialRecord("0" * 32, 0, "lm-1", "finished", {}, {}, {})
     result = ReplayResult(trial, make_spec(), Verdict.BIT_EXACT, count, [], {})
     assert result.sentence == f"bit-exact: {which} the same to the last bit"
+    elsewhere = dataclasses.replace(result, changed={"numpy": ("2.0.2", "2.4.6")})
+    assert elsewhere.sentence == f"{result.sentence}, with numpy 2.0.2 → 2.4.6"
 
 
 @pytest.mark.parametrize(

@@ -115,21 +115,11 @@ def _print_outlook(console: PlainConsole, answer: Answer) -> None:
 
 def _write_space(path: Path, text: str, answer: Answer) -> None:
     """Write the file of the space with the suggestions as priors."""
-    from tuner.knowledge.proposals import CONFIDENCE
-    from tuner.space.parameter import Prior
     from tuner.space_file.prior import add_priors
 
-    # a label is a name, and what it is a share of
-    values = {label.partition("/")[0]: value for label, value in answer.draw.items()}
-    searched = {s.setting.name for s in answer.settings}
-    priors = {
-        name: Prior(centre=value, confidence=CONFIDENCE)
-        for name, value in values.items()
-        if name in searched
-    }
     try:
         with replacing(path) as file:
-            file.write(add_priors(text, priors).encode())
+            file.write(add_priors(text, answer.priors).encode())
     except OSError as error:
         raise TunerError(f"cannot write {path}: {error.strerror}; choose another file") from error
     say(f"wrote {path}; 'tuner search --space {path}' begins with it")
