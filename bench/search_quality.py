@@ -65,8 +65,9 @@ from parts.search_quality import left as lefts
 from parts.search_quality import result as results
 from parts.search_quality import table as tables
 from parts.search_quality.baselines import one_report_then_top_k
-from parts.search_quality.replay import FILE, LEARNED, MISLEADING, PERFECT, Lab, Trace, snap_error
+from parts.search_quality.replay import FILE, Lab, Trace, snap_error
 from parts.search_quality.result import plot, result_of
+from parts.search_quality.sources import LEARNED, MISLEADING, PERFECT
 
 from model.corpus.prepare import prepare
 from tuner.space_file.load import load_space
@@ -127,23 +128,14 @@ BOUNDS: Mapping[str, Mapping[str, Any]] = {
     for name, settings in {
         results.DEFAULT: {"prior": FILE},
         results.PERFECT_ASHA: {**_DEFAULT, "perfect": True},
-        results.PERFECT_PROPOSALS: {
-            **_DEFAULT, "perfect": True, "proposals": PERFECT, "defaults": "off",
-        },
-        "perfect proposals after the defaults": {**_DEFAULT, "proposals": PERFECT},
-        "perfect proposals, raced defaults": {
-            **_DEFAULT, "proposals": PERFECT, "defaults": "raced",
-        },
-        results.LEARNED: {**_DEFAULT, "proposals": LEARNED, "defaults": "off"},
-        "learned from the atlas, after the defaults": {**_DEFAULT, "proposals": LEARNED},
-        "learned from the atlas, raced defaults": {
-            **_DEFAULT, "proposals": LEARNED, "defaults": "raced",
-        },
-        "misleading proposals": {**_DEFAULT, "proposals": MISLEADING},
-        "nothing known": _DEFAULT,
+        results.PERFECT_PROPOSALS: {**_DEFAULT, "perfect": True, "proposals": PERFECT},
+        PERFECT: {**_DEFAULT, "proposals": PERFECT},
+        results.LEARNED: {**_DEFAULT, "proposals": LEARNED},
+        **{results.misled(how): {**_DEFAULT, "proposals": how} for how in MISLEADING},
+        results.COLD: _DEFAULT,
     }.items()
-    for slots in (1, 2, 4)
-}  # fmt: skip
+    for slots in results.SLOTS
+}
 ALL: Mapping[str, Mapping[str, Any]] = {**METHODS, **VARIANTS, **BOUNDS}
 
 

@@ -22,8 +22,9 @@ TENTH = 0.1  # of the tokens of random search
 REFERENCE, TOP_K, STEP_LAW = "random · none", "one report, then top k", "Step Law"
 DEFAULT, AS_IT_IS = "the file", "the file, 24 trials"
 PERFECT_ASHA = "perfect sampler, defaults to the end"
-LEARNED = "learned from the atlas"
-PERFECT_PROPOSALS = "perfect sampler, proposals not paused, no defaults"
+LEARNED, COLD = "learned from the atlas", "nothing known"
+PERFECT_PROPOSALS = "perfect sampler and proposals"
+SLOTS = (1, 2, 4)  # of the searches that say what is possible
 # with a prior, slots → complete trials until the best finished one is within 1 % of the best
 WANTED: Mapping[tuple[bool, int], float] = {(True, 4): 4.0, (False, 4): 6.5, (True, 1): 3.0}
 _COLOURS = {"random": "0.55", "grid": "tab:brown", "qmc": "tab:orange", "tpe": "tab:blue"}
@@ -45,6 +46,11 @@ def variant(has_prior: bool, sampler: str, slots: int, defaults: str) -> str:
 def bound(what: str, slots: int) -> str:
     """Return the name of a search that says what is possible."""
     return f"{what}; {slots} slot{'s' if slots > 1 else ''}"
+
+
+def misled(how: str) -> str:
+    """Return the name of a search whose sources mislead."""
+    return f"misled: {how}"
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
