@@ -224,6 +224,8 @@ class Conductor:
         return sum(trial.number < number for trial in self.board.searched)
 
     def _observe(self, trial: Trial) -> None:
+        if self.trust.is_lost and trial.draw in self.proposals.draws:
+            return  # else they would be among the first trials, which samplers need to be random
         self._sampler.observe(self._key_of(trial.number), self.board.observation(trial))
 
     def _add_branch(self, branch: Branch) -> Trial:
