@@ -3,7 +3,7 @@
     python bench/search_quality.py                        replay all searches, 30 seeds; the page
     python bench/search_quality.py replay --quick         a few short ones, as a test of the bench
     python bench/search_quality.py replay --methods tpe   only methods with "tpe" in their name
-    python bench/search_quality.py replay --bounds        only what is possible, see below
+    python bench/search_quality.py replay --bounds        what is possible, and sources that mislead
     python bench/search_quality.py replay --study curves  on the other table
     python bench/search_quality.py left                   does the interval of what is left hold
     python bench/search_quality.py table --study curves   train a table, ten seconds a row
@@ -32,10 +32,10 @@ the space as it is, with its sampler, scheduler and priors, but with trials unti
 spent; *the file, 24 trials*, ends when the file says.
 
 *What is possible*: a *perfect sampler* suggests the configurations of the table from the best on;
-*perfect proposals* are its best three as those of `search.learn_from`, after which tpe goes on, and
-*misleading proposals* the worst three, with the worst as a centre of high confidence. *Learned from
-the atlas* has what `learn_from: [atlas]` proposes if the table's text, and models of less than 2.5
-times and more than 1/2.5 of its weights, are left out of the atlas.
+*perfect proposals* are its best three as those of `search.learn_from`, after which tpe goes on.
+*Learned from the atlas* has what `learn_from: [atlas]` proposes if the table's text, and models of
+less than 2.5 times and more than 1/2.5 of its weights, are left out of the atlas. Sources that
+*mislead* propose with confidence (`parts/search_quality/sources.py`).
 
 Baselines: *one report, then top k* trains random configurations for one report each, for half of
 its tokens, and the best of them to the end with the other half (Egele et al. 2024,
@@ -65,8 +65,9 @@ from parts.search_quality import left as lefts
 from parts.search_quality import result as results
 from parts.search_quality import table as tables
 from parts.search_quality.baselines import one_report_then_top_k
-from parts.search_quality.replay import FILE, LEARNED, MISLEADING, PERFECT, Lab, Trace, snap_error
+from parts.search_quality.replay import FILE, Lab, Trace, snap_error
 from parts.search_quality.result import plot, result_of
+from parts.search_quality.sources import LEARNED, MISLEADING, PERFECT
 
 from model.corpus.prepare import prepare
 from tuner.space_file.load import load_space
@@ -127,23 +128,14 @@ BOUNDS: Mapping[str, Mapping[str, Any]] = {
     for name, settings in {
         results.DEFAULT: {"prior": FILE},
         results.PERFECT_ASHA: {**_DEFAULT, "perfect": True},
-        results.PERFECT_PROPOSALS: {
-            **_DEFAULT, "perfect": True, "proposals": PERFECT, "defaults": "off",
-        },
-        "perfect proposals after the defaults": {**_DEFAULT, "proposals": PERFECT},
-        "perfect proposals, raced defaults": {
-            **_DEFAULT, "proposals": PERFECT, "defaults": "raced",
-        },
-        results.LEARNED: {**_DEFAULT, "proposals": LEARNED, "defaults": "off"},
-        "learned from the atlas, after the defaults": {**_DEFAULT, "proposals": LEARNED},
-        "learned from the atlas, raced defaults": {
-            **_DEFAULT, "proposals": LEARNED, "defaults": "raced",
-        },
-        "misleading proposals": {**_DEFAULT, "proposals": MISLEADING},
-        "nothing known": _DEFAULT,
+        results.PERFECT_PROPOSALS: {**_DEFAULT, "perfect": True, "proposals": PERFECT},
+        PERFECT: {**_DEFAULT, "proposals": PERFECT},
+        results.LEARNED: {**_DEFAULT, "proposals": LEARNED},
+        **{results.misled(how): {**_DEFAULT, "proposals": how} for how in MISLEADING},
+        results.COLD: _DEFAULT,
     }.items()
-    for slots in (1, 2, 4)
-}  # fmt: skip
+    for slots in results.SLOTS
+}
 ALL: Mapping[str, Mapping[str, Any]] = {**METHODS, **VARIANTS, **BOUNDS}
 
 
@@ -175,12 +167,13 @@ def _settle_down() -> None:
 def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name of each method, and its summary."""
     lab = _lab(options.table, options.space, options.slots, options.most)
-    chosen = {n: s for n, s in ALL.items() if options.methods in n}
-    if options.bounds:
-        chosen = dict(BOUNDS)
+    some = BOUNDS if options.bounds else METHODS | VARIANTS
+    chosen = {n: s for n, s in some.items() if options.methods in n}
     if options.quick:
         quick = (results.REFERENCE, "gp · hyperband", results.DEFAULT, results.AS_IT_IS)
-        chosen = {name: ALL[name] for name in quick}
+        if options.bounds:
+            quick = tuple(results.bound(n, 2) for n in (results.COLD, results.misled("the worst")))
+        chosen = {name: some[name] for name in quick}
     with ProcessPoolExecutor(options.processes, initializer=_settle_down) as pool:
         for name, settings in chosen.items():
             began = time.monotonic()
@@ -194,8 +187,7 @@ def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]
             jobs = [(*place, settings, seed) for seed in range(seeds)]
             traces = list(pool.map(_trace, jobs))
             seconds = (time.monotonic() - began) / seeds
-            kinds = {"variant": name in VARIANTS, "bound": name in BOUNDS}
-            summary = _summary(lab.table, traces, until) | kinds
+            summary = _summary(lab.table, traces, until) | {"variant": name in VARIANTS}
             reach = "–".join(f"{v:.1f}" for v in summary["reach"])
             trials = traces[0].trials
             print(f"{name:24} to 1 %: {reach:18} {trials:4} trials, {seconds:5.1f} s a search")
@@ -210,9 +202,14 @@ def _summary(table: tables.Table, traces: Sequence[Trace], most: float) -> dict[
         return [t.at(tokens * unit) / best - 1 for t in traces]
 
     reach = [t.reaches(best * (1 + results.GOAL)) / unit for t in traces]
+
+    def _mean_to(level: float) -> tuple[float, float]:
+        return results.mean_to([t.reaches(best * (1 + level)) / unit for t in traces], most)
+
     ends = [trace.at(math.inf) / best - 1 for trace in traces]
     return _described(regret, len(traces), most) | {
         "reach": results.quartiles(reach),
+        "mean_to": {str(x): _mean_to(x) for x in results.LEVELS},
         "spent": float(np.median([trace.spent for trace in traces])) / unit,
         "end": results.quartiles(ends),
         "end_mean": float(np.mean(ends)),
@@ -264,11 +261,11 @@ def replay(options: argparse.Namespace) -> int:
         options.most = 4.0
     table = _lab(options.table, options.space, options.slots, options.most).table
     old: dict[str, Any] = {"methods": {}}
-    if (
-        options.methods or options.bounds
-    ) and options.out.exists():  # the other methods stay as they were
+    if options.methods and options.out.exists():  # the other methods stay as they were
         old = json.loads(options.out.read_text(encoding="utf-8"))["numbers"]
-    new = _baselines(table, 10 * options.seeds, options.most) | dict(_searches(options))
+    new = dict(_searches(options))
+    if not options.bounds:
+        new |= _baselines(table, 10 * options.seeds, options.most)
     found = {**old, "table": _about_table(options)}
     if results.AS_IT_IS in new:
         found["equal_tokens"] = _equal_tokens(table, new[results.AS_IT_IS]["spent"])
@@ -276,9 +273,10 @@ def replay(options: argparse.Namespace) -> int:
     order = [*METHODS, results.TOP_K, results.STEP_LAW, *VARIANTS, *BOUNDS]
     found["methods"] = {name: methods[name] for name in order if name in methods}
     where = about(
-        ["optuna", "numpy"], rehearsal=options.quick, study=options.study, slots=options.slots
-    )
-    finish(result_of(_rounded(found), where), options, plot)
+        ["optuna", "numpy"], rehearsal=options.quick, study=options.study, slots=options.slots,
+        bounds=options.bounds,
+    )  # fmt: skip
+    finish(result_of(_rounded(found), where), options, None if options.bounds else plot)
     return 0
 
 
@@ -404,6 +402,8 @@ def main() -> int:
     space, table, out = STUDIES[options.study]
     options.space, options.table = options.space or space, options.table or table
     if options.command is replay:
+        if options.bounds:
+            out = out.with_name(out.name.replace("search_quality", "learning"))
         options.out = options.out or out
         options.plot = options.plot or options.out.with_suffix(".png")
     else:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from tuner.samplers.arms import Arm, arms_of, space_of
 from tuner.samplers.observation import Observation
-from tuner.samplers.sampler import Sampler
+from tuner.samplers.sampler import Belief, Sampler
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.schedulers.scheduler import Choice, Decision, New, Scheduler, SchedulerContext
 from tuner.space.parameter import Value
@@ -84,13 +84,15 @@ class Arms:
     def num_configurations(self) -> None:
         """None: no arm has a sampler whose configurations are counted."""
 
-    def suggest(self, number: int) -> dict[str, Value]:
-        """Return the draw of a new trial of the arm that was chosen last."""
+    def suggest(self, number: int, belief: Belief) -> dict[str, Value]:
+        """Return the draw of a new trial of the arm that was chosen last; arms have no sources."""
         assert self._chosen is not None
         state, key = self._join(number, self._chosen)
         return state.sampler.suggest(key)
 
-    def restore(self, number: int, draw: Mapping[str, Value]) -> None:
+    def restore(
+        self, number: int, draw: Mapping[str, Value], belief: Belief = Belief.SOURCES
+    ) -> None:
         """Record a draw that was suggested earlier.
 
         Raises:

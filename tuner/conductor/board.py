@@ -18,7 +18,7 @@ from tuner.samplers.observation import Observation
 from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.space.data_facts import DataFacts
 from tuner.space.objective import Objective
-from tuner.space.settings import DefaultsMode
+from tuner.space.proposals import DefaultsMode
 from tuner.space.space import SearchSpace
 
 _RATE_WINDOW_SECONDS = 20.0

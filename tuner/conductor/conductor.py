@@ -70,7 +70,7 @@ class Conductor:
 
     Attributes:
         board: all trials.
-        trust: trust in the proposals; once it is lost, the sampler drops their priors.
+        trust: trust in the proposals, which says what the sampler may follow.
         space: parameters to search, as last edited.
         proposals: what earlier searches propose.
         limit: name of the limit that the search has reached; None if it has reached none.
@@ -198,12 +198,10 @@ class Conductor:
     def _add_new(self) -> Trial:
         number = len(self.board.trials)
         draw = self._restored.draws.get(number)
-        if self.trust.is_lost and isinstance(self._sampler, Sampler):  # arms have no sources
-            self._sampler.drop_centre()
         if draw is None:
-            draw = self._sampler.suggest(self._key_of(number))
+            draw = self._sampler.suggest(self._key_of(number), self.trust.belief)
         else:
-            self._sampler.restore(self._key_of(number), draw)
+            self._sampler.restore(self._key_of(number), draw, self.trust.belief)
         self._num_suggested += 1
         spec = self.space.spec(draw, self._facts, self.space.search.seed)
         return self._add(Trial(number, spec, draw))
@@ -226,6 +224,8 @@ class Conductor:
         return sum(trial.number < number for trial in self.board.searched)
 
     def _observe(self, trial: Trial) -> None:
+        if self.trust.is_lost and trial.draw in self.proposals.draws:
+            return  # else they would be among the first trials, which samplers need to be random
         self._sampler.observe(self._key_of(trial.number), self.board.observation(trial))
 
     def _add_branch(self, branch: Branch) -> Trial:

@@ -17,6 +17,17 @@ Trust is lost when the ratio of the probabilities, mislead : hold, reaches 10. T
 and more trials are nested, so the ratio is a martingale if the sources hold, and by Ville's
 inequality they lose trust with probability at most 1/10, however often one looks. Limits: losses
 after one report rank long warm-ups badly; the defaults count as one random configuration.
+
+Misleading sources shall cost little, so what they may claim grows with the evidence:
+
+* Before the proposals come the defaults and a random configuration, if the scheduler pauses new
+  trials: two comparisons for a small share of a complete trial, which condemn bad proposals at
+  their first report.
+* Two proposals at most are kept from the scheduler. One takes the place of the defaults, which are
+  raced in a search that learns (`Proposals.mode_of_defaults`), so that sources cost one complete
+  trial at most even if they are never found out.
+* While the ratio is above 1, proposals and centre wait, and the sampler draws without them, which
+  makes the comparisons that decide.
 """
 
 from __future__ import annotations
@@ -26,15 +37,17 @@ from collections.abc import Sequence
 
 from tuner.conductor.trial import Trial
 from tuner.samplers.priors import asks_prior
+from tuner.samplers.sampler import Belief
 from tuner.samplers.tpe import STARTUP
+from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.first_draws import first_draws
 from tuner.space.proposals import NOTHING, Proposals
 from tuner.space.space import SearchSpace
 
 DEFAULTS = 0  # number of the trial with the defaults, unless `search.defaults` is off
-# True to race the defaults, `search.defaults: full`, of a search whose sources propose draws
-RACES_DEFAULTS = False
 _RATIO = 10.0  # trust is lost when misleading sources explain the order so many times better
+_COMPARED = 2  # trials before the proposals, if they are cheap
+_PROTECTED = 2  # proposals that the scheduler does not pause or stop
 
 
 def strength(confidence: float) -> float:
@@ -69,31 +82,49 @@ class Trust:
 
     Attributes:
         never_stopped: numbers of the trials that train to the end, for the scheduler: that of the
-            defaults if `search.defaults` says so, and the proposed ones while they are trusted.
+            defaults if `search.defaults` says so, and the first proposed ones while they are
+            trusted.
         ratio: how many times better misleading sources explain the losses, at most so far.
         is_lost: True once the losses contradict the sources; stays True.
     """
 
     def __init__(self, space: SearchSpace, proposals: Proposals = NOTHING) -> None:
         self._space, self._proposals = space, proposals.draws
-        races = space.search.defaults != "full" or (RACES_DEFAULTS and self._proposals)
-        self._unconditional = set[int]() if races else {DEFAULTS}
+        mode = proposals.mode_of_defaults(space.search.defaults)
+        self._unconditional = {DEFAULTS} if mode == "full" else set[int]()
         self.never_stopped = set(self._unconditional)
         self.ratio, self.is_lost = 1.0, False
+        self._is_doubted = False  # the losses so far speak against the sources
         self._theta = strength(proposals.confidence)
         self._given = first_draws(space, self._proposals) if self._proposals else []
-        confidences = [p.prior.confidence for p in space.searched if p.prior]
-        self._confidence = max([proposals.confidence, *confidences])
+        own = max((p.prior.confidence for p in space.searched if p.prior), default=0.0)
+        self._confidence = {
+            Belief.SOURCES: max(proposals.confidence, own), Belief.OWN: own, Belief.NOTHING: 0.0,
+        }  # fmt: skip
+        self._compares = SCHEDULERS[space.search.scheduler].pauses(space)
         self._losses: list[tuple[float, bool]] = []  # first loss, whether the trial is proposed
-        self._counts: dict[int, int] = {}  # number of a trial → trials drawn before it
+        self._count = 0  # trials of the search that have begun
+        self._random: set[int] = set()  # numbers of the trials that are random configurations
+
+    @property
+    def belief(self) -> Belief:
+        """What the next suggestion may follow."""
+        if self.is_lost or self._is_doubted:
+            return Belief.OWN
+        is_first = bool(self._proposals) and self._compares and self._count < _COMPARED
+        return Belief.NOTHING if is_first else Belief.SOURCES
 
     def add(self, trial: Trial) -> None:
         """Take a trial that begins; the scheduler is told of it later."""
         if not (self._proposals and trial.is_searched):
             return
-        self._counts[trial.number] = len(self._counts)
-        if trial.draw in self._proposals and not self.is_lost:
-            self.never_stopped.add(trial.number)
+        if trial.draw in self._proposals:
+            kept = len(self.never_stopped - self._unconditional)
+            if not self.is_lost and kept < _PROTECTED:
+                self.never_stopped.add(trial.number)
+        elif self._is_random(trial):
+            self._random.add(trial.number)
+        self._count += 1
 
     def take(self, trial: Trial, loss: float) -> None:
         """Take the first report of a trial of the search.
@@ -105,23 +136,24 @@ class Trust:
         if self.is_lost or not self._proposals:
             return
         is_proposed = trial.draw in self._proposals
-        if not is_proposed and not self._is_independent(trial):
+        if not is_proposed and trial.number not in self._random:
             return
         self._losses.append((loss, is_proposed))
-        self.ratio = max(self.ratio, math.exp(log_ratio(self._losses, self._theta)))
+        ratio = math.exp(log_ratio(self._losses, self._theta))
+        self.ratio, self._is_doubted = max(self.ratio, ratio), ratio > 1
         if self.ratio >= _RATIO:
             self.is_lost = True
             self.never_stopped &= self._unconditional  # in place: it is the scheduler's set, too
 
-    def _is_independent(self, trial: Trial) -> bool:
-        """Return True for the defaults, and for what the sampler drew without prior or model."""
+    def _is_random(self, trial: Trial) -> bool:
+        """Return True for the defaults, and for what the sampler draws without prior or model."""
+        search = self._space.search
         if trial.draw in self._given:
-            return trial.number == DEFAULTS and self._space.search.defaults != "off"
-        others = sum(not is_proposed for _, is_proposed in self._losses)
-        count = self._counts[trial.number]
-        number = count if self._space.budget.shorter else trial.number
-        seed = self._space.search.seed
-        return others <= STARTUP and not asks_prior(self._confidence, seed, number, count)
+            return trial.number == DEFAULTS and search.defaults != "off"
+        number = self._count if self._space.budget.shorter else trial.number
+        confidence = self._confidence[self.belief]
+        has_prior = asks_prior(confidence, search.seed, number, self._count)
+        return self._count < STARTUP and not has_prior
 
     @property
     def sentence(self) -> str:

@@ -178,7 +178,7 @@ class SearchResult:
         best, defaults = self.best, self.defaults
         numbers = {f"best_{self.metric}": best.objective(self.metric)}
         # the value of raced defaults that were stopped is of another number of tokens
-        is_full = self.space.search.defaults == "full"
+        is_full = self.proposals.mode_of_defaults(self.space.search.defaults) == "full"
         if defaults is not None and (is_full or defaults.has_finished):
             numbers[f"defaults_{self.metric}"] = defaults.objective(self.metric)
         numbers |= {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from enum import Enum
 
 from model.keys import derive_key
 from tuner.samplers.kind import Draw
@@ -29,6 +30,14 @@ _SEEDS = 2**32  # number of seeds of NumPy's generator, which Optuna uses
 _RANDOM_SHARE = 1 / 3  # share of BOHB's suggestions that are random; ρ in the paper
 
 _Point = frozenset[tuple[str, Value]]
+
+
+class Belief(Enum):
+    """What a suggestion may follow beside the observations."""
+
+    SOURCES = "sources"  # what earlier searches propose, and priors
+    OWN = "own"  # the priors of the space only
+    NOTHING = "nothing"  # the defaults, then a random configuration
 
 
 class Sampler:
@@ -60,7 +69,16 @@ class Sampler:
         self._min_trials = len(space.searched) + 2  # of the model of BOHB
         self._kind = tpe_of(self._min_trials) if self._is_bohb else SAMPLERS[space.search.sampler]
         self._firsts = first_draws(space, proposals.draws)
-        self._believed = proposals.believed(space.searched)
+        self._hidden = {  # belief → first draws that it does not follow
+            Belief.SOURCES: [],
+            Belief.OWN: proposals.draws,
+            Belief.NOTHING: self._firsts[int(space.search.defaults != "off") :],
+        }
+        self._believed = {
+            Belief.SOURCES: proposals.believed(space.searched),
+            Belief.OWN: space.searched,
+            Belief.NOTHING: [],
+        }
         if self._kind.points is not None:
             self._firsts += self._kind.points(space, self._firsts)
         self._next_first = 0
@@ -79,24 +97,26 @@ class Sampler:
         """Number of different configurations of sampler grid; None for other samplers."""
         return len(self._firsts) if self._kind.points is not None else None
 
-    def suggest(self, number: int) -> Draw:
+    def suggest(self, number: int, belief: Belief = Belief.SOURCES) -> Draw:
         """Return the complete draw of a new trial: label → value.
 
         After `num_configurations` suggestions, sampler grid suggests its points again.
         """
-        draw = self._next_first_draw()
+        draw = self._next_first_draw(belief)
         if draw is None:
-            draw = self._ask(number)
+            draw = self._ask(number, belief)
         self._keep(number, draw)
         return dict(draw)
 
-    def restore(self, number: int, draw: Mapping[str, Value]) -> None:
+    def restore(
+        self, number: int, draw: Mapping[str, Value], belief: Belief = Belief.SOURCES
+    ) -> None:
         """Record a draw that this sampler or a scheduler suggested earlier.
 
         The state of the sampler is the same as after the `suggest` that returned this draw.
         """
-        if self._kind.keeps_state and self._next_first_draw() is None:
-            self._ask(number)  # CMA-ES and NSGA-II change their state when they are asked
+        if self._kind.keeps_state and self._next_first_draw(belief) is None:
+            self._ask(number, belief)  # CMA-ES and NSGA-II change their state when they are asked
         self._keep(number, dict(draw))
 
     def observe(self, number: int, observation: Observation) -> None:
@@ -109,29 +129,28 @@ class Sampler:
             self._observations[number] = self._minimized(observation)
             self._unseen.add(number)
 
-    def drop_centre(self) -> None:
-        """Suggest without the centre of the proposals from now on."""
-        self._believed = self._space.searched
-
     # one suggestion --------------------------------------------------------------------------
 
-    def _next_first_draw(self) -> Draw | None:
+    def _next_first_draw(self, belief: Belief) -> Draw | None:
         """Return the next point to try before the sampler is asked; None after the last."""
-        while self._next_first < len(self._firsts):
-            draw = self._firsts[self._next_first]
+        for at in range(self._next_first, len(self._firsts)):
+            draw = self._firsts[at]
             if not self._draw_counts[_point(draw)]:
-                return draw
-            self._next_first += 1
+                if draw not in self._hidden[belief]:
+                    return draw
+            elif at == self._next_first:
+                self._next_first += 1
         return None
 
-    def _ask(self, number: int) -> Draw:
+    def _ask(self, number: int, belief: Belief) -> Draw:
         count = len(self._draws)
-        fixed = prior_draw(self._believed, self._seed, number, count) | self._grid_point()
+        fixed = prior_draw(self._believed[belief], self._seed, number, count) | self._grid_point()
         if self._sequence is not None:
             return self._space.only_drawn(self._sequence(number) | fixed)
         if self._kind.points is not None:  # every one was suggested
             return min(self._firsts, key=lambda draw: self._draw_counts[_point(draw)])
         is_random = self._is_bohb and uniform(self._seed, "bohb", number) < _RANDOM_SHARE
+        is_random |= belief is Belief.NOTHING
         self._update_study()
         seed = derive_key(self._seed, "suggest", number) % _SEEDS
         kind = SAMPLERS["random"] if is_random else self._kind

@@ -160,4 +160,9 @@ def _expected_share(space: SearchSpace, trials: int, report: int, budget: int) -
     return share_of_rungs(rungs(report, eta, budget), budget, trials, continuing)
 
 
-KIND = SchedulerKind(make=_asha, says=_says, expected_share=_expected_share)
+KIND = SchedulerKind(
+    make=_asha,
+    says=_says,
+    expected_share=_expected_share,
+    pauses=lambda space: space.search.asha == "promote",
+)

@@ -285,4 +285,5 @@ KIND = SchedulerKind(
     make=Hyperband,
     says=lambda space: f"{promotions(space)}, in brackets that start at different rungs",
     expected_share=_expected_share,
+    pauses=lambda space: True,
 )

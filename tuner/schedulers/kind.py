@@ -22,6 +22,8 @@ class SchedulerKind:
             budget. By default every trial trains to the end, or is replaced.
         compares: True if unfinished trials are compared, by one objective.
         sampler: the only sampler that the scheduler works with; None for any.
+        pauses: whether a new trial pauses at the first rung, so that others are compared with it
+            for a share of its budget.
         is_population: True if the trials are a population of constant size, whose members copy
             each other.
         mistakes: settings of `search:` that the scheduler does not allow, as keys and messages.
@@ -34,5 +36,6 @@ class SchedulerKind:
     )
     compares: bool = True
     sampler: SamplerName | None = None
+    pauses: Callable[[SearchSpace], bool] = lambda space: False
     is_population: bool = False
     mistakes: Callable[[SearchSpace, str], Iterable[tuple[str, str]]] = lambda space, name: ()

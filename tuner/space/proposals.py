@@ -17,6 +17,7 @@ from tuner.space.parameter import Parameter, Prior, Value
 from tuner.texts.formatting import counted, shown
 from tuner.texts.secrets import has_secret
 
+DefaultsMode = Literal["full", "raced", "off"]
 _STRICT = ConfigDict(extra="forbid")
 _TABLES = (".csv", ".log", ".db")  # endings of tables of trials beside the space file
 
@@ -75,6 +76,14 @@ class Proposals:
     def __bool__(self) -> bool:
         """Return True if the sampler or the first trials follow them."""
         return bool(self.draws or self.centre)
+
+    def mode_of_defaults(self, mode: DefaultsMode) -> DefaultsMode:
+        """Return how far the defaults train, from `search.defaults`.
+
+        Where draws are proposed, a proposal trains to the end in place of the defaults, which are
+        raced.
+        """
+        return "raced" if mode == "full" and self.draws else mode
 
     def believed(self, parameters: Sequence[Parameter]) -> list[Parameter]:
         """Return parameters with the centre as the prior of those that have none of their own."""

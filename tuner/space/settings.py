@@ -21,7 +21,7 @@ from pydantic import (
 from model.spec.architecture import Architecture
 from model.spec.target import SIZES_OF_TARGET, BatchRule, Target, TokensRule
 from tuner.space.parameter import Frozen, Value
-from tuner.space.proposals import LEARN_FROM, LearnFrom
+from tuner.space.proposals import LEARN_FROM, DefaultsMode, LearnFrom
 from tuner.texts.formatting import (
     broken_rule,
     counted,
@@ -291,7 +291,6 @@ class EngineConfig(Frozen):
 
 SamplerName = Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"]
 SchedulerName = Literal["asha", "hyperband", "bohb", "median", "pbt", "pb2", "none"]
-DefaultsMode = Literal["full", "raced", "off"]
 
 
 class SearchConfig(Frozen):

@@ -146,12 +146,13 @@ class MlflowProjection(Projection):
             StoreError: if the store cannot be used.
         """
         space, inputs = begun.space, dataset_inputs(begun.space.data, begun.facts)
+        mode = begun.proposals.mode_of_defaults(space.search.defaults)
         tags = {
             Tag.SAMPLER: space.search.sampler,
             Tag.SCHEDULER: space.search.scheduler,
             Tag.SEED: str(space.search.seed),
             Tag.METRIC: space.objective.metric,
-            **({} if space.search.defaults == "full" else {Tag.DEFAULTS: space.search.defaults}),
+            **({} if mode == "full" else {Tag.DEFAULTS: mode}),
             **({Tag.INIT_FROM: begun.start} if begun.start else {}),
             **({Tag.LEARNED: learned} if (learned := begun.proposals.sentence) else {}),
         }

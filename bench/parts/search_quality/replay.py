@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -22,14 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from model.engine.report import Report, Status
+from parts.search_quality.sources import SOURCES, best_draws
 from parts.search_quality.table import Floats, Table
 from tuner.conductor.conductor import Conductor
-from tuner.knowledge.atlas import read_atlas
-from tuner.knowledge.laws import block_weights
-from tuner.knowledge.library import Library
-from tuner.knowledge.proposals import propose_from
 from tuner.samplers.observation import Observation
-from tuner.samplers.sampler import Sampler
+from tuner.samplers.sampler import Belief, Sampler
 from tuner.space.parameter import Choice, Constant, Parameter, Prior, Value
 from tuner.space.proposals import NOTHING, Proposals
 from tuner.space.settings import Confirm
@@ -47,9 +44,6 @@ GRID: Mapping[str, tuple[Value, ...]] = {
     "weight_decay": (0.01, 0.1),
 }
 FILE = "file"
-PERFECT, MISLEADING, LEARNED = "perfect", "misleading", "learned"  # proposals of sources
-_ALIKE = math.log(2.5)  # ratio of weights within which models of the atlas have the table's size
-PROPOSED = 3  # number of their proposals
 LAWFUL = ("max_learning_rate", "batch_size")  # parameters of Step Law
 ROUNDED = 0.02  # share of a range within which a suggestion counts as Step Law's
 LAW = -1  # in place of a row: the configuration of Step Law
@@ -159,9 +153,9 @@ class TableSampler:
         most, rows = self._sampler.num_configurations, len(self._table.draws)
         return rows if most is None else min(most, rows)
 
-    def suggest(self, number: int) -> dict[str, Value]:
+    def suggest(self, number: int, belief: Belief) -> dict[str, Value]:
         """Return the unused configuration nearest to the suggestion of the sampler."""
-        suggested = self._sampler.suggest(number)
+        suggested = self._sampler.suggest(number, belief)
         if self._is_law(suggested):
             self.rows[number] = LAW
             return suggested
@@ -180,14 +174,8 @@ class TableSampler:
         return bool(np.abs(between).max() < ROUNDED)
 
     def _nearest(self, draw: Mapping[str, Value]) -> int:
-        between = np.abs(self._table.places - np.array(self._table.place(draw)))
-        distance = np.where(self._table.choices, between > 0, between) ** 2 @ self._weights
-        distance[[row for row in self.rows.values() if row != LAW]] = np.inf
-        return int(distance.argmin())
-
-    def drop_centre(self) -> None:
-        """Passed on."""
-        self._sampler.drop_centre()
+        used = [row for row in self.rows.values() if row != LAW]
+        return self._table.nearest(draw, self._weights, used)
 
     def observe(self, number: int, observation: Observation) -> None:
         """Passed on."""
@@ -216,39 +204,6 @@ class _TableConductor(Conductor):
         sampler = Sampler(grid_space(space) if is_grid else space, *self._lengths, first)
         self.table_sampler = TableSampler(sampler, table, weights, learns=not is_grid)
         self._sampler = self.table_sampler  # type: ignore[assignment]
-
-
-def best_draws(table: Table, count: int | None = None) -> tuple[Mapping[str, Value], ...]:
-    """Return the configurations of a table, the best first."""
-    order = np.argsort(table.final, kind="stable")
-    return tuple(table.draws[row] for row in order[:count])
-
-
-@cache
-def _library(log_weights: float) -> Library:
-    """Return the atlas without the text of the tables, and without models of their size."""
-    atlas = read_atlas()
-    evidence = atlas.evidence
-    is_other = evidence.texts != atlas.card["fingerprints"]["code"]
-    is_other &= np.abs(evidence.sizes[:, 0] - log_weights) > _ALIKE
-    return Library(((atlas.source, evidence.only(is_other)),))
-
-
-def learned(table: Table) -> Proposals:
-    """Return the proposals from the atlas, without the table's text and size."""
-    (architecture,) = table.space.shapes(table.facts.vocab_size)
-    library = _library(math.log(block_weights(architecture)))
-    return propose_from(library, table.space, table.facts)
-
-
-def misleading(table: Table) -> Proposals:
-    """Return the worst proposals: the worst finished configurations, with high confidence."""
-    finished = [
-        draw for draw, loss in zip(table.draws, table.final, strict=True) if loss < math.inf
-    ]
-    losses = table.final[np.isfinite(table.final)]
-    worst = [finished[row] for row in np.argsort(-losses, kind="stable")[:PROPOSED]]
-    return Proposals(tuple(worst), worst[0], 0.75, sentence="misleading")
 
 
 @dataclass
@@ -323,13 +278,13 @@ class Lab:
                 Step Law's α_max and B, or FILE for the priors of the space (default: no priors);
                 `slots`, if not those of the lab; `trials`, None for the number in the space
                 (default: all configurations); `perfect`, True for a sampler that suggests the
-                configurations from the best on; `proposals`, PERFECT for those of sources that know
-                the table, LEARNED for those of the atlas, MISLEADING for the worst (default: none).
+                configurations from the best on; `proposals`, a key of `SOURCES` (default: none).
             seed: seed of the search.
         """
         others = dict(settings)
         slots, is_perfect = others.pop("slots", self.slots), others.pop("perfect", False)
-        learned = self._proposals(others.pop("proposals", None))
+        kind = others.pop("proposals", None)
+        learned = SOURCES[kind](self.table, self.weights, seed) if kind else NOTHING
         space = self._space({**others, "seed": seed, "max_tokens": self.most_tokens})
         conductor = _TableConductor(
             space, slots, self.table, self.weights, learned, is_perfect=is_perfect
@@ -341,15 +296,6 @@ class Lab:
             conductor.report(number, report)
             yield conductor, report
             conductor.fill()
-
-    def _proposals(self, kind: str | None) -> Proposals:
-        if kind is None:
-            return NOTHING
-        if kind == MISLEADING:
-            return misleading(self.table)
-        if kind == LEARNED:
-            return learned(self.table)
-        return Proposals(best_draws(self.table, PROPOSED))
 
     def _space(self, settings: Mapping[str, Any]) -> SearchSpace:
         space, others = self.table.space, dict(settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,13 @@ TENTH = 0.1  # of the tokens of random search
 REFERENCE, TOP_K, STEP_LAW = "random · none", "one report, then top k", "Step Law"
 DEFAULT, AS_IT_IS = "the file", "the file, 24 trials"
 PERFECT_ASHA = "perfect sampler, defaults to the end"
-LEARNED = "learned from the atlas"
-PERFECT_PROPOSALS = "perfect sampler, proposals not paused, no defaults"
+_MISLED = "misled: "
+LEARNED, COLD = "learned from the atlas", "nothing known"
+PERFECT_PROPOSALS = "perfect sampler and proposals"
+SLOTS = (1, 2, 4)  # of the searches that say what is possible
+LEVELS = (GOAL, 0.05)  # regrets up to which the tokens are counted
+LEARNS: Mapping[int, float] = {1: 1.5, 2: 2.3, 4: 4.0}  # slots → complete trials to within 1 %
+WORSE = 1.0  # complete trials that misleading sources may cost
 # with a prior, slots → complete trials until the best finished one is within 1 % of the best
 WANTED: Mapping[tuple[bool, int], float] = {(True, 4): 4.0, (False, 4): 6.5, (True, 1): 3.0}
 _COLOURS = {"random": "0.55", "grid": "tab:brown", "qmc": "tab:orange", "tpe": "tab:blue"}
@@ -45,6 +51,11 @@ def variant(has_prior: bool, sampler: str, slots: int, defaults: str) -> str:
 def bound(what: str, slots: int) -> str:
     """Return the name of a search that says what is possible."""
     return f"{what}; {slots} slot{'s' if slots > 1 else ''}"
+
+
+def misled(how: str) -> str:
+    """Return the name of a search whose sources mislead."""
+    return f"{_MISLED}{how}"
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
@@ -102,8 +113,9 @@ def result_of(numbers: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str,
         numbers: methods with their summaries, where None is infinity; table; equal_tokens.
         about: `measuring.about` with the study and the slots.
     """
-    methods, table = numbers["methods"], numbers["table"]
-    goals, notes = ([], []) if about["rehearsal"] else _goals(numbers)
+    methods, table, is_bound = numbers["methods"], numbers["table"], about.get("bounds", False)
+    goals, notes = ([], []) if about["rehearsal"] or is_bound else _goals(numbers)
+    costs = _costs(methods) if is_bound else []
     weights = ", ".join(f"{name} {weight:.3g}" for name, weight in table["weights"].items())
     facts = [
         ["configurations", table["rows"]],
@@ -116,21 +128,17 @@ def result_of(numbers: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str,
     ]
     columns = ["", "seeds", "tokens to within 1 %", *(f"at {b}" for b in BUDGETS)]
     tables = [{"title": f"The table of {table['space']}", "columns": ["", ""], "rows": facts}]
-    for title, is_variant, is_bound in (
-        ("Samplers and schedulers", False, False),
-        ("The default and variants of it", True, False),
-        ("What is possible", False, True),
-    ):
-        rows = _rows(
-            {
-                name: method
-                for name, method in methods.items()
-                if (method["variant"], method.get("bound", False)) == (is_variant, is_bound)
-            }
-        )
-        tables += [{"title": title, "columns": columns, "rows": rows}] if rows else []
+    if costs:
+        tables.append(_cost_table(methods, costs))
+        goals = [] if about["rehearsal"] else _goals_of_learning(methods, costs)
+    titles = {False: "Samplers and schedulers", True: "The default and variants of it"}
+    for is_variant, title in titles.items():
+        some = {name: method for name, method in methods.items() if method["variant"] == is_variant}
+        title = "Regret by tokens" if is_bound else title
+        tables += [{"title": title, "columns": columns, "rows": _rows(some)}] if some else []
+    name = "learning" if is_bound else "search_quality"
     return {
-        "bench": "search_quality" if about["study"] == "lm" else f"search_quality_{about['study']}",
+        "bench": name if about["study"] == "lm" else f"{name}_{about['study']}",
         "about": dict(about),
         "tables": tables,
         "goals": goals,
@@ -182,6 +190,92 @@ def _goals(numbers: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
         reach = _spread(methods[best]["reach"], _tokens)
         notes.append(f"{tpe}: the best variant, {best}, is within 1 % after {reach}.")
     return goals, notes
+
+
+# sources ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a search whose sources mislead costs more than one that knows nothing.
+
+    Attributes:
+        how: how the sources mislead.
+        slots: number of slots.
+        more: regret → complete trials more until it is reached, on average.
+        error: standard error of the last.
+    """
+
+    how: str
+    slots: int
+    more: Mapping[float, float]
+    error: Mapping[float, float]
+
+
+def _costs(methods: Mapping[str, Any]) -> list[Cost]:
+    """Compare the searches with misleading sources with those that know nothing."""
+    costs = []
+    for name in (name for name in methods if name.startswith(_MISLED)):
+        how, _, slots = name.removeprefix(_MISLED).rpartition("; ")
+        number = int(slots.split()[0])
+        cold = methods.get(bound(COLD, number))
+        if cold is None:
+            continue
+        more, error = {}, {}
+        for level in LEVELS:
+            of = methods[name]["mean_to"][str(level)], cold["mean_to"][str(level)]
+            more[level] = of[0][0] - of[1][0]
+            error[level] = math.hypot(of[0][1], of[1][1])
+        costs.append(Cost(how, number, more, error))
+    return costs
+
+
+def _cost_table(methods: Mapping[str, Any], costs: Sequence[Cost]) -> dict[str, Any]:
+    """Return a table with a row for what sources say, and columns for slots."""
+    slots = sorted({cost.slots for cost in costs})
+    rows = []
+    for level in LEVELS:
+        for name in (COLD, LEARNED):
+            of = [methods.get(bound(name, number)) for number in slots]
+            means = [_mean(each["mean_to"][str(level)]) if each else "" for each in of]
+            rows.append([f"{name}, to within {100 * level:g} %", *means])
+        for how in dict.fromkeys(cost.how for cost in costs):
+            more = {
+                c.slots: f"{c.more[level]:+.1f} ± {c.error[level]:.1f}"
+                for c in costs
+                if c.how == how
+            }
+            rows.append([f"… misled, {how}: more than {COLD}", *(more.get(n, "") for n in slots)])
+    columns = ["", *(f"{number} slot{'s' if number > 1 else ''}" for number in slots)]
+    title = (
+        "Complete trials on average; a search that never gets there counts with its whole length"
+    )
+    return {"title": title, "columns": columns, "rows": rows}
+
+
+def _mean(of: Sequence[float]) -> str:
+    return f"{of[0]:.1f} ± {of[1]:.1f}"
+
+
+def _goals_of_learning(methods: Mapping[str, Any], costs: Sequence[Cost]) -> list[Any]:
+    """Return the goals of searches that learn."""
+    goals = []
+    for slots, most in LEARNS.items():
+        name = bound(LEARNED, slots)
+        if name in methods:
+            reached = methods[name]["reach"][1]
+            goals.append(goal(f"{name}: complete trials to within 1 %", reached, most=most))
+    for cost in costs:
+        more = round(max(cost.more.values()), 2)
+        what = f"{bound(misled(cost.how), cost.slots)}: complete trials more than {COLD}"
+        goals.append(goal(what, more, most=WORSE))
+    return goals
+
+
+def mean_to(reaches: Sequence[float], most: float) -> tuple[float, float]:
+    """Return the mean of some tokens, at most `most` each, and its standard error."""
+    limited = np.minimum(reaches, most)
+    return float(limited.mean()), float(limited.std(ddof=1) / math.sqrt(len(limited)))
 
 
 def _less(one: float | None, other: float | None) -> bool:

@@ -213,6 +213,13 @@ class Table:
         """Return a draw as a point in the cube of the space."""
         return [place_of(p, draw[p.label]) for p in self.space.searched]
 
+    def nearest(self, draw: Mapping[str, Value], weights: Floats, used: Sequence[int] = ()) -> int:
+        """Return the row nearest to a draw of all parameters, without those that are used."""
+        between = np.abs(self.places - np.array(self.place(draw)))
+        distance = np.where(self.choices, between > 0, between) ** 2 @ weights
+        distance[list(used)] = np.inf
+        return int(distance.argmin())
+
     @cached_property
     def final(self) -> Floats:
         """Final losses, (N,); infinity for diverged configurations."""

@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tuner.simulated_search import FACTS, Simulation, outcomes, space_of
+from model.engine.report import Report
+from tests.tuner.simulated_search import FACTS, Simulation, outcomes, space_of, trained
 from tuner.conductor import trust
 from tuner.conductor.conductor import Conductor
-from tuner.conductor.trust import Trust, log_ratio, strength
+from tuner.conductor.trial import Trial
+from tuner.conductor.trust import log_ratio, strength
 from tuner.journal.events import Event, Reported, SearchBegun, as_json, read_event
 from tuner.journal.fold import Search
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.schedulers.scheduler import Decision
 from tuner.space.first_draws import fitted
 from tuner.space.parameter import Value
-from tuner.space.proposals import Proposals, SourceUsed
+from tuner.space.proposals import NOTHING, Proposals, SourceUsed
 from tuner.space.space import SearchSpace
 
 SOURCES = (SourceUsed("earlier", "search", "ab" * 32, 24),)
@@ -105,52 +107,91 @@ KINDS = (
 
 def searched(folder: Path, search: str, *rates: float, slots: int = 2) -> Simulation:
     space = space_of(folder, f"trials: 16, {search}")
-    simulation = Simulation(Conductor(space, FACTS, slots, proposals=proposals(space, *rates)))
+    learned = proposals(space, *rates) if rates else NOTHING
+    simulation = Simulation(Conductor(space, FACTS, slots, proposals=learned))
     simulation.run()
     return simulation
 
 
+GOOD, BAD = (0.012, 0.008, 0.03), (1.3e-4, 1.2e-4, 1.1e-4)
+
+
+def rates_of(conductor: Conductor) -> list[Value]:
+    return [trial.draw["max_learning_rate"] for trial in conductor.board.searched]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_proposals_come_after_the_defaults_and_are_never_cut(tmp_path: Path, kind: str) -> None:
-    simulation = searched(tmp_path, kind, 0.012, 0.008, 0.03)
-    trials = simulation.conductor.board.searched
-    assert [t.draw["max_learning_rate"] for t in trials[1:4]] == [0.012, 0.008, 0.03]
-    assert not simulation.conductor.trust.is_lost
-    assert all(trial.has_finished for trial in trials[:4])
+def test_comparisons_come_before_proposals_where_they_are_cheap(tmp_path: Path, kind: str) -> None:
+    conductor = searched(tmp_path, kind, *GOOD).conductor
+    are_cheap = kind in KINDS[:1] + KINDS[2:4]
+    before = 2 if are_cheap else 1
+    assert rates_of(conductor)[before : before + 3] == list(GOOD)
+    trials, cold = conductor.board.searched, searched(tmp_path, kind).conductor.board.searched
+    assert [trial.draw for trial in trials[:before]] == [trial.draw for trial in cold[:before]]
+    assert cold[0].has_finished
+    assert not (are_cheap and trials[0].has_finished)  # the defaults are raced
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_proposals_are_never_cut(tmp_path: Path, kind: str) -> None:
+    simulation = searched(tmp_path, kind, *GOOD)
+    conductor = simulation.conductor
+    numbers = [rates_of(conductor).index(rate) for rate in GOOD[:2]]
+    assert conductor.trust.never_stopped == set(numbers)
+    assert not conductor.trust.is_lost
     decisions = {
-        e.decision for e in simulation.events if isinstance(e, Reported) and 1 <= e.number <= 3
+        e.decision for e in simulation.events if isinstance(e, Reported) and e.number in numbers
     }
     assert Decision.PAUSE not in decisions
+    assert all(conductor.board.trials[number].has_finished for number in numbers)
 
 
-@pytest.mark.parametrize("kind", KINDS[:3])
-def test_contradicted_proposals_are_cut_like_others(tmp_path: Path, kind: str) -> None:
-    conductor = searched(tmp_path, kind, 1.3e-4, 1.2e-4, 1.1e-4).conductor
+@pytest.mark.parametrize("slots", [1, 2, 4])
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[2]])
+def test_bad_proposals_are_cut_at_their_first_report(tmp_path: Path, kind: str, slots: int) -> None:
+    conductor = searched(tmp_path, kind, *BAD, slots=slots).conductor
     assert conductor.trust.is_lost
     assert "contradicted the sources" in conductor.trust.sentence
-    assert conductor.trust.never_stopped == {0}
-    # asha continues the leader of a rung, which may be the first of them
-    assert not any(conductor.board.trials[number].has_finished for number in (2, 3))
+    assert not conductor.trust.never_stopped
+    proposed = [t for t in conductor.board.searched if t.draw["max_learning_rate"] in BAD]
+    assert len(proposed) <= slots  # those that began before the first of them had reported
+    assert not any(trial.has_finished for trial in proposed)
+
+
+def test_doubted_proposals_wait(tmp_path: Path) -> None:
+    """The first proposal lies between the comparisons, and is better than all later ones."""
+    space = space_of(tmp_path, "trials: 16, scheduler: asha, sampler: random")
+
+    def train(trial: Trial, step: int) -> Report:
+        is_proposed = trial.draw["max_learning_rate"] in GOOD
+        loss = {0: 5.0, 1: 2.0}.get(trial.number, 3.0 if is_proposed else 4.0)
+        return replace(trained(trial, step), val_loss=loss)
+
+    conductor = Conductor(space, FACTS, 1, proposals=proposals(space, *GOOD))
+    Simulation(conductor, train=train).run()
+    assert not conductor.trust.is_lost
+    assert conductor.board.trials[2].has_finished
+    cold = Simulation(Conductor(space, FACTS, 1), train=train).run()
+    rates = rates_of(conductor)
+    # the ratio of six trials, (1/6 · 1/5) / (1/21 · 16/20), is the first one below 1
+    assert [rates.index(rate) for rate in GOOD] == [2, 6, 7]
+    assert rates[3:6] == rates_of(cold)[3:6]
 
 
 def test_sampler_asks_the_centre_until_trust_is_lost(tmp_path: Path) -> None:
     space = space_of(tmp_path, "trials: 16, sampler: random")
 
-    def drawn(learned: Proposals) -> tuple[Conductor, list[object]]:
-        conductor = Simulation(Conductor(space, FACTS, 1, proposals=learned)).run()
-        return conductor, [trial.draw for trial in conductor.board.searched]
-
-    for rates in ((0.01, 0.011, 0.012), (1.3e-4, 1.2e-4, 1.1e-4)):
+    cold = Simulation(Conductor(space, FACTS, 1)).run()
+    for rates in (GOOD, BAD):
         learned = proposals(space, *rates)
-        conductor, draws = drawn(learned)
-        _, without = drawn(replace(learned, centre={}, confidence=0.0))
-        same = [one == other for one, other in zip(draws, without, strict=True)]
-        # with one slot, trust is lost before the sampler is asked
-        assert all(same[4:]) == conductor.trust.is_lost == (rates[0] < 1e-3)
+        conductor = Simulation(Conductor(space, FACTS, 1, proposals=learned)).run()
+        # with one slot, trust is lost at the report of the first proposal, the third trial
+        is_cold = rates_of(conductor)[5:] == rates_of(cold)[5:]
+        assert is_cold == conductor.trust.is_lost == (rates == BAD)
 
 
 @pytest.mark.parametrize("rates", [(0.012, 0.008), (1.1e-4, 1.2e-4, 1.3e-4)])
-@pytest.mark.parametrize("kind", [KINDS[0], "scheduler: hyperband, sampler: gp"])
+@pytest.mark.parametrize("kind", [KINDS[0], "scheduler: hyperband, sampler: cmaes"])
 def test_journal_repeats_without_the_sources(
     tmp_path: Path, kind: str, rates: tuple[float, ...]
 ) -> None:
@@ -180,8 +221,8 @@ def test_edited_search_keeps_its_proposals(tmp_path: Path) -> None:
     conductor.edit(space_of(tmp_path, "trials: 8, scheduler: asha"), 2)
     simulation.run()
     trials = conductor.board.searched
-    assert [t.draw["max_learning_rate"] for t in trials[1:4]] == [0.012, 0.008, 0.03]
-    assert all(trial.has_finished for trial in trials[1:4])
+    assert [t.draw["max_learning_rate"] for t in trials[2:5]] == [0.012, 0.008, 0.03]
+    assert all(trial.has_finished for trial in trials[2:4])
 
 
 def test_own_prior_of_the_file_is_kept(tmp_path: Path) -> None:
@@ -207,9 +248,3 @@ def test_values_outside_the_space_are_moved_into_it(tmp_path: Path) -> None:
     (moved,) = found.draws
     assert (moved["max_learning_rate"], moved["batch_size"]) == (0.1, 8)
     assert "dropout" not in found.centre
-
-
-def test_raced_defaults_are_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trust, "RACES_DEFAULTS", True)
-    assert not searched(tmp_path, KINDS[0], 0.012, 0.008).conductor.board.trials[0].has_finished
-    assert Trust(space_of(tmp_path, "trials: 4")).never_stopped == {0}
