@@ -11,14 +11,27 @@ from tuner.serve.records import User
 from tuner.serve.service import Service
 from tuner.serve.views import MistakeView, Problem
 
+LOGIN_COOKIE = "tuner-login"
+PLEDGE_HEADER = "x-csrf-token"
+_LOOKING = ("GET", "HEAD", "OPTIONS")
+
 
 def current_user(request: Request) -> User:
-    """Return the user of a request; raise Refused if its token is none."""
+    """Return the user of a request; raise Refused if its token or its login is none."""
     access: Access = request.app.state.access
-    address = request.client.host if request.client else ""
-    user = access.identify(request.headers.get("authorization"), address)
+    authorization, secret = request.headers.get("authorization"), request.cookies.get(LOGIN_COOKIE)
+    if authorization is None and secret is not None:
+        pledge = request.headers.get(PLEDGE_HEADER, "")
+        user = access.logged_in(secret, None if request.method in _LOOKING else pledge)
+    else:
+        user = access.identify(authorization, address_of(request))
     request.state.user = user.name
     return user
+
+
+def address_of(request: Request) -> str:
+    """Return the address of the client."""
+    return request.client.host if request.client else ""
 
 
 def current_service(request: Request) -> Service:

@@ -16,6 +16,7 @@ from tuner.journal.fold import Search
 from tuner.serve.access import Refused
 from tuner.serve.api.downsampling import downsampled
 from tuner.serve.api.files import file_of, files_of
+from tuner.serve.api.overview import Overview, changes
 from tuner.serve.api.requests import Asking, Serving
 from tuner.serve.api.stream import JournalLines, stream
 from tuner.serve.api.uploads import keep_upload
@@ -113,6 +114,19 @@ def list_searches(
         if state is None or view.state == state:
             found.append(view)
     return SearchList(searches=found)
+
+
+@router.get(
+    "/events", response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {"schema": _EVENT}}}},
+)  # fmt: skip
+async def search_events(request: Request, user: Asking) -> Response:
+    """Stream the searches that change, all of them first."""
+    overview: Overview = request.app.state.overview
+    return StreamingResponse(
+        changes(lambda: overview.views(user), asyncio.sleep), media_type="text/event-stream",
+        headers={"X-Accel-Buffering": "no"},
+    )  # fmt: skip
 
 
 @router.get("/queue")
