@@ -85,14 +85,19 @@ class Access:
         self._count_bad(address)
         raise Refused(401, "the token is not valid")
 
+    @property
+    def is_fresh(self) -> bool:
+        """True if `identify` will not ask the database."""
+        return self._clock() - self._read < _FRESH_SECONDS
+
     def has_users(self) -> bool:
         """Return True if there are users."""
         return bool(self._fresh())
 
     def _fresh(self) -> dict[str, User]:
         """Return the users by the ids of their tokens."""
-        now = self._clock()
-        if now - self._read >= _FRESH_SECONDS:
+        if not self.is_fresh:
+            now = self._clock()
             self._users = {user.token_id: user for user in self._database.users()}
             self._read = now
         return self._users

@@ -39,10 +39,14 @@ class HomeSearches:
     Args:
         home: home of the searches.
         fresh_seconds: time for which an answer is given again to whoever only looks.
+
+    Attributes:
+        home: the home.
+        fresh_seconds: the time.
     """
 
     def __init__(self, home: Home, fresh_seconds: float = FRESH_SECONDS) -> None:
-        self.home, self._fresh_seconds = home, fresh_seconds
+        self.home, self.fresh_seconds = home, fresh_seconds
         self._known: dict[str, _Known] = {}
         self._folds: OrderedDict[str, TailedSearch] = OrderedDict()
         self._names: tuple[float, list[str]] = (0.0, [])
@@ -54,7 +58,7 @@ class HomeSearches:
         """Return the names of the searches that have a journal, the newest first."""
         with self._names_lock:  # one of many clients reads the folder
             at, names = self._names
-            if not at or time.monotonic() - at > self._fresh_seconds:
+            if not at or time.monotonic() - at > self.fresh_seconds:
                 names = searches_of(self.home)[::-1]
                 self._names = time.monotonic(), names
         return names
@@ -67,10 +71,12 @@ class HomeSearches:
             fresh: True for the present, False if an answer of just before will do.
         """
         known, now = self._known.get(name), time.monotonic()
-        if known is not None and not fresh and now - known.at < self._fresh_seconds:
+        if known is not None and not fresh and now - known.at < self.fresh_seconds:
             return known.status
         folder = self.home.search(name)
         stamp, is_on = self._stamp(name), is_running(folder)
+        if not is_on and not folder.is_dir():  # of a search that waits for its first driver
+            return None
         if known is not None and known.stamp == stamp and not is_on and not known.status.driver:
             self._known[name] = replace(known, at=now)
             return known.status

@@ -18,6 +18,7 @@ from model.errors import ModelError
 from tuner.errors import JournalInUse, RecordError, SpaceError, TunerError
 from tuner.serve.access import Access, Refused
 from tuner.serve.api import routes
+from tuner.serve.api.answers import Answers
 from tuner.serve.api.guard import Guard
 from tuner.serve.api.requests import REFUSALS, Asking, Serving
 from tuner.serve.api.uploads import MOST_UPLOAD_BYTES
@@ -50,6 +51,9 @@ def make_app(
         description="Searches that share the machines of a team.",
     )  # fmt: skip
     app.state.service, app.state.access = service, access
+    app.state.answers = Answers(
+        service.searches.fresh_seconds, lambda: service.database.num_changes
+    )
     app.add_middleware(Guard, hosts=hosts, log=log, limits={f"{API}/uploads": MOST_UPLOAD_BYTES})
     app.include_router(routes.router, prefix=API, responses=REFUSALS)
     app.add_api_route("/healthz", _health, tags=["health"])

@@ -57,7 +57,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message["headers"], *_HEADERS]}
+                named = {name.lower() for name, _ in message["headers"]}
+                more = [each for each in _HEADERS if each[0] not in named]
+                message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
         try:

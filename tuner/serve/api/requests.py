@@ -5,30 +5,40 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool as in_thread
 
 from tuner.serve.access import Access
+from tuner.serve.api.answers import Answers
 from tuner.serve.records import User
 from tuner.serve.service import Service
 from tuner.serve.views import MistakeView, Problem
 
 
-def current_user(request: Request) -> User:
+async def current_user(request: Request) -> User:
     """Return the user of a request; raise Refused if its token is none."""
     access: Access = request.app.state.access
-    address = request.client.host if request.client else ""
-    user = access.identify(request.headers.get("authorization"), address)
+    given = request.headers.get("authorization"), request.client.host if request.client else ""
+    # a thread for each request would cost more than the request
+    user = access.identify(*given) if access.is_fresh else await in_thread(access.identify, *given)
     request.state.user = user.name
     return user
 
 
-def current_service(request: Request) -> Service:
+async def current_service(request: Request) -> Service:
     """Return the service."""
     service: Service = request.app.state.service
     return service
 
 
+async def current_answers(request: Request) -> Answers:
+    """Return the answers that are kept."""
+    answers: Answers = request.app.state.answers
+    return answers
+
+
 Asking = Annotated[User, Depends(current_user)]
 Serving = Annotated[Service, Depends(current_service)]
+Giving = Annotated[Answers, Depends(current_answers)]
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The request cannot be understood"},
     401: {"model": Problem, "description": "The token is missing or not valid"},

@@ -14,9 +14,10 @@ from starlette.concurrency import run_in_threadpool
 from tuner.errors import RecordError
 from tuner.journal.fold import Search
 from tuner.serve.access import Refused
+from tuner.serve.api.answers import NOT_MODIFIED
 from tuner.serve.api.downsampling import downsampled
 from tuner.serve.api.files import file_of, files_of
-from tuner.serve.api.requests import Asking, Serving
+from tuner.serve.api.requests import Asking, Giving, Serving
 from tuner.serve.api.stream import JournalLines, stream
 from tuner.serve.api.uploads import keep_upload
 from tuner.serve.dispatcher import FOLDER
@@ -89,49 +90,61 @@ async def validate(request: Request, user: Asking, service: Serving) -> Validati
     return ValidationView(name=space.name, hash=hash_of(space), expected_tokens=tokens, notes=notes)
 
 
-@router.get("/searches")
-def list_searches(
+@router.get("/searches", response_model=SearchList, responses=NOT_MODIFIED)
+async def list_searches(
+    request: Request,
     user: Asking,
     service: Serving,
+    answers: Giving,
     state: Annotated[str | None, Query(max_length=20)] = None,
     owner: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = _PAGE,
     page: Annotated[str | None, Query(max_length=100)] = None,
-) -> SearchList:
+) -> Response:
     """List searches, the newest first."""
-    named = [
-        (name, entry) for name, entry in service.names(user)
-        if owner is None or (entry.owner if entry else "") == owner
-    ]  # fmt: skip
-    names = [name for name, _ in named]
-    start = names.index(page) + 1 if page in names else 0
-    found: list[SearchView] = []
-    for each in named[start:]:
-        if len(found) == limit:
-            return SearchList(searches=found, next=found[-1].name)
-        (view,) = service.views([each])
-        if state is None or view.state == state:
-            found.append(view)
-    return SearchList(searches=found)
+
+    def made() -> SearchList:
+        named = [
+            (name, entry) for name, entry in service.names(user)
+            if owner is None or (entry.owner if entry else "") == owner
+        ]  # fmt: skip
+        names = [name for name, _ in named]
+        start = names.index(page) + 1 if page in names else 0
+        found: list[SearchView] = []
+        for each in named[start:]:
+            if len(found) == limit:
+                return SearchList(searches=found, next=found[-1].name)
+            (view,) = service.views([each])
+            if state is None or view.state == state:
+                found.append(view)
+        return SearchList(searches=found)
+
+    return await answers.give(request, user, made)
 
 
-@router.get("/queue")
-def show_queue(user: Asking, service: Serving) -> QueueView:
+@router.get("/queue", response_model=QueueView, responses=NOT_MODIFIED)
+async def show_queue(request: Request, user: Asking, service: Serving, answers: Giving) -> Response:
     """List the searches that run, and those that wait, in the order in which they will begin."""
-    active = {entry.name for entry in service.database.active()}
-    views = service.views([each for each in service.names(user) if each[0] in active])
-    waiting = [view for view in views if view.state == "waiting"]
-    return QueueView(
-        running=[view for view in views if view.state != "waiting"],
-        waiting=sorted(waiting, key=lambda view: view.position or math.inf),
-        devices=service.machine.number,
-    )
+
+    def made() -> QueueView:
+        active = {entry.name for entry in service.database.active()}
+        views = service.views([each for each in service.names(user) if each[0] in active])
+        waiting = [view for view in views if view.state == "waiting"]
+        return QueueView(
+            running=[view for view in views if view.state != "waiting"],
+            waiting=sorted(waiting, key=lambda view: view.position or math.inf),
+            devices=service.machine.number,
+        )
+
+    return await answers.give(request, user, made)
 
 
-@router.get("/searches/{name}")
-def show_search(name: Name, user: Asking, service: Serving) -> SearchView:
+@router.get("/searches/{name}", response_model=SearchView, responses=NOT_MODIFIED)
+async def show_search(
+    name: Name, request: Request, user: Asking, service: Serving, answers: Giving
+) -> Response:
     """Show a search."""
-    return service.view(user, name)
+    return await answers.give(request, user, lambda: service.view(user, name))
 
 
 @router.post("/searches/{name}/pause")
@@ -220,16 +233,17 @@ async def events(
     )
 
 
-@router.get("/searches/{name}/curves")
-def curves(
+@router.get("/searches/{name}/curves", response_model=CurvesView, responses=NOT_MODIFIED)
+async def curves(
     name: Name,
+    request: Request,
     user: Asking,
     service: Serving,
+    answers: Giving,
     points: Annotated[int, Query(ge=3, le=2000)] = 200,
     trials: Annotated[list[int] | None, Query(max_length=100)] = None,
-) -> CurvesView:
+) -> Response:
     """Return the objective of each trial at its reports, or at the most telling of them."""
-    service.readable(user, name)
 
     def drawn(search: Search) -> CurvesView:
         board = search.board
@@ -242,8 +256,11 @@ def curves(
             made.append(CurveView(trial=trial.number, tokens=[t for t, _ in kept], values=values))
         return CurvesView(metric=board.metric, curves=made)
 
-    found = service.searches.read(name, drawn)
-    return found if found is not None else CurvesView(metric="", curves=[])
+    def made() -> CurvesView:
+        service.readable(user, name)
+        return service.searches.read(name, drawn) or CurvesView(metric="", curves=[])
+
+    return await answers.give(request, user, made)
 
 
 @router.get("/searches/{name}/files")
