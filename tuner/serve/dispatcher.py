@@ -126,7 +126,7 @@ class Dispatcher:
             try:
                 self.tick()
                 self.problem, self.ticked = None, time.monotonic()
-                self._searches.warm(_WARM_SECONDS)
+                self._searches.warm(_WARM_SECONDS, self._wakes.is_set)
             except (TunerError, OSError) as error:  # a full disk: what runs goes on
                 self.problem = str(error)
             with self._ticks:

@@ -100,13 +100,18 @@ class HomeSearches:
         known = self._known.get(name)
         return ({}, 0) if known is None else (known.counts, known.num_events)
 
-    def warm(self, seconds: float) -> None:
-        """Read searches that nobody has asked for yet, the newest first, for some seconds."""
+    def warm(self, seconds: float, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Read searches that nobody has asked for yet, the newest first, for some seconds.
+
+        Args:
+            seconds: the time.
+            is_over: function that says whether there is something better to do.
+        """
         until = time.monotonic() + seconds
         for name in self.names():
             if name not in self._known:
                 self.status(name)
-                if time.monotonic() > until:
+                if time.monotonic() > until or is_over():
                     return
 
     def read(self, name: str, use: Callable[[Search], Value]) -> Value | None:
