@@ -74,7 +74,7 @@ class HomeSearches:
         if known is not None and not fresh and now - known.at < self.fresh_seconds:
             return known.status
         folder = self.home.search(name)
-        stamp, is_on = self._stamp(name), is_running(folder)
+        stamp, is_on = self.stamp(name), is_running(folder)
         if not is_on and not folder.is_dir():  # of a search that waits for its first driver
             return None
         if known is not None and known.stamp == stamp and not is_on and not known.status.driver:
@@ -152,7 +152,8 @@ class HomeSearches:
             while len(self._folds) > _MOST_FOLDS:
                 self._folds.popitem(last=False)
 
-    def _stamp(self, name: str) -> tuple[int, int]:
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Return what changes as the journal of a search grows."""
         try:
             stat = (self.home.search(name) / JOURNAL_FILE).stat()
         except OSError:

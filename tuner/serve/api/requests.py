@@ -47,6 +47,6 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "The search is in another state"},
     413: {"model": Problem, "description": "The body is too large"},
     422: {"model": list[MistakeView], "description": "The request has mistakes"},
-    429: {"model": Problem, "description": "Too many bad tokens"},
+    429: {"model": Problem, "description": "Too many bad tokens, or operations under way"},
     503: {"model": Problem, "description": "The database or the home cannot be used at present"},
 }
