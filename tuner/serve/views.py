@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from tuner.jobs.status import SearchStatus
 from tuner.serve.queue import Priority, Wait
@@ -174,15 +174,6 @@ class FileList(BaseModel):
     """Files of a search."""
 
     files: list[FileView]
-
-
-class ValidationView(BaseModel):
-    """A valid space: name, digest, and the tokens that a search is expected to train."""
-
-    name: str
-    hash: str
-    expected_tokens: int
-    notes: list[str] = Field(default_factory=list)
 
 
 class UploadView(BaseModel):

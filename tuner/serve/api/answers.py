@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request, Response
 from pydantic import BaseModel
@@ -20,7 +21,9 @@ from starlette.concurrency import run_in_threadpool
 
 from tuner.serve.records import User
 
-NOT_MODIFIED = {304: {"description": "The answer is the one of the header If-None-Match"}}
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The answer is the one of the header If-None-Match"}
+}
 _MOST_BYTES = 32 << 20  # of all answers that are kept
 
 

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from tuner.errors import RecordError
 from tuner.serve.access import Refused
-from tuner.serve.api.requests import Asking, Serving
+from tuner.serve.api.requests import Asking, Name, Serving
 from tuner.serve.operations.operations import Operation, Operations
 from tuner.serve.operations.wishes import ReportWish, Wish
 from tuner.serve.records import User
@@ -30,7 +30,6 @@ _REPORT_POLICY = (
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'none'"
 )
 
-Name = Annotated[str, Path(description="Name of the search", min_length=1, max_length=100)]
 Number = Annotated[str, Path(description="Id of the operation", min_length=1, max_length=40)]
 
 
@@ -199,9 +198,7 @@ def _begun(user: User, service: Service, doing: Operations, name: str, wish: Wis
         service.readable(user, each)
     if wish.trains and user.role == "viewer":
         raise Refused(403, f"{user.name} is a viewer, and may not train a trial again")
-    stamp = service.searches.stamp(name)
-    for other in wish.others():
-        stamp += service.searches.stamp(other)
+    stamp = [service.searches.stamp(each) for each in (name, *wish.others())]
     number = wish.trial_number
     trials = service.searches.read(name, lambda search: set(search.board.trials))
     if trials is None:

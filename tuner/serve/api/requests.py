@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 from starlette.concurrency import run_in_threadpool as in_thread
 
 from tuner.serve.access import Access
@@ -36,6 +36,16 @@ async def current_answers(request: Request) -> Answers:
     return answers
 
 
+YAML: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A search space, as tuner search --space takes it.",
+        "content": {"application/yaml": {"schema": {"type": "string"}}},
+    }
+}
+Name = Annotated[str, Path(description="Name of the search", min_length=1, max_length=100)]
+Class = Literal["low", "normal", "high", "urgent"]
+Seen = Literal["private", "team", "public"]
 Asking = Annotated[User, Depends(current_user)]
 Serving = Annotated[Service, Depends(current_service)]
 Giving = Annotated[Answers, Depends(current_answers)]

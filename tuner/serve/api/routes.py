@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -17,13 +17,13 @@ from tuner.serve.access import Refused
 from tuner.serve.api.answers import NOT_MODIFIED
 from tuner.serve.api.downsampling import downsampled
 from tuner.serve.api.files import file_of, files_of
-from tuner.serve.api.requests import Asking, Giving, Serving
+from tuner.serve.api.requests import YAML, Asking, Class, Giving, Name, Seen, Serving
 from tuner.serve.api.stream import JournalLines, stream
 from tuner.serve.api.uploads import keep_upload
 from tuner.serve.dispatcher import FOLDER
 from tuner.serve.queue import Priority
 from tuner.serve.service import Wish
-from tuner.serve.spaces import UPLOADS, hash_of
+from tuner.serve.spaces import UPLOADS
 from tuner.serve.views import (
     ENDED,
     AuditView,
@@ -35,24 +35,14 @@ from tuner.serve.views import (
     SearchList,
     SearchView,
     UploadView,
-    ValidationView,
 )
+from tuner.space_file.overrides import Override
 
 router = APIRouter(tags=["searches"])
 _PAGE = 100
 _MOST_CURVES = 1000
 
-Name = Annotated[str, Path(description="Name of the search", min_length=1, max_length=100)]
-Class = Literal["low", "normal", "high", "urgent"]
-Seen = Literal["private", "team", "public"]
 Suffix = Literal[".txt", ".jsonl", ".csv", ".tsv", ".parquet"]
-_YAML: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "A search space, as tuner search --space takes it.",
-        "content": {"application/yaml": {"schema": {"type": "string"}}},
-    }
-}
 
 
 _EVENT = {
@@ -63,7 +53,7 @@ _EVENT = {
 
 
 @router.post(
-    "/searches", status_code=201, openapi_extra=_YAML,
+    "/searches", status_code=201, openapi_extra=YAML,
     responses={409: {"model": ConflictView, "description": "The earlier search"}},
 )  # fmt: skip
 async def submit(
@@ -82,12 +72,32 @@ async def submit(
     return await run_in_threadpool(service.submit, user, data, wish)
 
 
-@router.post("/validate", openapi_extra=_YAML)
-async def validate(request: Request, user: Asking, service: Serving) -> ValidationView:
-    """Check a space, and say every mistake with its line and column."""
+@router.post(
+    "/searches/{name}/fork", status_code=201,
+    openapi_extra={"requestBody": {**YAML["requestBody"], "required": False}},
+    responses={409: {"model": ConflictView, "description": "The search of an equal space"}},
+)  # fmt: skip
+async def fork(
+    name: Name,
+    request: Request,
+    user: Asking,
+    service: Serving,
+    new_name: Annotated[str | None, Query(max_length=100)] = None,
+    priority: Class = "normal",
+    visibility: Seen = "team",
+    least: Annotated[int | None, Query(ge=1, le=4096)] = None,
+    changes: Annotated[
+        list[str] | None, Query(alias="set", description="KEY=VALUE, as --set", max_length=50)
+    ] = None,
+) -> SearchView:
+    """Put a search into the queue whose space is that of another one, changed."""
     data = await request.body()
-    space, _, tokens, notes = await run_in_threadpool(service.check, user, data)
-    return ValidationView(name=space.name, hash=hash_of(space), expected_tokens=tokens, notes=notes)
+    wish = Wish(new_name, Priority[priority.upper()], visibility, least)
+    try:
+        made = [Override.parse(each) for each in changes or ()]
+    except ValueError as error:
+        raise Refused(400, f"set {error}") from error
+    return await run_in_threadpool(service.fork, user, name, data, wish, made)
 
 
 @router.get("/searches", response_model=SearchList, responses=NOT_MODIFIED)
@@ -165,7 +175,7 @@ def stop(name: Name, user: Asking, service: Serving) -> SearchView:
     return service.change(user, name, "stop")
 
 
-@router.post("/searches/{name}/edit", openapi_extra=_YAML)
+@router.post("/searches/{name}/edit", openapi_extra=YAML)
 async def edit(name: Name, request: Request, user: Asking, service: Serving) -> SearchView:
     """Give a search another space; one that runs goes on with it after the reports under way."""
     data = await request.body()

@@ -94,10 +94,13 @@ class Operations:
     Args:
         home: home of the searches.
         folder: folder of the server in the home.
+        program: words with which commands of tuner begin.
     """
 
-    def __init__(self, home: Home, folder: Path) -> None:
-        self._home, self._folder = home, folder / FOLDER
+    def __init__(
+        self, home: Home, folder: Path, program: Sequence[str] = (sys.executable, "-m", "tuner")
+    ) -> None:
+        self._home, self._folder, self._program = home, folder / FOLDER, program
         self._slots = threading.BoundedSemaphore(_MOST_RUNNING)
         self._lock = threading.Lock()  # of the set, and of what is begun
         self._waiting: set[str] = set()
@@ -202,11 +205,10 @@ class Operations:
         words = wish.command(begun.search, where)
         root = str(self._home.root)
         if isinstance(wish, CheckpointWish):
-            command = ["-m", "tuner.serve.operations.checkpoint", root, *words]
+            command = [sys.executable, "-m", "tuner.serve.operations.checkpoint", root, *words]
         else:
-            command = ["-m", "tuner", *words, "--home", root]
-        wrapper = [sys.executable, "-m", "tuner.serve.operations.process", str(folder)]
-        return [*wrapper, sys.executable, *command]
+            command = [*self._program, *words, "--home", root]
+        return [sys.executable, "-m", "tuner.serve.operations.process", str(folder), *command]
 
     def _run(self, begun: Begun, words: Sequence[str], environment: Mapping[str, str]) -> None:
         """Run the process of an operation when it is its turn, and wait for its end."""
