@@ -102,7 +102,8 @@ def _view(user: User, service: Service, names: list[str]) -> ComparisonView:
         views.append(found[1])
     comparison = SearchComparison.of(tuple(parts))
     return ComparisonView(
-        metric=comparison.metric, mode="min" if parts[0].space.objective.sign > 0 else "max", searches=views,
+        metric=comparison.metric, mode="min" if parts[0].space.objective.sign > 0 else "max",
+        searches=views,
         differences={name: list(texts) for name, texts in comparison.differing.items()},
         verdict=comparison.verdict,
     )  # fmt: skip

@@ -12,9 +12,9 @@ from tuner.errors import SpaceError
 from tuner.serve.api.explained import ValidationView, explained
 from tuner.serve.api.requests import YAML, Asking, Class, Serving
 from tuner.serve.queue import Priority
-from tuner.space_file.schema import schema
+from tuner.serve.text_edit import with_value
 from tuner.space_file.shipped import shipped_spaces
-from tuner.space_file.text_edit import with_value
+from tuner.space_file.symbols import schema
 from tuner.space_file.yaml_file import YamlFile
 
 router = APIRouter(tags=["design"])

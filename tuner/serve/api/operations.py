@@ -138,7 +138,7 @@ def cancel(number: Number, user: Asking, service: Serving, doing: Doing) -> Oper
 
 
 @router.get(
-    "/operations/{number}/output", response_class=PlainTextResponse,
+    "/operations/{number}/output", response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )  # fmt: skip
 def show_output(number: Number, user: Asking, service: Serving, doing: Doing) -> Response:

@@ -32,7 +32,6 @@ _MOST_KEPT = 100
 _KEPT_SECONDS = 7 * 86_400.0
 _LONGEST_SECONDS = 86_400.0
 _TAIL_BYTES = 1 << 16
-_RESULT_OF_1 = ("replay",)  # commands whose exit status 1 is a result: the replay differs
 
 
 @dataclass(frozen=True)
@@ -165,9 +164,9 @@ class Operations:
             state = "waiting" if state != "running" and number in self._waiting else state
             return Operation(begun, state, progress=progress)
         code = int(status["status"])
-        is_good = code == 0 or (code == 1 and begun.kind in _RESULT_OF_1)
+        result = _object(folder / OUT) if code <= 1 else None
+        is_good = code == 0 or bool(code == 1 and result and "verdict" in result)
         files = {path.name: path.stat().st_size for path in _files(folder)} if code == 0 else {}
-        result = _object(folder / OUT) if is_good else None
         state = "done" if is_good else "failed"
         return Operation(begun, state, code, status["ended"], progress, result, files)
 
