@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 import tuner
@@ -16,9 +15,9 @@ from tuner.report.palette import css_variables, dark_colours
 from tuner.report.picture import Picture, Section
 from tuner.report.scale import collapse, compute, sensitivity
 from tuner.report.series import ReportData
+from tuner.report.templates import embedded, templates_in
 from tuner.results.result import SearchResult
 from tuner.results.sentences import summary_sentences
-from tuner.texts.control_characters import visible
 
 
 def html_of(
@@ -103,15 +102,15 @@ def _rendered(template: str, pictures: Iterable[Picture], **values: Any) -> str:
 
     light, dark = css_variables()
     return (
-        _templates()
+        templates_in("tuner.report", "page")
         .get_template(template)
         .render(
             version=tuner.__version__,
             plotly=Markup(get_plotlyjs()),
-            figures=_embedded(
+            figures=embedded(
                 {p.key: json.loads(p.figure.to_json(validate=False)) for p in pictures}
             ),
-            dark=_embedded(dark_colours()),
+            dark=embedded(dark_colours()),
             light_variables=Markup(light),
             dark_variables=Markup(dark),
             **values,
@@ -133,38 +132,6 @@ def _contents(
         "print": ("Details", True),
     }
     return [(key, title) for key, (title, has_content) in titles.items() if has_content]
-
-
-def _templates() -> jinja2.Environment:
-    """Return the templates of the pages, which escape every text and show its controls."""
-    loader = jinja2.PackageLoader("tuner.report", "page")
-    templates = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.globals["inlined"] = lambda name: Markup(loader.get_source(templates, name)[0])
-    return templates
-
-
-def _visible(value: Any) -> Any:
-    """Return JSON with its control characters shown; other values, such as Markup, unchanged."""
-    if isinstance(value, dict):
-        return {_visible(key): _visible(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return list(map(_visible, value))
-    return visible(value) if type(value) is str else value
-
-
-def _embedded(value: Any) -> Markup:
-    """Return JSON that cannot end the script element that contains it."""
-    text = json.dumps(_visible(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character, code in (("&", "0026"), ("<", "003c"), (">", "003e")):
-        text = text.replace(character, f"\\u{code}")
-    return Markup(text)
 
 
 def _samples(

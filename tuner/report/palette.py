@@ -68,7 +68,8 @@ def css_variables() -> tuple[str, str]:
     """Return the colours as CSS variables for the page: light, and dark."""
     named = {
         "ink": INK, "faint": FAINT, "line": GRID, "winner": WINNER, "finished": FINISHED,
-        "diverged": DIVERGED, "paper": PAPER, "outside": OUTSIDE,
+        "diverged": DIVERGED, "stopped": STOPPED, "green": GREEN, "violet": VIOLET, "pale": PALE,
+        "paper": PAPER, "outside": OUTSIDE,
     }  # fmt: skip
     light = "".join(f"--{name}:{colour};" for name, colour in named.items())
     dark = "".join(f"--{name}:{_DARK[colour]};" for name, colour in named.items())

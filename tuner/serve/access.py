@@ -1,7 +1,9 @@
 """Who may do what: users with tokens and roles, and who sees which search.
 
 A token is `tuner_ID_SECRET`. The database has its SHA-256, which is enough for 256 random bits; it
-is found by its id and compared in constant time.
+is found by its id and compared in constant time. A browser has a cookie instead, whose secret is
+known likewise by its digest; as browsers send cookies unasked, each change needs a second secret,
+which only pages of the server can read.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from dataclasses import replace
 from tuner.errors import RecordError, TunerError
 from tuner.home.names import check_new_name
 from tuner.serve.database import Database
-from tuner.serve.records import QueuedSearch, User
+from tuner.serve.records import Login, QueuedSearch, User
 from tuner.texts.formatting import shown
 
 ROLES = ("viewer", "user", "admin")
 VISIBILITIES = ("private", "team", "public")
+LOGIN_SECONDS = 7 * 86_400.0
 _PREFIX = "tuner"
 _FRESH_SECONDS = 1.0  # for which users are known without asking the database
 _MOST_BAD, _BAD_SECONDS = 20, 60.0  # bad tokens of one address
@@ -73,15 +76,57 @@ class Access:
         Raises:
             Refused: if the token is missing or bad, or too many bad ones came from the address.
         """
-        users = self._fresh()
-        if not users and self._is_open:
-            return User(local_user(), "admin")
+        if (local := self.local()) is not None:
+            return local
         scheme, _, token = (authorization or "").partition(" ")
         if not authorization:
             raise Refused(401, "a token is missing in the header Authorization: Bearer TOKEN")
-        user = users.get(_id_of(token))
-        is_right = hmac.compare_digest(user.token_hash if user else "", _hash_of(token))
-        if user is not None and is_right and scheme.lower() == "bearer":
+        return self._of_token(token if scheme.lower() == "bearer" else "", address)
+
+    def local(self) -> User | None:
+        """Return the user for whom the server is open; None if it asks for tokens."""
+        return User(local_user(), "admin") if self._is_open and not self._fresh() else None
+
+    def log_in(self, token: str, address: str) -> str:
+        """Return a secret for the cookie of a browser, by which its user is known from now on.
+
+        Raises:
+            Refused: as `identify`.
+        """
+        user = self._of_token(token, address)
+        secret = secrets.token_urlsafe(32)
+        login = Login(_hash_of(secret), user.token_id, time.time() + LOGIN_SECONDS)
+        self._database.add_login(login)
+        return secret
+
+    def logged_in(self, secret: str, pledge: str | None = None) -> User:
+        """Return the user of a browser.
+
+        Args:
+            secret: secret of its cookie.
+            pledge: what the request says to be `pledge_of`; None if it changes nothing.
+
+        Raises:
+            Refused: if it is not logged in, or its page did not ask for the change.
+        """
+        if (local := self.local()) is not None:
+            return local
+        login = self._database.login(_hash_of(secret))
+        user = self._fresh().get(login.token_id) if login else None
+        if user is None:
+            raise Refused(401, "log in again")
+        if pledge is not None and not hmac.compare_digest(pledge.encode(), pledge_of(secret)):
+            raise Refused(403, "the page is too old for this; load it again")
+        return user
+
+    def log_out(self, secret: str) -> None:
+        """End the login of a browser."""
+        self._database.remove_login(_hash_of(secret))
+
+    def _of_token(self, token: str, address: str) -> User:
+        """Return the user of a token; raise Refused if it is none."""
+        user = self._fresh().get(_id_of(token))
+        if hmac.compare_digest(user.token_hash if user else "", _hash_of(token)) and user:
             return user
         self._count_bad(address)
         raise Refused(401, "the token is not valid")
@@ -224,6 +269,13 @@ def _check_admin(database: Database, changed: User) -> None:
 
     if has_admin(before) and not has_admin({**before, changed.name: changed}):
         raise Refused(409, f"{changed.name} is the last admin; make another user one before")
+
+
+def pledge_of(secret: str) -> bytes:
+    """Return what each change must repeat that a logged-in browser asks for (against CSRF)."""
+    return (
+        hmac.new(secret.encode("utf-8", "surrogateescape"), b"csrf", "sha256").hexdigest().encode()
+    )
 
 
 def may_read(user: User, search: QueuedSearch | None, owner: User | None) -> bool:

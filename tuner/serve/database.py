@@ -1,4 +1,4 @@
-"""What is in no journal: the queue, users, their tokens and use, the audit log.
+"""What is in no journal: the queue, users, their tokens, logins and use, the audit log.
 
 SQLite by default, on a local disk and in WAL mode, so that readers never wait; Postgres by URL.
 Losing the database costs the queue, never a result. Every method is one transaction.
@@ -37,7 +37,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, SQLAlch
 
 from tuner.errors import TunerError
 from tuner.home.formats import FORMAT, newer
-from tuner.serve.records import AuditLine, QueuedSearch, Use, User
+from tuner.serve.records import AuditLine, Login, QueuedSearch, Use, User
 from tuner.texts.secrets import masked
 
 Kind = TypeVar("Kind")
@@ -80,6 +80,12 @@ _USERS = Table(
     Column("most_searches", Integer),
     Column("most_devices", Integer),
     Column("most_tokens", BigInteger),
+)  # fmt: skip
+_LOGINS = Table(
+    "serve_logins", _META,
+    Column("secret_hash", String(64), primary_key=True),
+    Column("token_id", String(32), nullable=False),
+    Column("expires", Float, nullable=False),
 )  # fmt: skip
 _USE = Table(
     "serve_use", _META,
@@ -237,6 +243,26 @@ class Database:
             for use in uses:
                 connection.execute(delete(_USE).where(_USE.c.user == use.user))
                 connection.execute(insert(_USE).values(_values(use)))
+
+    # logins -------------------------------------------------------------------------------------
+
+    def add_login(self, login: Login) -> None:
+        """Add a login, and forget those that have expired."""
+        with self._begun() as connection:
+            connection.execute(delete(_LOGINS).where(_LOGINS.c.expires < time.time()))
+            connection.execute(insert(_LOGINS).values(_values(login)))
+
+    def login(self, secret_hash: str) -> Login | None:
+        """Return a login that has not expired; None if there is none of this hash."""
+        same = (_LOGINS.c.secret_hash == secret_hash) & (_LOGINS.c.expires >= time.time())
+        with self._begun() as connection:
+            row = connection.execute(select(_LOGINS).where(same)).first()
+        return None if row is None else _made(Login, row)
+
+    def remove_login(self, secret_hash: str) -> None:
+        """Forget a login."""
+        with self._begun() as connection:
+            connection.execute(delete(_LOGINS).where(_LOGINS.c.secret_hash == secret_hash))
 
     # audit --------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Rows of the database: searches that were submitted, users, their use, changes."""
+"""Rows of the database: searches that were submitted, users, logins, their use, changes."""
 
 from __future__ import annotations
 
@@ -90,6 +90,21 @@ class User:
     def is_disabled(self) -> bool:
         """True if the user has no token that works."""
         return not self.token_hash
+
+
+@dataclass(frozen=True)
+class Login:
+    """A browser in which a user has logged in.
+
+    Attributes:
+        secret_hash: SHA-256 of the secret in the browser's cookie.
+        token_id: first part of the token that was given; the login ends with the token.
+        expires: when it ends, in seconds since the epoch.
+    """
+
+    secret_hash: str
+    token_id: str
+    expires: float
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,20 @@ class QueueView(BaseModel):
     devices: int
 
 
+class ChangesView(BaseModel):
+    """Searches that have changed.
+
+    Attributes:
+        searches: the searches, the newest first.
+        gone: names of those that were deleted, or may no longer be seen.
+        is_all: True if there are no others.
+    """
+
+    searches: list[SearchView]
+    gone: list[str]
+    is_all: bool
+
+
 class CurveView(BaseModel):
     """The values of the objective of a trial, at reports.
 

@@ -137,11 +137,11 @@ def test_page_escapes_texts_of_users(result: SearchResult) -> None:
 
 
 def test_json_of_a_page_cannot_end_its_script() -> None:
-    from tuner.report.page import _embedded
+    from tuner.report.templates import embedded
 
-    assert json.loads(_embedded({EVIL: [EVIL]})) == {EVIL: [EVIL]}
-    assert json.loads(_embedded([CONTROLS])) == [r"\x1b\x07\x9b\u202e"]
-    assert not {"<", ">", "&"} & {*_embedded({EVIL: [EVIL]})}
+    assert json.loads(embedded({EVIL: [EVIL]})) == {EVIL: [EVIL]}
+    assert json.loads(embedded([CONTROLS])) == [r"\x1b\x07\x9b\u202e"]
+    assert not {"<", ">", "&"} & {*embedded({EVIL: [EVIL]})}
 
 
 def test_labels_of_plots_are_escaped() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -20,12 +21,16 @@ from tuner.serve.access import Access, Refused
 from tuner.serve.api import comparing, design, machines, operations, people, routes
 from tuner.serve.api.answers import Answers
 from tuner.serve.api.guard import Guard
+from tuner.serve.api.overview import Overview
 from tuner.serve.api.requests import REFUSALS, Asking, Serving
 from tuner.serve.api.uploads import MOST_UPLOAD_BYTES
 from tuner.serve.dispatcher import FOLDER
 from tuner.serve.machine import LoadMeter
 from tuner.serve.metrics import exposition
 from tuner.serve.operations.operations import Operations
+from tuner.serve.pages import login
+from tuner.serve.pages import routes as pages
+from tuner.serve.pages.frame import Frame, wants_page
 from tuner.serve.service import Conflict, Service
 from tuner.serve.views import ConflictView, MistakeView
 
@@ -53,7 +58,8 @@ def make_app(
         openapi_url=f"{API}/openapi.json", redirect_slashes=False,
         description="Searches that share the machines of a team.",
     )  # fmt: skip
-    app.state.service, app.state.access = service, access
+    app.state.service, app.state.access, app.state.frame = service, access, Frame()
+    app.state.overview = Overview(service)
     app.state.answers = Answers(
         service.searches.fresh_seconds, lambda: service.database.num_changes
     )
@@ -69,8 +75,10 @@ def make_app(
             **REFUSALS, 200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}
         },
     )  # fmt: skip
+    for each in (pages.router, login.router):
+        app.include_router(each)
     for kind, handler in _HANDLERS.items():
-        app.add_exception_handler(kind, handler)
+        app.add_exception_handler(kind, _for_people(handler))
     return app
 
 
@@ -97,6 +105,21 @@ def _metrics(user: Asking, service: Serving) -> Response:
 
 
 # errors -------------------------------------------------------------------------------------------
+
+
+def _for_people(handler: Callable[[Request, Any], JSONResponse]) -> Callable[..., Response]:
+    """Return a handler that answers a person with a page."""
+
+    def answer(request: Request, error: Exception) -> Response:
+        response = handler(request, error)
+        if not wants_page(request):
+            return response
+        frame: Frame = request.app.state.frame
+        said = json.loads(bytes(response.body))
+        message = said["message"] if isinstance(said, dict) else said[0]["message"]
+        return frame.refusal(request, response.status_code, message)
+
+    return answer
 
 
 def _mistakes(request: Request, error: SpaceError) -> JSONResponse:

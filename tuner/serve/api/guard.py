@@ -20,6 +20,11 @@ _HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
 )
 
 
@@ -57,8 +62,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                named = {name.lower() for name, _ in message["headers"]}
-                more = [each for each in _HEADERS if each[0] not in named]
+                known = {name.lower() for name, _ in message["headers"]}
+                more = (each for each in _HEADERS if each[0] not in known)
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 

@@ -13,15 +13,30 @@ from tuner.serve.records import User
 from tuner.serve.service import Service
 from tuner.serve.views import MistakeView, Problem
 
+LOGIN_COOKIE = "tuner-login"
+PLEDGE_HEADER = "x-csrf-token"
+_LOOKING = ("GET", "HEAD", "OPTIONS")
+
 
 async def current_user(request: Request) -> User:
-    """Return the user of a request; raise Refused if its token is none."""
+    """Return the user of a request; raise Refused if its token or its login is none."""
     access: Access = request.app.state.access
-    given = request.headers.get("authorization"), request.client.host if request.client else ""
-    # a thread for each request would cost more than the request
-    user = access.identify(*given) if access.is_fresh else await in_thread(access.identify, *given)
+    authorization, secret = request.headers.get("authorization"), request.cookies.get(LOGIN_COOKIE)
+    if authorization is None and secret is not None:
+        pledge = request.headers.get(PLEDGE_HEADER, "")
+        given = None if request.method in _LOOKING else pledge
+        user = await in_thread(access.logged_in, secret, given)
+    elif access.is_fresh:  # a thread for each request would cost more than the request
+        user = access.identify(authorization, address_of(request))
+    else:
+        user = await in_thread(access.identify, authorization, address_of(request))
     request.state.user = user.name
     return user
+
+
+def address_of(request: Request) -> str:
+    """Return the address of the client."""
+    return request.client.host if request.client else ""
 
 
 async def current_service(request: Request) -> Service:

@@ -19,7 +19,7 @@ from tuner.journal.journal import JOURNAL_FILE
 from tuner.serve.views import ENDED, SearchView
 
 _POLL_SECONDS = 0.5
-_ALIVE_SECONDS = 15.0  # between two lines, so that proxies keep the connection
+ALIVE_SECONDS = 15.0  # between two lines, so that proxies keep the connection
 _MOST_BYTES = 1 << 20  # that are read at one time
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -93,7 +93,7 @@ async def stream(
             return
         silent = 0.0 if new or state != seen else silent + _POLL_SECONDS
         seen = state
-        if silent >= _ALIVE_SECONDS:
+        if silent >= ALIVE_SECONDS:
             silent = 0.0
             yield ": \n\n"
         if not new:

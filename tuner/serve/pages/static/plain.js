@@ -1,0 +1,4 @@
+// Script of pages without a script of their own.
+import { begun } from "./frame.js";
+
+begun();
