@@ -7,6 +7,7 @@ import os
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +52,11 @@ def library_files() -> list[SourceFile]:
     idlelib, turtledemo, lib2to3, distutils, ensurepip, tests); and files generated or patched for
     one machine (_sysconfigdata, config-*, sitecustomize).
     """
-    root = Path(sysconfig.get_paths()["stdlib"])
+    return list(_library_files(Path(sysconfig.get_paths()["stdlib"])))
+
+
+@lru_cache(maxsize=1)  # a server lists them for each space that is sent, which took 50 ms
+def _library_files(root: Path) -> tuple[SourceFile, ...]:
     files = []
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(
@@ -63,7 +68,7 @@ def library_files() -> list[SourceFile]:
             if name.endswith(".py") and not name.startswith(_NOT_LIBRARY_FILES):
                 path = Path(folder, name)
                 files.append(SourceFile(path.relative_to(root).as_posix(), path))
-    return files
+    return tuple(files)
 
 
 def named_files(patterns: Sequence[str]) -> list[SourceFile]:

@@ -79,17 +79,22 @@ def source_files(config: DataConfig) -> list[SourceFile]:
         CorpusError: if a file is missing, is of an unknown format, or should hold pairs but is not
             a table.
     """
+    return [file for file, _ in _sized(config)]
+
+
+def _sized(config: DataConfig) -> list[tuple[SourceFile, int]]:
+    """Return the files of a source with their sizes; raises as `source_files`."""
     if config.hub:
         return []
     files = named_files(config.files) if config.files else library_files()
+    sized = [(file, _size(file)) for file in files]
     for file in files:
-        _size(file)
         if config.files and config.pairs and format_suffix(file.path) in TEXT_FORMATS:
             raise CorpusError(
                 f"data.files: {file.path} is not a table and so has no pairs; name .jsonl, .csv, "
                 f".tsv and .parquet files only, or leave out pairs: true"
             )
-    return files
+    return sized
 
 
 def text_files(config: DataConfig) -> Iterator[SourceFile]:
@@ -113,10 +118,10 @@ def source_bytes(config: DataConfig) -> int | None:
     """
     if config.hub:
         return None
-    files = source_files(config)
-    if any(is_compressed(f.path) or format_suffix(f.path) == ".parquet" for f in files):
+    files = _sized(config)
+    if any(is_compressed(f.path) or format_suffix(f.path) == ".parquet" for f, _ in files):
         return None
-    return sum(map(_size, files))
+    return sum(size for _, size in files)
 
 
 def text_bytes(config: DataConfig) -> int | None:
@@ -132,14 +137,14 @@ def text_bytes(config: DataConfig) -> int | None:
     """
     if config.hub:
         return None
-    files = source_files(config)
-    if any(is_compressed(file.path) for file in files):
+    files = _sized(config)
+    if any(is_compressed(file.path) for file, _ in files):
         return None
     return sum(
         column_bytes(file.path, fields_of(file.path, config).values())
         if format_suffix(file.path) == ".parquet"
-        else _size(file)
-        for file in files
+        else size
+        for file, size in files
     )
 
 

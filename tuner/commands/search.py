@@ -204,6 +204,7 @@ def run_replay(options: argparse.Namespace) -> int:
         options,
         {
             "verdict": str(result.verdict),
+            "sentence": result.sentence,
             "run": trial.run_id,
             "trial": trial.number,
             "search": trial.search,

@@ -17,7 +17,7 @@ arXiv:2306.12370).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 
 from model.keys import derive_key
@@ -51,6 +51,28 @@ def prior_draw(
         for p in parameters
         if p.prior is not None and asks_prior(p.prior.confidence, seed, number, count)
     }
+
+
+def prior_density(parameter: Parameter, places: Sequence[float]) -> list[float]:
+    """Return the density of the first suggestion's draw, relative to one without a prior.
+
+    Args:
+        parameter: a parameter that is drawn, with a prior or without.
+        places: places of its distribution, in [0, 1].
+    """
+    prior, d = parameter.prior, parameter.distribution
+    if prior is None:
+        return [1.0] * len(places)
+    share = prior_share(prior.confidence, 0)
+    if isinstance(d, Choice):
+        of_centre, count = share * prior.confidence, len(d.values)
+        at_centre = 1 - of_centre + of_centre * count
+        return [
+            at_centre if parameter.at(place) == prior.centre else 1 - of_centre for place in places
+        ]
+    normal = NormalDist(parameter.place_of(prior.centre), _WIDEST * (1 - prior.confidence))
+    mass = normal.cdf(1.0) - normal.cdf(0.0)
+    return [1 - share + share * normal.pdf(place) / mass for place in places]
 
 
 def asks_prior(confidence: float, seed: int, number: int, count: int) -> bool:

@@ -13,13 +13,14 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from tuner.errors import TunerError
+from tuner.errors import RecordError, TunerError
 from tuner.home.names import check_new_name
 from tuner.serve.database import Database
 from tuner.serve.records import Login, QueuedSearch, User
+from tuner.texts.formatting import shown
 
 ROLES = ("viewer", "user", "admin")
 VISIBILITIES = ("private", "team", "public")
@@ -130,14 +131,19 @@ class Access:
         self._count_bad(address)
         raise Refused(401, "the token is not valid")
 
+    @property
+    def is_fresh(self) -> bool:
+        """True if `identify` will not ask the database."""
+        return self._clock() - self._read < _FRESH_SECONDS
+
     def has_users(self) -> bool:
         """Return True if there are users."""
         return bool(self._fresh())
 
     def _fresh(self) -> dict[str, User]:
         """Return the users by the ids of their tokens."""
-        now = self._clock()
-        if now - self._read >= _FRESH_SECONDS:
+        if not self.is_fresh:
+            now = self._clock()
             self._users = {user.token_id: user for user in self._database.users()}
             self._read = now
         return self._users
@@ -154,7 +160,14 @@ class Access:
             raise Refused(429, "too many bad tokens; wait a minute")
 
 
-def new_user(database: Database, name: str, role: str, team: str = "", **limits: object) -> str:
+def new_user(
+    database: Database,
+    name: str,
+    role: str,
+    team: str = "",
+    by: str = "operator",
+    **limits: object,
+) -> str:
     """Add a user, or give one a new token; return the token, which nobody can read again.
 
     Args:
@@ -162,19 +175,100 @@ def new_user(database: Database, name: str, role: str, team: str = "", **limits:
         name: name of the user.
         role: one of `ROLES`.
         team: team of the user.
+        by: who adds the user.
         limits: `weight`, `most_searches`, `most_devices` and `most_tokens` of `User`.
 
     Raises:
-        TunerError: if the name is none, or there is no such role.
+        TunerError: if the name is none, there is no such role, or no admin would be left.
     """
     check_new_name(name)
     if role not in ROLES:
         raise TunerError(f"--role must be one of {', '.join(ROLES)}, got {role}")
-    token = f"{_PREFIX}_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
-    user = User(name, role, _id_of(token), _hash_of(token), team)
-    is_new = database.put_user(replace(user, **limits))  # type: ignore[arg-type]
-    database.note("operator", "add user" if is_new else "new token", detail=f"{name}, {role}")
+    token, user = _with_token(User(name, role, team=team))
+    user = replace(user, **limits)  # type: ignore[arg-type]
+    _check_admin(database, user)
+    is_new = database.put_user(user)
+    database.note(by, "add user" if is_new else "new token", detail=f"{name}, {role}")
     return token
+
+
+def new_token(database: Database, name: str, by: str) -> str:
+    """Give a user another token, and return it; the old one ends, and a disabled user may come in.
+
+    Raises:
+        RecordError: if there is no such user.
+    """
+    token, user = _with_token(_user(database, name))
+    database.put_user(user)
+    database.note(by, "new token", detail=name)
+    return token
+
+
+def change_user(database: Database, name: str, by: str, **values: object) -> User:
+    """Change role, team or limits of a user; return the user.
+
+    Raises:
+        RecordError: if there is no such user.
+        Refused: if no admin would be left.
+    """
+    user = replace(_user(database, name), **values)  # type: ignore[arg-type]
+    _check_admin(database, user)
+    database.put_user(user)
+    database.note(by, "change user", detail=f"{name}: {', '.join(values)}")
+    return user
+
+
+def disable_user(database: Database, name: str, by: str) -> User:
+    """Let no token of a user work any more; searches and limits stay.
+
+    Raises:
+        RecordError, Refused: as `change_user`.
+    """
+    user = replace(_user(database, name), token_id=secrets.token_hex(8), token_hash="")
+    _check_admin(database, user)
+    database.put_user(user)
+    database.note(by, "disable user", detail=name)
+    return user
+
+
+def remove_user(database: Database, name: str, by: str) -> None:
+    """Remove a user; the searches stay.
+
+    Raises:
+        RecordError, Refused: as `change_user`.
+    """
+    _check_admin(database, replace(_user(database, name), role="viewer"))
+    database.remove_user(name)
+    database.note(by, "remove user", detail=name)
+
+
+def _user(database: Database, name: str) -> User:
+    found = next((user for user in database.users() if user.name == name), None)
+    if found is None:
+        raise RecordError(f"there is no user {shown(name)}")
+    return found
+
+
+def _with_token(user: User) -> tuple[str, User]:
+    """Return a new token, and the user who has it."""
+    token = f"{_PREFIX}_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+    return token, replace(user, token_id=_id_of(token), token_hash=_hash_of(token))
+
+
+def _check_admin(database: Database, changed: User) -> None:
+    """Raise Refused if there was an admin, and none is left after a change of a user.
+
+    Args:
+        database: database of the server.
+        changed: the user, as changed.
+    """
+    before = {user.name: user for user in database.users()}
+
+    def has_admin(users: Mapping[str, User]) -> bool:
+        return any(each.role == "admin" and not each.is_disabled for each in users.values())
+
+    if has_admin(before) and not has_admin({**before, changed.name: changed}):
+        raise Refused(409, f"{changed.name} is the last admin; make another user one before")
 
 
 def pledge_of(secret: str) -> bytes:

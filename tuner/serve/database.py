@@ -114,6 +114,7 @@ class Database:
 
     Attributes:
         was_damaged: path of a damaged database that was set aside; None if it was sound.
+        num_changes: number of changes by this process, by which answers are known to be old.
 
     Raises:
         TunerError: if it cannot be used, or a newer version of tuner made it.
@@ -121,6 +122,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.was_damaged: Path | None = None
+        self.num_changes = 0
         try:
             self._url = make_url(url)
         except ArgumentError as error:
@@ -152,18 +154,24 @@ class Database:
     def add(self, search: QueuedSearch) -> bool:
         """Add a search; return False if its name or its idempotency key is taken."""
         try:
-            with self._begun() as connection:
+            with self._changing() as connection:
                 connection.execute(insert(_SEARCHES).values(_values(search)))
         except IntegrityError:
             return False
         return True
 
     def searches(self) -> list[QueuedSearch]:
-        """Return all searches, in the order in which they were submitted."""
+        """Return all searches without their spaces, in the order in which they were submitted."""
+        columns = [each for each in _SEARCHES.c if each is not _SEARCHES.c.space_text]
         order = (_SEARCHES.c.submitted, _SEARCHES.c.name)
         with self._begun() as connection:
-            rows = connection.execute(select(_SEARCHES).order_by(*order)).all()
-        return [_made(QueuedSearch, row) for row in rows]
+            rows = connection.execute(select(*columns).order_by(*order)).all()
+        return [QueuedSearch(**row._mapping) for row in rows]
+
+    def names(self) -> list[str]:
+        """Return the names of all searches."""
+        with self._begun() as connection:
+            return list(connection.execute(select(_SEARCHES.c.name)).scalars())
 
     def active(self) -> list[QueuedSearch]:
         """Return the searches that shall run, or have devices."""
@@ -194,13 +202,13 @@ class Database:
 
     def change(self, name: str, **values: Any) -> bool:
         """Change fields of a search; return False if there is none of this name."""
-        with self._begun() as connection:
+        with self._changing() as connection:
             changed = update(_SEARCHES).where(_SEARCHES.c.name == name).values(values)
             return connection.execute(changed).rowcount > 0
 
     def remove(self, name: str) -> None:
         """Forget a search."""
-        with self._begun() as connection:
+        with self._changing() as connection:
             connection.execute(delete(_SEARCHES).where(_SEARCHES.c.name == name))
 
     # users --------------------------------------------------------------------------------------
@@ -213,7 +221,7 @@ class Database:
 
     def put_user(self, user: User) -> bool:
         """Add a user, or replace one; return True if it is new."""
-        with self._begun() as connection:
+        with self._changing() as connection:
             same = _USERS.c.name == user.name
             is_new = connection.execute(delete(_USERS).where(same)).rowcount == 0
             connection.execute(insert(_USERS).values(_values(user)))
@@ -221,7 +229,7 @@ class Database:
 
     def remove_user(self, name: str) -> bool:
         """Remove a user; return False if there is none of this name."""
-        with self._begun() as connection:
+        with self._changing() as connection:
             return connection.execute(delete(_USERS).where(_USERS.c.name == name)).rowcount > 0
 
     def use(self) -> dict[str, Use]:
@@ -231,7 +239,7 @@ class Database:
 
     def put_use(self, uses: Sequence[Use]) -> None:
         """Note what users have used."""
-        with self._begun() as connection:
+        with self._changing() as connection:
             for use in uses:
                 connection.execute(delete(_USE).where(_USE.c.user == use.user))
                 connection.execute(insert(_USE).values(_values(use)))
@@ -261,7 +269,7 @@ class Database:
     def note(self, user: str, action: str, search: str = "", detail: str = "") -> None:
         """Add a line to the audit log."""
         line = AuditLine(time.time(), user, action, search, detail)
-        with self._begun() as connection:
+        with self._changing() as connection:
             connection.execute(insert(_AUDIT).values(_values(line)))
 
     def audit(self, most: int) -> list[AuditLine]:
@@ -271,6 +279,13 @@ class Database:
             return [_made(AuditLine, row) for row in connection.execute(newest)]
 
     # ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _changing(self) -> Iterator[Connection]:
+        """Begin a transaction that changes something."""
+        with self._begun() as connection:
+            yield connection
+        self.num_changes += 1
 
     @contextmanager
     def _begun(self) -> Iterator[Connection]:

@@ -126,7 +126,7 @@ class Dispatcher:
             try:
                 self.tick()
                 self.problem, self.ticked = None, time.monotonic()
-                self._searches.warm(_WARM_SECONDS)
+                self._searches.warm(_WARM_SECONDS, self._wakes.is_set)
             except (TunerError, OSError) as error:  # a full disk: what runs goes on
                 self.problem = str(error)
             with self._ticks:
@@ -165,6 +165,30 @@ class Dispatcher:
                 self._database.change(name, devices="")
                 problems[name] = Wait(0, str(error))
         self.waits = {**problems, **made.waits}
+
+    @property
+    def by_command(self) -> list[str]:
+        """Names of the searches that commands run without the queue, as of the newest tick."""
+        return list(self._by_command)
+
+    def forecast(self, new: QueueItem) -> Wait:
+        """Return when a search would begin if it were submitted now, and what it would wait for.
+
+        Args:
+            new: the search, whose name no other has.
+        """
+        active = self._database.active()
+        jobs = [self._job(each) for each in active if each.devices or each.wanted == "run"]
+        jobs += [
+            QueueItem(name, "", holds=self._searches.num_workers(name)) for name in self._by_command
+        ]
+        made = plan([*jobs, new], self._accounts.shares(), self._machine.number, self._now())
+        free = Wait(0, "devices are free for it", self._now())
+        return free if new.name in made.starts else made.waits[new.name]
+
+    def seconds_of(self, tokens: int, devices: int) -> float | None:
+        """Return the estimated duration of some training; None before anything was trained."""
+        return self._accounts.seconds_of(tokens, devices)
 
     def is_driven(self, entry: QueuedSearch) -> bool:
         """Return True if a driver has a search, or was started for it."""

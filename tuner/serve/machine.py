@@ -3,13 +3,69 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 from tuner.errors import TunerError
 from tuner.workers.devices import num_cores, num_nvidia_gpus
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_LOAD_SECONDS = 1.0  # shorter spans say little of a load
+
+
+@dataclass(frozen=True)
+class Load:
+    """The load of this machine.
+
+    Attributes:
+        cores: load of each core, in percent.
+        memory: used memory, in bytes.
+        all_memory: memory of the machine, in bytes.
+        disk: used part of the disk of the home, in bytes.
+        all_disk: size of this disk, in bytes.
+        waiting: number of processes that ran or waited for a core in the last minute.
+    """
+
+    cores: tuple[float, ...]
+    memory: int
+    all_memory: int
+    disk: int
+    all_disk: int
+    waiting: float
+
+
+class LoadMeter:
+    """Measures the load since it was last asked, but not of less than a second.
+
+    Args:
+        folder: folder of the home, whose disk counts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._lock = folder, threading.Lock()
+        self._cores = tuple(psutil.cpu_percent(percpu=True))
+        self._asked = time.monotonic()
+
+    def read(self) -> Load:
+        """Return the load."""
+        with self._lock:
+            if time.monotonic() - self._asked > _LOAD_SECONDS:
+                self._cores = tuple(psutil.cpu_percent(percpu=True))
+                self._asked = time.monotonic()
+        memory, disk, waiting = psutil.virtual_memory(), (0, 0), 0.0
+        with suppress(OSError):
+            usage = psutil.disk_usage(str(self._folder))
+            disk = usage.used, usage.total
+        with suppress(OSError):
+            waiting = os.getloadavg()[0]
+        used = memory.total - memory.available
+        return Load(self._cores, used, memory.total, *disk, waiting)
 
 
 @dataclass(frozen=True)

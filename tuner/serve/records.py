@@ -86,6 +86,11 @@ class User:
     most_devices: int | None = None
     most_tokens: int | None = None
 
+    @property
+    def is_disabled(self) -> bool:
+        """True if the user has no token that works."""
+        return not self.token_hash
+
 
 @dataclass(frozen=True)
 class Login:

@@ -39,10 +39,14 @@ class HomeSearches:
     Args:
         home: home of the searches.
         fresh_seconds: time for which an answer is given again to whoever only looks.
+
+    Attributes:
+        home: the home.
+        fresh_seconds: the time.
     """
 
     def __init__(self, home: Home, fresh_seconds: float = FRESH_SECONDS) -> None:
-        self.home, self._fresh_seconds = home, fresh_seconds
+        self.home, self.fresh_seconds = home, fresh_seconds
         self._known: dict[str, _Known] = {}
         self._folds: OrderedDict[str, TailedSearch] = OrderedDict()
         self._names: tuple[float, list[str]] = (0.0, [])
@@ -54,7 +58,7 @@ class HomeSearches:
         """Return the names of the searches that have a journal, the newest first."""
         with self._names_lock:  # one of many clients reads the folder
             at, names = self._names
-            if not at or time.monotonic() - at > self._fresh_seconds:
+            if not at or time.monotonic() - at > self.fresh_seconds:
                 names = searches_of(self.home)[::-1]
                 self._names = time.monotonic(), names
         return names
@@ -67,10 +71,12 @@ class HomeSearches:
             fresh: True for the present, False if an answer of just before will do.
         """
         known, now = self._known.get(name), time.monotonic()
-        if known is not None and not fresh and now - known.at < self._fresh_seconds:
+        if known is not None and not fresh and now - known.at < self.fresh_seconds:
             return known.status
         folder = self.home.search(name)
-        stamp, is_on = self._stamp(name), is_running(folder)
+        stamp, is_on = self.stamp(name), is_running(folder)
+        if not is_on and not folder.is_dir():  # of a search that waits for its first driver
+            return None
         if known is not None and known.stamp == stamp and not is_on and not known.status.driver:
             self._known[name] = replace(known, at=now)
             return known.status
@@ -94,13 +100,18 @@ class HomeSearches:
         known = self._known.get(name)
         return ({}, 0) if known is None else (known.counts, known.num_events)
 
-    def warm(self, seconds: float) -> None:
-        """Read searches that nobody has asked for yet, the newest first, for some seconds."""
+    def warm(self, seconds: float, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Read searches that nobody has asked for yet, the newest first, for some seconds.
+
+        Args:
+            seconds: the time.
+            is_over: function that says whether there is something better to do.
+        """
         until = time.monotonic() + seconds
         for name in self.names():
             if name not in self._known:
                 self.status(name)
-                if time.monotonic() > until:
+                if time.monotonic() > until or is_over():
                     return
 
     def read(self, name: str, use: Callable[[Search], Value]) -> Value | None:
@@ -141,7 +152,8 @@ class HomeSearches:
             while len(self._folds) > _MOST_FOLDS:
                 self._folds.popitem(last=False)
 
-    def _stamp(self, name: str) -> tuple[int, int]:
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Return what changes as the journal of a search grows."""
         try:
             stat = (self.home.search(name) / JOURNAL_FILE).stat()
         except OSError:

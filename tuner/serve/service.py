@@ -16,7 +16,6 @@ from tuner.jobs.submit import free_name
 from tuner.journal.edit import check_edit
 from tuner.lease.folder import is_running, newest
 from tuner.lease.stop_request import StopRequest, request_stop
-from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.serve.access import Refused, may_change, may_read
 from tuner.serve.database import Database
 from tuner.serve.dispatcher import FOLDER, Dispatcher, space_file
@@ -24,12 +23,12 @@ from tuner.serve.machine import Machine
 from tuner.serve.queue import Priority
 from tuner.serve.records import QueuedSearch, User
 from tuner.serve.searches import HomeSearches
-from tuner.serve.spaces import Allowed, hash_of, sent_space
+from tuner.serve.spaces import Allowed, decoded, hash_of, sent_space
+from tuner.serve.text_edit import with_value
 from tuner.serve.views import SearchView
-from tuner.space.estimate import estimated_facts
-from tuner.space.remarks import remarks
-from tuner.space.space import SearchSpace
+from tuner.space_file.overrides import Override
 from tuner.texts.formatting import shown
+from tuner.validation.explanation import Explanation, estimated
 
 _DELETE_SECONDS = 300.0
 _LOOK_SECONDS = 0.1  # in which the queue usually looks at a change
@@ -145,8 +144,8 @@ class Service:
 
     # submit ---------------------------------------------------------------------------------------
 
-    def check(self, user: User, data: bytes) -> tuple[SearchSpace, str, int, list[str]]:
-        """Return a space that a user sent, its text, its expected tokens, and remarks on it.
+    def check(self, user: User, data: bytes) -> tuple[Explanation, str]:
+        """Return what a search of a space that a user sent would train, and the space's text.
 
         Raises:
             SpaceError: with every mistake.
@@ -162,10 +161,9 @@ class Service:
         folder = self.home.root / FOLDER
         space, text = sent_space(data, folder, self.allowed, may_start_from)
         try:
-            facts = estimated_facts(space)
+            return estimated(space), text
         except CorpusError as error:
             raise SpaceError("search.yaml", [Mistake(1, 1, str(error))]) from error
-        return space, text, expected_tokens(space, facts)[1], list(remarks(space, facts))
 
     def submit(self, user: User, data: bytes, wish: Wish) -> SearchView:
         """Put a search into the queue.
@@ -179,7 +177,8 @@ class Service:
             raise Refused(403, f"{user.name} is a viewer, and may not submit searches")
         if wish.key and (same := self.database.of_key(user.name, wish.key)):
             return self._view(same.name, same)
-        space, text, tokens, _ = self.check(user, data)
+        explanation, text = self.check(user, data)
+        space, (_, tokens) = explanation.space, explanation.tokens
         digest = hash_of(space)
         for earlier in self.database.equal(digest):
             if not earlier.problem and may_read(user, earlier, self._owner(earlier)):
@@ -195,6 +194,44 @@ class Service:
         self.database.note(user.name, "submit", entry.name)
         return self._seen(user, entry.name)
 
+    def fork(
+        self, user: User, name: str, data: bytes, wish: Wish, changes: Sequence[Override] = ()
+    ) -> SearchView:
+        """Put a search into the queue whose space is that of another one, changed.
+
+        Args:
+            user: who asks.
+            name: name of the other search.
+            data: text of the changed space; nothing for the space as it is.
+            wish: how the search is to be run.
+            changes: values that replace those of the text.
+
+        Raises:
+            SpaceError, Conflict, Refused: as `submit`.
+            RecordError: if there is no search of this name.
+        """
+        text = self.space_text(user, name)
+        if data:
+            text = decoded(data)
+        for change in changes:
+            text = with_value(text, change.path, change.text)
+        view = self.submit(user, text.encode(), wish)
+        self.database.note(user.name, "fork", view.name, f"of {name}")
+        return view
+
+    def space_text(self, user: User, name: str) -> str:
+        """Return the text of the space of a search.
+
+        Raises:
+            RecordError: if there is no such search, or its space was not a file.
+        """
+        entry = self.readable(user, name)
+        text = entry.space_text if entry is not None else ""
+        text = text or self.searches.read(name, lambda search: search.space_text) or ""
+        if not text:
+            raise RecordError(f"{name} was begun from Python, without a file of its space")
+        return text
+
     def _added(self, user: User, entry: QueuedSearch, stem: str) -> QueuedSearch:
         """Add a search to the database, under its name or the first free one."""
         if entry.name:
@@ -205,7 +242,7 @@ class Service:
             if not self.home.search(entry.name).exists() and self.database.add(entry):
                 return entry
             raise Conflict(f"there is a search {entry.name}", self._earlier(user, entry))
-        number = 1
+        number = self._last_number(stem) + 1
         while True:
             name = free_name(stem, self.home, number)
             if self.database.add(named := replace(entry, name=name)):
@@ -215,6 +252,12 @@ class Service:
             ):  # a request at the same time
                 return same
             number = int(name.rpartition("-")[2]) + 1
+
+    def _last_number(self, stem: str) -> int:
+        """Return the largest N of the names STEM-N; to ask for each would take ever longer."""
+        names = (*self.searches.names(), *self.database.names())
+        ends = [name.removeprefix(f"{stem}-") for name in names if name.startswith(f"{stem}-")]
+        return max((int(end) for end in ends if end.isascii() and end.isdecimal()), default=0)
 
     def _earlier(self, user: User, entry: QueuedSearch) -> SearchView | None:
         try:
@@ -259,7 +302,8 @@ class Service:
         entry = self._changeable(user, name)
         if entry is None:
             raise Refused(409, f"{name} is in no queue; resume it first")
-        space, text, tokens, _ = self.check(user, data)
+        explanation, text = self.check(user, data)
+        space, (_, tokens) = explanation.space, explanation.tokens
         recorded = self.searches.read(name, lambda search: search.space)
         if recorded is not None:
             if space.init_from is not None and space.init_from == recorded.init_from:

@@ -53,12 +53,7 @@ def sent_space(
     Raises:
         SpaceError: with every mistake.
     """
-    path = folder / _FILE
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        reason = f"not UTF-8 at byte {error.start}; save the file as UTF-8"
-        raise SpaceError(_FILE, [Mistake(1, 1, reason)]) from error
+    path, text = folder / _FILE, decoded(data)
     try:
         file = YamlFile(path, text)
         # before anything reads the space: reading it looks for its files
@@ -70,6 +65,15 @@ def sent_space(
     except SpaceError as error:
         raise SpaceError(_FILE, error.mistakes) from error
     return without_copies(space), text
+
+
+def decoded(data: bytes) -> str:
+    """Return a text that a user sent; raise SpaceError if it is not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = f"not UTF-8 at byte {error.start}; save the file as UTF-8"
+        raise SpaceError(_FILE, [Mistake(1, 1, reason)]) from error
 
 
 def naming(path: Path, text: str) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from tuner.jobs.status import SearchStatus
 from tuner.serve.queue import Priority, Wait
@@ -93,28 +94,26 @@ class SearchView(BaseModel):
         cls, name: str, entry: QueuedSearch | None, status: SearchStatus | None, wait: Wait | None
     ) -> SearchView:
         """Put together what the database, the journal and the queue say of a search."""
-        view = cls(name=name, state=state_of(entry, status))
+        values: dict[str, Any] = {"name": name, "state": state_of(entry, status)}
         if status is not None:
-            view = view.model_copy(update=_numbers(status))
+            values |= _numbers(status)
         if entry is not None:
-            owned = {
+            values |= {
                 "owner": entry.owner,
                 "visibility": entry.visibility,
                 "priority": Priority(entry.priority).name.lower(),
                 "devices": len(entry.device_numbers),
                 "submitted": entry.submitted,
-                "problem": entry.problem or view.problem,
+                "problem": entry.problem or values.get("problem"),
             }
-            view = view.model_copy(update=owned)
-        if view.state == "waiting":
+        if values["state"] == "waiting":
             seen = wait or Wait(0, "the queue looks at it in a moment")
-            waits = {
+            values |= {
                 "position": seen.position or None,
                 "waits_for": seen.reason,
                 "begins_at": seen.begins_at,
             }
-            view = view.model_copy(update=waits)
-        return view
+        return cls(**values)
 
 
 class ConflictView(SearchView):
@@ -189,15 +188,6 @@ class FileList(BaseModel):
     """Files of a search."""
 
     files: list[FileView]
-
-
-class ValidationView(BaseModel):
-    """A valid space: name, digest, and the tokens that a search is expected to train."""
-
-    name: str
-    hash: str
-    expected_tokens: int
-    notes: list[str] = Field(default_factory=list)
 
 
 class UploadView(BaseModel):

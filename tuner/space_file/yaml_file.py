@@ -304,6 +304,11 @@ class YamlFile:
                 result.setdefault(key, value)
 
 
+def composed(text: str) -> yaml.Node | None:
+    """Return the nodes of a text that a `YamlFile` has read, with their places; None if empty."""
+    return _Loader(text).get_single_node()
+
+
 def _is_merge(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.value == "<<" and node.style is None
 

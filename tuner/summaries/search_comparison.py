@@ -16,6 +16,7 @@ from tuner.journal.edit import changes
 from tuner.journal.fold import Search
 from tuner.journal.journal import read_journal
 from tuner.space.parameter import Parameter
+from tuner.space.space import SearchSpace
 from tuner.texts.formatting import metric_text, shown
 
 
@@ -29,6 +30,8 @@ class ComparedSearch:
         tokens: training tokens.
         best: value of the best trial; None before the first report.
         winner: retrainings of the best configuration with fresh seeds; None without them.
+        space: its space, as last edited.
+        data: fingerprint of its data.
     """
 
     name: str
@@ -36,6 +39,8 @@ class ComparedSearch:
     tokens: int
     best: float | None
     winner: Confirmed | None
+    space: SearchSpace
+    data: str
 
     @classmethod
     def of(cls, name: str, search: Search) -> ComparedSearch:
@@ -44,7 +49,8 @@ class ComparedSearch:
         best = math.inf if board.best is None else board.value(board.best)
         return cls(
             name, len(board.ended), board.tokens, best if math.isfinite(best) else None,
-            confirmation.winner if confirmation else None,
+            confirmation.winner if confirmation else None, search.space,
+            search.facts.data_fingerprint,
         )  # fmt: skip
 
 
@@ -76,13 +82,19 @@ class SearchComparison:
             TunerError: if a search has not begun, or its journal cannot be read.
         """
         folds = [Search.of_name(read_journal(home.search(name)), name) for name in names]
-        compared = tuple(map(ComparedSearch.of, names, folds))
-        first = folds[0].space
+        return cls.of(tuple(map(ComparedSearch.of, names, folds)))
+
+    @classmethod
+    def of(cls, compared: tuple[ComparedSearch, ...]) -> SearchComparison:
+        """Compare two or more searches."""
+        first = compared[0].space
         settings = dict.fromkeys(
-            name for fold in folds[1:] for name in changes(first, fold.space) if name != "name"
+            name for each in compared[1:] for name in changes(first, each.space) if name != "name"
         )
-        differing = {name: tuple(_setting(fold, name) for fold in folds) for name in settings}
-        return cls(first.objective.metric, compared, differing, _verdict(compared, folds))
+        differing = {
+            name: tuple(_setting(each.space, name) for each in compared) for name in settings
+        }
+        return cls(first.objective.metric, compared, differing, _verdict(compared))
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -102,10 +114,10 @@ class SearchComparison:
         }  # fmt: skip
 
 
-def _setting(fold: Search, name: str) -> str:
+def _setting(space: SearchSpace, name: str) -> str:
     """Return a setting of a space as text: `search.trials`, or a parameter's distribution."""
     part, _, key = name.partition(".")
-    value: Any = getattr(fold.space, part)
+    value: Any = getattr(space, part)
     if key:
         value = value.get(key) if isinstance(value, Mapping) else getattr(value, key)
     if isinstance(value, Parameter):
@@ -117,14 +129,14 @@ def _setting(fold: Search, name: str) -> str:
     return "" if value is None else shown(value)
 
 
-def _verdict(searches: Sequence[ComparedSearch], folds: Sequence[Search]) -> str:
+def _verdict(searches: Sequence[ComparedSearch]) -> str:
     """Return which search is better, if the noise of the seeds lets anybody say."""
-    objectives = {fold.space.objective for fold in folds}
-    texts = {fold.facts.data_fingerprint for fold in folds}
+    objectives = {each.space.objective for each in searches}
+    texts = {each.data for each in searches}
     if len(objectives) > 1 or len(texts) > 1:
         what = "objectives" if len(objectives) > 1 else "data"
         return f"The results cannot be compared: the {what} differ."
-    sign = folds[0].space.objective.sign
+    sign = searches[0].space.objective.sign
     confirmed = [each for each in searches if each.winner is not None and each.winner.count > 1]
     if len(confirmed) < len(searches):
         missing = next(each.name for each in searches if each not in confirmed)

@@ -87,6 +87,16 @@ class Explanation:
         """The search in sentences."""
         return search_lines(self.space, self.facts)
 
+    @cached_property
+    def tokens(self) -> tuple[int, int]:
+        """Training tokens of a search whose trials all end, and those that are expected."""
+        return expected_tokens(self.space, self.facts)
+
+    @property
+    def least_memory(self) -> int:
+        """Bytes of the largest model's weights, gradients and moments; activations come on top."""
+        return _BYTES_PER_WEIGHT * max(stack.parameters for stack in self.stacks)
+
     @property
     def parameters(self) -> dict[str, str]:
         """The distributions of the parameters, as text, by label."""
@@ -128,7 +138,7 @@ class Explanation:
     @property
     def as_json(self) -> Mapping[str, Any]:
         """The object of `tuner validate --json`."""
-        full, expected = expected_tokens(self.space, self.facts)
+        full, expected = self.tokens
         return {
             "name": self.space.name,
             "init_from": self.start.description if self.start else None,
@@ -183,6 +193,19 @@ def explain(space: SearchSpace, home: Home, file: str = "") -> Explanation:
     space = without_copies(space)
     stacks = _stacks(space, facts, is_known=corpus is not None or size is not None)
     return Explanation(space, facts, corpus, size, start, stacks, notes)
+
+
+def estimated(space: SearchSpace) -> Explanation:
+    """Explain a search whose data nobody has prepared or read, quickly enough for every change.
+
+    Raises:
+        CorpusError: if the data cannot be found.
+    """
+    size, facts = text_bytes(space.data), estimated_facts(space)
+    notes = remarks(space, facts)
+    space = without_copies(space)
+    stacks = _stacks(space, facts, is_known=size is not None)
+    return Explanation(space, facts, None, size, None, stacks, list(notes))
 
 
 def _stacks(space: SearchSpace, facts: DataFacts, *, is_known: bool) -> list[StackSummary]:

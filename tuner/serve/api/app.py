@@ -18,12 +18,16 @@ import tuner
 from model.errors import ModelError
 from tuner.errors import JournalInUse, RecordError, SpaceError, TunerError
 from tuner.serve.access import Access, Refused
-from tuner.serve.api import routes
+from tuner.serve.api import comparing, design, machines, operations, people, routes
+from tuner.serve.api.answers import Answers
 from tuner.serve.api.guard import Guard
 from tuner.serve.api.overview import Overview
 from tuner.serve.api.requests import REFUSALS, Asking, Serving
 from tuner.serve.api.uploads import MOST_UPLOAD_BYTES
+from tuner.serve.dispatcher import FOLDER
+from tuner.serve.machine import LoadMeter
 from tuner.serve.metrics import exposition
+from tuner.serve.operations.operations import Operations
 from tuner.serve.pages import login
 from tuner.serve.pages import routes as pages
 from tuner.serve.pages.frame import Frame, wants_page
@@ -56,8 +60,14 @@ def make_app(
     )  # fmt: skip
     app.state.service, app.state.access, app.state.frame = service, access, Frame()
     app.state.overview = Overview(service)
+    app.state.answers = Answers(
+        service.searches.fresh_seconds, lambda: service.database.num_changes
+    )
+    app.state.meter = LoadMeter(service.home.root)
+    app.state.operations = Operations(service.home, service.home.root / FOLDER)
     app.add_middleware(Guard, hosts=hosts, log=log, limits={f"{API}/uploads": MOST_UPLOAD_BYTES})
-    app.include_router(routes.router, prefix=API, responses=REFUSALS)
+    for part in (routes, operations, design, comparing, machines, people):
+        app.include_router(part.router, prefix=API, responses=REFUSALS)
     app.add_api_route("/healthz", _health, tags=["health"])
     app.add_api_route("/readyz", _ready, tags=["health"], responses={503: REFUSALS[503]})
     app.add_api_route(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -14,16 +14,18 @@ from starlette.concurrency import run_in_threadpool
 from tuner.errors import RecordError
 from tuner.journal.fold import Search
 from tuner.serve.access import Refused
+from tuner.serve.api.answers import NOT_MODIFIED
 from tuner.serve.api.downsampling import downsampled
 from tuner.serve.api.files import file_of, files_of
 from tuner.serve.api.overview import Overview, changes
-from tuner.serve.api.requests import Asking, Serving
+from tuner.serve.api.requests import YAML, Asking, Class, Giving, Name, Seen, Serving
 from tuner.serve.api.stream import JournalLines, stream
 from tuner.serve.api.uploads import keep_upload
 from tuner.serve.dispatcher import FOLDER
 from tuner.serve.queue import Priority
-from tuner.serve.service import Wish
-from tuner.serve.spaces import UPLOADS, hash_of
+from tuner.serve.records import User
+from tuner.serve.service import Service, Wish
+from tuner.serve.spaces import UPLOADS
 from tuner.serve.views import (
     ENDED,
     AuditView,
@@ -35,24 +37,14 @@ from tuner.serve.views import (
     SearchList,
     SearchView,
     UploadView,
-    ValidationView,
 )
+from tuner.space_file.overrides import Override
 
 router = APIRouter(tags=["searches"])
 _PAGE = 100
 _MOST_CURVES = 1000
 
-Name = Annotated[str, Path(description="Name of the search", min_length=1, max_length=100)]
-Class = Literal["low", "normal", "high", "urgent"]
-Seen = Literal["private", "team", "public"]
 Suffix = Literal[".txt", ".jsonl", ".csv", ".tsv", ".parquet"]
-_YAML: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "A search space, as tuner search --space takes it.",
-        "content": {"application/yaml": {"schema": {"type": "string"}}},
-    }
-}
 
 
 _EVENT = {
@@ -63,7 +55,7 @@ _EVENT = {
 
 
 @router.post(
-    "/searches", status_code=201, openapi_extra=_YAML,
+    "/searches", status_code=201, openapi_extra=YAML,
     responses={409: {"model": ConflictView, "description": "The earlier search"}},
 )  # fmt: skip
 async def submit(
@@ -82,24 +74,60 @@ async def submit(
     return await run_in_threadpool(service.submit, user, data, wish)
 
 
-@router.post("/validate", openapi_extra=_YAML)
-async def validate(request: Request, user: Asking, service: Serving) -> ValidationView:
-    """Check a space, and say every mistake with its line and column."""
-    data = await request.body()
-    space, _, tokens, notes = await run_in_threadpool(service.check, user, data)
-    return ValidationView(name=space.name, hash=hash_of(space), expected_tokens=tokens, notes=notes)
-
-
-@router.get("/searches")
-def list_searches(
+@router.post(
+    "/searches/{name}/fork", status_code=201,
+    openapi_extra={"requestBody": {**YAML["requestBody"], "required": False}},
+    responses={409: {"model": ConflictView, "description": "The search of an equal space"}},
+)  # fmt: skip
+async def fork(
+    name: Name,
+    request: Request,
     user: Asking,
     service: Serving,
+    new_name: Annotated[str | None, Query(max_length=100)] = None,
+    priority: Class = "normal",
+    visibility: Seen = "team",
+    least: Annotated[int | None, Query(ge=1, le=4096)] = None,
+    changes: Annotated[
+        list[str] | None, Query(alias="set", description="KEY=VALUE, as --set", max_length=50)
+    ] = None,
+) -> SearchView:
+    """Put a search into the queue whose space is that of another one, changed."""
+    data = await request.body()
+    wish = Wish(new_name, Priority[priority.upper()], visibility, least)
+    try:
+        made = [Override.parse(each) for each in changes or ()]
+    except ValueError as error:
+        raise Refused(400, f"set {error}") from error
+    return await run_in_threadpool(service.fork, user, name, data, wish, made)
+
+
+@router.get("/searches", response_model=SearchList, responses=NOT_MODIFIED)
+async def list_searches(
+    request: Request,
+    user: Asking,
+    service: Serving,
+    answers: Giving,
     state: Annotated[str | None, Query(max_length=20)] = None,
     owner: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = _PAGE,
     page: Annotated[str | None, Query(max_length=100)] = None,
-) -> SearchList:
+) -> Response:
     """List searches, the newest first."""
+    return await answers.give(
+        request, user, lambda: listed(user, service, limit, state, owner, page)
+    )
+
+
+def listed(
+    user: User,
+    service: Service,
+    limit: int = _PAGE,
+    state: str | None = None,
+    owner: str | None = None,
+    page: str | None = None,
+) -> SearchList:
+    """Return some of the searches that a user may see, the newest first."""
     named = [
         (name, entry) for name, entry in service.names(user)
         if owner is None or (entry.owner if entry else "") == owner
@@ -129,23 +157,29 @@ async def search_events(request: Request, user: Asking) -> Response:
     )  # fmt: skip
 
 
-@router.get("/queue")
-def show_queue(user: Asking, service: Serving) -> QueueView:
+@router.get("/queue", response_model=QueueView, responses=NOT_MODIFIED)
+async def show_queue(request: Request, user: Asking, service: Serving, answers: Giving) -> Response:
     """List the searches that run, and those that wait, in the order in which they will begin."""
-    active = {entry.name for entry in service.database.active()}
-    views = service.views([each for each in service.names(user) if each[0] in active])
-    waiting = [view for view in views if view.state == "waiting"]
-    return QueueView(
-        running=[view for view in views if view.state != "waiting"],
-        waiting=sorted(waiting, key=lambda view: view.position or math.inf),
-        devices=service.machine.number,
-    )
+
+    def made() -> QueueView:
+        active = {entry.name for entry in service.database.active()}
+        views = service.views([each for each in service.names(user) if each[0] in active])
+        waiting = [view for view in views if view.state == "waiting"]
+        return QueueView(
+            running=[view for view in views if view.state != "waiting"],
+            waiting=sorted(waiting, key=lambda view: view.position or math.inf),
+            devices=service.machine.number,
+        )
+
+    return await answers.give(request, user, made)
 
 
-@router.get("/searches/{name}")
-def show_search(name: Name, user: Asking, service: Serving) -> SearchView:
+@router.get("/searches/{name}", response_model=SearchView, responses=NOT_MODIFIED)
+async def show_search(
+    name: Name, request: Request, user: Asking, service: Serving, answers: Giving
+) -> Response:
     """Show a search."""
-    return service.view(user, name)
+    return await answers.give(request, user, lambda: service.view(user, name))
 
 
 @router.post("/searches/{name}/pause")
@@ -166,7 +200,7 @@ def stop(name: Name, user: Asking, service: Serving) -> SearchView:
     return service.change(user, name, "stop")
 
 
-@router.post("/searches/{name}/edit", openapi_extra=_YAML)
+@router.post("/searches/{name}/edit", openapi_extra=YAML)
 async def edit(name: Name, request: Request, user: Asking, service: Serving) -> SearchView:
     """Give a search another space; one that runs goes on with it after the reports under way."""
     data = await request.body()
@@ -234,16 +268,17 @@ async def events(
     )
 
 
-@router.get("/searches/{name}/curves")
-def curves(
+@router.get("/searches/{name}/curves", response_model=CurvesView, responses=NOT_MODIFIED)
+async def curves(
     name: Name,
+    request: Request,
     user: Asking,
     service: Serving,
+    answers: Giving,
     points: Annotated[int, Query(ge=3, le=2000)] = 200,
     trials: Annotated[list[int] | None, Query(max_length=100)] = None,
-) -> CurvesView:
+) -> Response:
     """Return the objective of each trial at its reports, or at the most telling of them."""
-    service.readable(user, name)
 
     def drawn(search: Search) -> CurvesView:
         board = search.board
@@ -256,8 +291,11 @@ def curves(
             made.append(CurveView(trial=trial.number, tokens=[t for t, _ in kept], values=values))
         return CurvesView(metric=board.metric, curves=made)
 
-    found = service.searches.read(name, drawn)
-    return found if found is not None else CurvesView(metric="", curves=[])
+    def made() -> CurvesView:
+        service.readable(user, name)
+        return service.searches.read(name, drawn) or CurvesView(metric="", curves=[])
+
+    return await answers.give(request, user, made)
 
 
 @router.get("/searches/{name}/files")

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from tuner.serve.api.requests import Asking, Serving
-from tuner.serve.api.routes import list_searches
+from tuner.serve.api.routes import listed
 from tuner.serve.pages.frame import Frame
 
 router = APIRouter(include_in_schema=False)
@@ -27,8 +27,8 @@ Framing = Annotated[Frame, Depends(current_frame)]
 @router.get("/")
 def searches(request: Request, user: Asking, service: Serving, frame: Framing) -> Response:
     """Show the queue, and all searches."""
-    listed = list_searches(user, service, limit=_FIRST).model_dump(mode="json")
-    data = json.dumps({**listed, "devices": service.machine.number})
+    first = listed(user, service, _FIRST).model_dump(mode="json")
+    data = json.dumps({**first, "devices": service.machine.number})
     return frame.page(request, "searches.html", user, here="searches", title="Searches", data=data)
 
 
