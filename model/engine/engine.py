@@ -22,8 +22,10 @@ import torch
 from model.checkpoints import store
 from model.checkpoints.store import CheckpointRef
 from model.checkpoints.writer import LIMITS, Writer
-from model.corpus.dataset import Dataset, TextDataset, Tokens
+from model.corpus.corpus import Data
+from model.corpus.dataset import Dataset, TextDataset
 from model.corpus.device_dataset import on_device
+from model.corpus.examples import ExampleDataset
 from model.corpus.pairs import PairDataset
 from model.device.memory import give_back, keep_freed, oom_reason
 from model.device.precision import Precision
@@ -59,8 +61,8 @@ class Engine:
     races are all with the disk: see `stop`, `delete_checkpoints` and `_wait_for_checkpoints`.
 
     Args:
-        train: training tokens, 1-D; or pairs, for an encoder–decoder.
-        validation: validation tokens, 1-D, or pairs.
+        train: training tokens, 1-D; or examples; or pairs, for an encoder–decoder.
+        validation: validation tokens, 1-D, examples, or pairs.
         slots: number of trials in training at one time; fewer when memory runs out.
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
         device: "cpu", "cuda", "cuda:1", "mps" …
@@ -80,8 +82,8 @@ class Engine:
 
     def __init__(
         self,
-        train: Tokens | PairDataset,
-        validation: Tokens | PairDataset,
+        train: Data,
+        validation: Data,
         *,
         slots: int = 2,
         width: int | None = None,
@@ -172,6 +174,8 @@ class Engine:
         a = spec.architecture
         if (a.n_encoder_layers > 0) != isinstance(self._train_data, PairDataset):
             raise ValueError("an encoder–decoder needs an engine with pairs, and only it does")
+        if spec.data.examples != isinstance(self._train_data, ExampleDataset):
+            raise ValueError("a specification of examples needs an engine with them, and only it")
         for name, num_sequences, data in (
             ("training", spec.train_sequences, self._train_data),
             ("validation", spec.validation_sequences, self._validation_data),
@@ -362,6 +366,7 @@ class Engine:
             stack = Stack(
                 spec.architecture, self.width, self.device, precision=self.precision,
                 data=self._device_data, is_compiled=self._is_compiled,
+                masks_targets=isinstance(self._train_data, ExampleDataset),
             )  # fmt: skip
             active = ActiveStack(spec, stack, self._train_data)
             self._stacks.append(active)
@@ -412,5 +417,5 @@ class Engine:
         self._waiting.extendleft(reversed(requests))
 
 
-def _dataset(data: Tokens | PairDataset) -> Dataset:
-    return data if isinstance(data, PairDataset) else TextDataset(data)
+def _dataset(data: Data) -> Dataset:
+    return data if isinstance(data, PairDataset | ExampleDataset) else TextDataset(data)

@@ -103,9 +103,9 @@ class Evaluator:
             sequences = self._validation.batch(self._indices(a, size), a)
             evaluation = stack.evaluate(rows, sequences, batch)
             for i, row in enumerate(rows):
-                accuracy = None if evaluation.accuracy is None else float(evaluation.accuracy[i])
-                loss = float(evaluation.loss[i])
-                yield row, self._report_row(stack, row, reached[row], loss, accuracy)
+                loss, *shares = (None if n is None else float(n[i]) for n in evaluation)
+                assert loss is not None
+                yield row, self._report_row(stack, row, reached[row], loss, *shares)
 
     def _indices(self, a: Architecture, size: int) -> Ints:
         """Return the sequences that evaluate every trial: some of them, from the complete text."""
@@ -113,7 +113,13 @@ class Evaluator:
         return permute(np.arange(size), available, derive_key(0, "validation"))
 
     def _report_row(
-        self, stack: Stack, row: int, slot: Slot, val_loss: float, accuracy: float | None
+        self,
+        stack: Stack,
+        row: int,
+        slot: Slot,
+        val_loss: float,
+        accuracy: float | None,
+        exact: float | None,
     ) -> PendingReport:
         total = slot.spec.hyperparameters.total_steps
         status = Status.FINISHED if slot.step == total else Status.TRAINING
@@ -122,14 +128,16 @@ class Evaluator:
         sparsity = score = path = write = None
         if slot.spec.hyperparameters.target_sparsity > 0:
             sparsity = stack.sparsity(row)
-        if accuracy is not None and status is Status.FINISHED and self._decode:
+        has_pairs, data = stack.architecture.n_encoder_layers > 0, slot.spec.data
+        if has_pairs and status is Status.FINISHED and self._decode:
             score = self._bleu(stack, row, slot, self._decode)
         if self._folder is not None and status is not Status.DIVERGED:
             path = store.checkpoint_path(self._folder, slot.trial_id, slot.step)
             write = self._writer.save(slot.trial_id, path, _snapshot(stack, row, slot, val_loss))
         report = _report(
-            slot, val_loss, status, path, sparsity=sparsity, accuracy=accuracy, score=score
-        )
+            slot, val_loss, status, path, sparsity=sparsity, accuracy=accuracy, score=score,
+            exact=exact if data.examples and data.loss_on == "answers" else None,
+        )  # fmt: skip
         return PendingReport(report, write)
 
     def _bleu(
@@ -176,6 +184,7 @@ def _report(
     sparsity: float | None = None,
     accuracy: float | None = None,
     score: float | None = None,
+    exact: float | None = None,
 ) -> Report:
     h = slot.spec.hyperparameters
     is_plain = not (h.label_smoothing or h.z_loss)
@@ -192,6 +201,7 @@ def _report(
         sparsity=sparsity,
         token_accuracy=accuracy,
         bleu=score,
+        exact_match=exact,
         problem=slot.problem,
         train_objective=None if is_plain else slot.loss_sum / slot.loss_weight,
     )

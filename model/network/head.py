@@ -176,3 +176,21 @@ class Head:
             self.products or x.dtype,
         )
         return tuple(loss for loss in losses if loss is not None)
+
+    def hits(self, w: Weights, x: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
+        """Return whether targets are the most probable tokens.
+
+        Args:
+            w: weights of the model.
+            x: last activations, (K, ..., D).
+            targets: (K, ...), int64, equal for all slots.
+            ignore_index: target id that does not count.
+
+        Returns:
+            (K, n) bool, for the n targets that count, in order.
+        """
+        (places,) = (targets[0].reshape(-1) != ignore_index).nonzero(as_tuple=True)
+        k, size = len(x), _CHUNKS.get(x.device.type, _CHUNK)
+        flat, true = x.reshape(k, -1, x.shape[-1]), targets.reshape(k, -1)
+        chunks = torch.split(places, size)
+        return torch.cat([self(w, flat[:, at]).argmax(-1) == true[:, at] for at in chunks], 1)

@@ -89,6 +89,8 @@ def _options(config: DataConfig, files: Sequence[FileDigest]) -> dict[str, str |
     if config.files:
         suffixes = {format_suffix(Path(file.name)) for file in files}
         options["errors"] = config.errors
+        if config.examples:
+            return options | {"examples": True}
         if config.pairs:
             return options | {
                 "source_field": config.source_field,

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,12 +43,15 @@ class Evaluation(NamedTuple):
 
     Attributes:
         loss: (k,) nats per token.
-        accuracy: (k,) share of the targets that were the most probable token; None without an
-            encoder.
+        accuracy: (k,) share of the targets that were the most probable token; None for sequences
+            of text, all of whose tokens are targets.
+        exact: (k,) share of the answers all of whose tokens were the most probable one after those
+            before, so that greedy decoding writes exactly the answer; None for such sequences.
     """
 
     loss: Floats
-    accuracy: Floats | None
+    accuracy: Floats | None = None
+    exact: Floats | None = None
 
 
 class Measured(NamedTuple):
@@ -76,6 +80,7 @@ class Stack:
         graphs: runs ticks as CUDA graphs, with one update for all slots. None makes them on a GPU;
             elsewhere ticks run operation by operation, and slots are updated one by one.
         is_compiled: True to run compiled ticks, which need a CPU and a width of 1.
+        masks_targets: as for `Gradients`.
     """
 
     def __init__(
@@ -88,12 +93,14 @@ class Stack:
         data: DeviceDataset | None = None,
         graphs: Graphs | None = None,
         is_compiled: bool = False,
+        masks_targets: bool = False,
     ) -> None:
         self.architecture = architecture
         self.width = width
         self.device = torch.device(device)
         self.data = data
-        self._compute, self._precision = Gradients(architecture, precision.products), precision
+        self._compute = Gradients(architecture, precision.products, masks_targets=masks_targets)
+        self._precision = precision
         self._model, self._ignored = self._compute.model, self._compute.ignored
         self._matrices = Matrices(architecture, width, self.device, precision.compute)
         self._graphs = graphs
@@ -252,6 +259,7 @@ class Stack:
             features.embedding_dropout,
             bool(features.attention_dropout),
             features.residual_dropout,
+            *self._kind_of_rows(len(tick.host_batch)),
         )
         losses, row = compiled.run(
             kind,
@@ -262,6 +270,11 @@ class Stack:
         )  # fmt: skip
         self._matrices.alive &= losses[0].isfinite()
         return losses, row
+
+    def _kind_of_rows(self, arrays: int) -> tuple[bool, bool]:
+        """Return the last two entries of a `TickKind` for sequences of some number of arrays."""
+        has_examples = self._ignored is not None and not self.architecture.n_encoder_layers
+        return has_examples, has_examples and arrays > 2
 
     @torch.no_grad()
     def evaluate(self, slots: list[int], rows: Batch, batch: int) -> Evaluation:
@@ -278,18 +291,20 @@ class Stack:
         if self._graphs is not None:  # all slots: kernels may round by how many there are
             slots = list(range(self.width))
         k, weights = len(slots), self._matrices.evaluated(slots)
-        arrays = (rows.inputs, rows.targets, rows.sources)
-        ids = [torch.from_numpy(each).to(self.device) for each in arrays if each is not None]
+        ids = [torch.from_numpy(each).to(self.device) for each in rows.arrays]
         losses, hits = [], []
         starts = range(0, len(rows.targets), batch)
         for start in starts:
             chunk = [each[start : start + batch].expand(k, -1, -1) for each in ids]
-            inputs, targets, *sources = chunk
-            x = self._model.activations(weights, inputs, *sources)
+            inputs, targets, *others = chunk
+            x = self._model.activations(weights, inputs, *others)
             head = self._model.head
             losses.append(head.losses(weights, x, targets, ignore_index=self._ignored)[0])
-            if self._ignored is not None:
-                hits.append((head(weights, x).argmax(-1) == targets).sum((1, 2)))
+            if self.architecture.n_encoder_layers:
+                is_hit = head(weights, x).argmax(-1) == targets
+                hits.append(is_hit[targets != IGNORED].view(k, -1))
+            elif self._ignored is not None:
+                hits.append(head.hits(weights, x, targets, IGNORED))
         counts = [int((rows.targets[s : s + batch] != IGNORED).sum()) for s in starts]
         chunk_losses = torch.stack(losses).cpu().double().numpy()  # (chunks, k)
         # a sum of Python: in which order numpy and torch add depends on k
@@ -299,9 +314,10 @@ class Stack:
         )
         columns = [slots.index(slot) for slot in requested]
         if not hits:
-            return Evaluation(loss[columns], None)
-        accuracy = torch.stack(hits).cpu().sum(0).double() / sum(counts)
-        return Evaluation(loss[columns], accuracy.numpy()[columns])
+            return Evaluation(loss[columns])
+        right = torch.cat(hits, 1).cpu().numpy()[columns]  # (k, targets)
+        answers = np.logical_and.reduceat(right, _answer_begins(rows), axis=1)
+        return Evaluation(loss[columns], right.mean(1), answers.mean(1))
 
     @torch.no_grad()
     def translate(self, slot: int, sources: Ints, length: int, batch: int) -> list[list[int]]:
@@ -327,6 +343,17 @@ class Stack:
             for part in targets
             for target in part
         ]
+
+
+def _answer_begins(rows: Batch) -> Ints:
+    """Return the places at which answers begin among all targets of some sequences, in order."""
+    counts = rows.targets != IGNORED
+    follows = np.zeros_like(counts)
+    follows[..., 1:] = counts[..., :-1]
+    if rows.begins is not None:  # two examples may lie side by side
+        follows[..., 1:] &= rows.begins[..., 1:] == rows.begins[..., :-1]
+    (begins,) = np.nonzero(~follows[counts])
+    return begins
 
 
 def _kernel(matrices: Matrices) -> Kernel | None:

@@ -57,7 +57,8 @@ def check_early(space: SearchSpace, home: Home, *, is_cluster: bool = False) -> 
 
 def check_facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> DataFacts:
     """Return the facts of the data, after checking that the complete space fits them."""
-    facts = DataFacts.of(corpus)
+    ids = max(corpus.vocab_size, start.architecture.vocab_size if start else 0)
+    facts = DataFacts.of(corpus, space.context_lengths(ids))
     if start is not None:
         start.check_tokenizer(corpus.tokenizer_fingerprint)
         facts = replace(start.with_ids(facts), init_from=start.init_from)

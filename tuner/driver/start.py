@@ -241,7 +241,10 @@ def edited_space(recorded: Search | None, name: str, request: SearchRequest) -> 
         # a pretrained one; the edited file names only the warm start.
         if space.init_from.huggingface is not None:
             space = with_model(space, {**recorded.space.model, **space.model})
-        space = space.model_copy(update={"tokenizer": recorded.space.tokenizer})
+        parts: dict[str, Any] = {"tokenizer": recorded.space.tokenizer}
+        if space.data.examples and space.data.chat is None:  # the source's, too
+            parts["data"] = space.data.model_copy(update={"chat": recorded.space.data.chat})
+        space = space.model_copy(update=parts)
     check_edit(recorded.space, space, name)
     return space
 

@@ -17,6 +17,7 @@ Metric = Literal[
     "perplexity",
     "token_accuracy",
     "bleu",
+    "exact_match",
     "sparsity",
     "parameters",
     "flops",
@@ -27,8 +28,9 @@ MODES: Mapping[str, Mode] = {
     "val_loss": "min",
     "train_loss": "min",
     "perplexity": "min",
-    "token_accuracy": "max",  # only with pairs
+    "token_accuracy": "max",  # only with pairs or examples
     "bleu": "max",  # only with pairs, and at the end
+    "exact_match": "max",  # only with examples whose answers are learned
     "sparsity": "max",  # only with pruning
     "parameters": "min",  # number of weights of the model
     "flops": "min",  # operations of the training

@@ -115,7 +115,7 @@ def _data(space: SearchSpace, facts: DataFacts) -> list[str]:
     found = []
     wanted = space.budget.validation_tokens
     is_given = "validation_tokens" in space.budget.model_fields_set
-    if is_given and not facts.has_pairs and wanted > facts.validation_size:
+    if is_given and facts.noun == "tokens" and wanted > facts.validation_size:
         found.append(
             f"budget.validation_tokens {wanted:,} is more than the validation text of about "
             f"{facts.validation_size:,} tokens, all of which is used"
@@ -147,8 +147,9 @@ def _split_notes(corpus: Corpus) -> list[str]:
         ]
     if 1 / _FAR <= _odds(share) / _odds(asked) <= _FAR:
         return []
-    noun = "pair" if corpus.has_pairs else "document"
-    position = "" if corpus.has_pairs else ", or set data.split_by: position for the exact share"
+    noun = "pair" if corpus.has_pairs else "document" if corpus.answers is None else "example"
+    position = ", or set data.split_by: position for the exact share"
+    position = position if noun == "document" else ""
     return [
         f"The split is by {noun}, and {_percent(share)} of the text is held out instead of "
         f"{_percent(asked)} (data.validation_fraction); give more {noun}s{position}."

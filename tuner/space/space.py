@@ -236,15 +236,23 @@ class SearchSpace(Frozen):
         return Architecture.model_validate({**entries, **facts})
 
     def derive(
-        self, drawn: Mapping[str, Value], train_size: int, vocab_size: int | None = None
+        self,
+        drawn: Mapping[str, Value],
+        train_size: int,
+        vocab_size: int | None = None,
+        *,
+        train_sequences: int | None = None,
     ) -> Hyperparameters:
         """Return the complete hyperparameters of a draw.
 
         Args:
             drawn: as for `spec`.
-            train_size: tokens of the training text; number of pairs, if the data are pairs.
+            train_size: tokens of the training text; number of pairs or examples, if the data are
+                some.
             vocab_size: number of token ids, which counts with a budget in FLOPs; by default that of
                 the tokenizer's configuration.
+            train_sequences: number of training sequences; None computes it from `train_size`, as
+                if each example had a sequence of its own.
 
         Raises:
             ValueError: if the hyperparameters break a rule of the symbol table.
@@ -255,9 +263,8 @@ class SearchSpace(Frozen):
             values["batch_size"] = self.proxy.batch_of(cast(int, batch_size))
         return derive(
             {name: value for name, value in values.items() if name in SYMBOL_TABLE},
-            train_sequences=max(
-                1, train_size if self.data.pairs else num_sequences(train_size, length)
-            ),
+            train_sequences=train_sequences
+            or max(1, train_size if self.data.has_rows else num_sequences(train_size, length)),
             context_length=length,
             budget_tokens=self._budget_of(drawn, vocab_size),
         )
@@ -274,6 +281,10 @@ class SearchSpace(Frozen):
         from model.tokenizer.load import vocab_size_of  # only a budget in FLOPs needs it
 
         return vocab_size_of(self.tokenizer)
+
+    def context_lengths(self, vocab_size: int) -> set[int]:
+        """Return the context lengths of all architectures, with a number of token ids."""
+        return {shape.context_length for shape in self.shapes(vocab_size)}
 
     def _context_length(self, drawn: Mapping[str, Value]) -> int:
         settings = self.settings(drawn)
@@ -296,7 +307,9 @@ class SearchSpace(Frozen):
         length = architecture.context_length
         train, validation = corpus.sequences(length)
         return TrialSpec(
-            hyperparameters=self.derive(drawn, corpus.train_size, corpus.vocab_size),
+            hyperparameters=self.derive(
+                drawn, corpus.train_size, corpus.vocab_size, train_sequences=train
+            ),
             architecture=architecture,
             data=self.data,
             tokenizer=self.tokenizer,
@@ -371,9 +384,9 @@ class SearchSpace(Frozen):
             {"context_length": context_length},
             ("batch_size", "total_steps", "epochs", "context_length"),
         )
-        defaults = self.defaults()
+        defaults, (train, _) = self.defaults(), corpus.sequences(context_length)
         complete = [
-            self.derive(self.only_drawn(defaults | drawn), corpus.train_size)
+            self.derive(self.only_drawn(defaults | drawn), corpus.train_size, train_sequences=train)
             for drawn in draws
             if self._context_length(drawn) == context_length
         ]

@@ -170,14 +170,17 @@ def explain(space: SearchSpace, home: Home, file: str = "") -> Explanation:
     if corpus is None:
         check_tables(space.data)
         size = text_bytes(space.data)
-    facts = DataFacts.of(corpus) if corpus is not None else estimated_facts(space)
+    facts = estimated_facts(space)
+    if corpus is not None:
+        ids = max(corpus.vocab_size, start.architecture.vocab_size if start else 0)
+        facts = DataFacts.of(corpus, space.context_lengths(ids))
     facts = facts if start is None else start.with_ids(facts)
     check_contexts(space, facts)
     if start is not None and corpus is not None:
         start.check_tokenizer(facts.tokenizer_fingerprint)
     for _, message in conflicts(space, facts.train_size):
-        about, examples = "" if corpus else "about ", "pairs" if facts.has_pairs else "tokens"
-        where = f"with {about}{facts.train_size:,} training {examples}, {message}"
+        about = "" if corpus else "about "
+        where = f"with {about}{facts.train_size:,} training {facts.noun}, {message}"
         raise TunerError(f"{file or space.name}: {where}")
     notes = [*remarks(space, facts), *device_remarks(space, facts.vocab_size)]
     space = without_copies(space)

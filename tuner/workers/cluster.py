@@ -102,7 +102,7 @@ def make_workers(
 
     Args:
         number: number of actors.
-        splits: training and validation tokens, or pairs.
+        splits: training and validation tokens, pairs or examples.
         slots: slots of each actor.
         device: device of each actor.
         folders: folder of the checkpoints, and folder of the warm starts.

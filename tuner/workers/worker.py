@@ -34,8 +34,7 @@ from tuner.workers.watchdog import node_id
 
 if TYPE_CHECKING:  # these import torch, which the driver must not wait for
     from model.checkpoints.store import CheckpointRef
-    from model.corpus.dataset import Tokens
-    from model.corpus.pairs import PairDataset
+    from model.corpus.corpus import Data
 
 # Delay before a broken worker exits, so that its client receives the reason.
 _EXIT_DELAY_SECONDS = 1.0
@@ -63,8 +62,8 @@ class Worker:
     """Trains the assignments of one device with one engine.
 
     Args:
-        train: training tokens or pairs, shared through Ray's object store.
-        validation: validation tokens or pairs, shared in this way too.
+        train: training tokens, pairs or examples, shared through Ray's object store.
+        validation: validation tokens, pairs or examples, shared in this way too.
         slots: number of trials in training at one time.
         device: "cpu", "cuda" or "mps".
         checkpoint_dir: folder in which reports save their checkpoints.
@@ -77,8 +76,8 @@ class Worker:
 
     def __init__(
         self,
-        train: Tokens | PairDataset,
-        validation: Tokens | PairDataset,
+        train: Data,
+        validation: Data,
         slots: int,
         device: str,
         checkpoint_dir: str,

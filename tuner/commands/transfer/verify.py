@@ -59,7 +59,8 @@ def _sweeps(options: argparse.Namespace, result: SearchResult, home: Home) -> li
     space, seeds = present_space(result.space, home), options.seeds or 2
     with show_progress(progress) as on_progress:
         corpus = prepare(space.data, space.tokenizer, home.corpora, on_progress=on_progress)
-        winner = Winner(space, result.best.draw, DataFacts.of(corpus))
+        facts = DataFacts.of(corpus, space.context_lengths(corpus.vocab_size))
+        winner = Winner(space, result.best.draw, facts)
         try:
             sizes = sizes_of(winner)
         except ValueError as error:
