@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model.corpus.corpus import Corpus
 from model.progress import Progress
@@ -287,9 +287,9 @@ def prepare_data(start: Start) -> None:
         corpus = prepare(present.data, present.tokenizer, corpora, on_progress=checked)
     start.corpus = corpus
     if recorded is None:
-        for note in data_notes(corpus):
-            start.view.phase(note)
         start.facts = check_facts(start.space, corpus, start.start)
+        for note in data_notes(corpus, start.space.context_lengths(start.facts.vocab_size)):
+            start.view.phase(note)
         return
     start.facts = recorded.facts
     fingerprints = corpus.data_fingerprint, corpus.tokenizer_fingerprint

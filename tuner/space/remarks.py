@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 from model.corpus.corpus import Corpus
@@ -13,6 +13,7 @@ from model.sources.registry import source_bytes, text_files
 from model.sources.streams import has_nul
 from model.spec.data import DataConfig
 from tuner.space.data_facts import DataFacts
+from tuner.space.example_notes import example_remarks
 from tuner.space.parameter import Parameter
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import listed
@@ -132,9 +133,18 @@ def _data(space: SearchSpace, facts: DataFacts) -> list[str]:
 # prepared data -----------------------------------------------------------------------------------
 
 
-def data_notes(corpus: Corpus) -> list[str]:
-    """Return what a user should know about prepared data, one sentence each."""
-    return [*_split_notes(corpus), *_binary_notes(corpus.data)]
+def data_notes(corpus: Corpus, lengths: Collection[int]) -> list[str]:
+    """Return what a user should know about prepared data, one sentence each.
+
+    Args:
+        corpus: the data.
+        lengths: context lengths of the space.
+    """
+    return [
+        *_split_notes(corpus),
+        *_binary_notes(corpus.data),
+        *example_remarks(corpus, lengths),
+    ]
 
 
 def _split_notes(corpus: Corpus) -> list[str]:

@@ -18,6 +18,7 @@ from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import ASSUMED_BYTES, estimated_facts
+from tuner.space.example_notes import example_lines
 from tuner.space.remarks import data_notes, remarks, without_copies
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import counted, shown
@@ -96,7 +97,8 @@ class Explanation:
     def data_lines(self) -> list[str]:
         """Sentences on the prepared data, or on what is not known of data before."""
         if self.corpus is not None:
-            return data_notes(self.corpus)
+            lengths = self.space.context_lengths(self.facts.vocab_size)
+            return [*example_lines(self.corpus, lengths), *data_notes(self.corpus, lengths)]
         size, budget = self.text_bytes, self.space.budget
         if size is not None:
             basis = f"numbers of sequences are estimated from its {size:,} bytes"
