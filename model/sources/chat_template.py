@@ -86,12 +86,13 @@ def render(example: str, chat: ChatFormat, where: str) -> ExampleText:
     except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError,
             AttributeError, RecursionError, MemoryError) as error:  # fmt: skip
         raise CorpusError(f"{where}: the chat template refuses it: {_reason(error)}") from error
-    if not rendered.answers:
+    answers = [(begin, end) for begin, end in rendered.answers if rendered.text[begin:end].strip()]
+    if not answers:
         raise CorpusError(
             f"{where}: no answer can be found in what the chat template writes of it; mark answers "
             f"in the template by {{% generation %}}"
         )
-    return rendered
+    return rendered._replace(answers=answers)
 
 
 def _reason(error: Exception) -> str:
