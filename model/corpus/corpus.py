@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from model.corpus.dataset import Ints, Tokens, num_sequences
+from model.corpus.dataset import Dataset, Ints, TextDataset, Tokens, num_sequences
 from model.corpus.examples import ExampleDataset, Marks
 from model.corpus.pairs import PairDataset
 from model.errors import CorpusError
+from model.sources.choices import ChoiceSet
 from model.sources.fingerprint import FileDigest
 from model.spec.data import DataConfig, SplitName, SplitRule, TokenizerConfig
 from model.tokenizer.tokenizer import Tokenizer
@@ -35,6 +36,7 @@ FILES = (
     "tokenizer.json", "files.json",
 )  # fmt: skip
 _SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
+CHOICES = "choices.npz"  # of questions, beside FILES
 ANSWERS = ("train.answers.npy", "validation.answers.npy")  # of examples, beside FILES
 
 
@@ -75,6 +77,7 @@ class Corpus:
         split_by: rule that split the text.
         answers: for each token of both parts 1 if it belongs to an answer, 1-D uint8, if the
             documents are examples; otherwise None.
+        choices: questions with several answers, if there are some.
         num_known: validation examples that are training examples, too, and those whose prompt is
             that of one.
     """
@@ -94,6 +97,7 @@ class Corpus:
     tokenizer_config: TokenizerConfig
     split_by: SplitRule = "document"
     answers: tuple[Marks, Marks] | None = None
+    choices: ChoiceSet | None = None
     num_known: tuple[int, int] = (0, 0)
 
     @property
@@ -178,6 +182,17 @@ class Corpus:
         return np.asarray(self.train), np.asarray(self.validation)
 
 
+def as_dataset(data: Data) -> Dataset:
+    """Return data of an engine as a dataset."""
+    return data if isinstance(data, PairDataset | ExampleDataset) else TextDataset(data)
+
+
+def files_of(data: DataConfig) -> tuple[str, ...]:
+    """Return the names of the files of a corpus, without meta.json."""
+    choices = (CHOICES,) if data.multiple_choice is not None else ()
+    return (*FILES, *(ANSWERS if data.examples else ()), *choices)
+
+
 def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> Corpus | None:
     """Load a prepared corpus; return None if there is none or its files are damaged.
 
@@ -188,7 +203,7 @@ def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> C
         tokenizer_config: configuration of the tokenizer.
     """
     try:
-        names = (*FILES, *ANSWERS) if data.examples else FILES
+        names = files_of(data)
         if not all((folder / name).is_file() for name in ("meta.json", *names)):
             return None
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -219,6 +234,9 @@ def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> C
             split_by=meta.get("split_by", "document"),
             answers=(
                 (array("train.answers"), array("validation.answers")) if data.examples else None
+            ),
+            choices=(
+                ChoiceSet.load(folder / CHOICES) if data.multiple_choice is not None else None
             ),
             num_known=tuple(meta.get("num_known", (0, 0))),
         )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from model.corpus.dataset import IGNORED, Batch, Dataset, Ints, Tokens
-from model.corpus.packing import Layout, one_each, packed
+from model.corpus.packing import Packing, one_each, packed
 from model.spec.architecture import Architecture
 
 Marks = npt.NDArray[np.uint8]
@@ -68,7 +68,7 @@ class ExampleDataset(Dataset):
         self.tokens, self.answers = np.asarray(tokens), np.asarray(answers)
         self.bounds = np.concatenate([np.zeros(1, np.int64), ends])  # (N + 1,)
         self._padding, self._learns_all, self._is_packed = padding, learns_all, is_packed
-        self._layouts: dict[int, Layout] = {}
+        self._layouts: dict[int, Packing] = {}
         self._counts: dict[int, Ints] = {}
 
     @property
@@ -136,7 +136,7 @@ class ExampleDataset(Dataset):
         counts: Ints = before[layout.bounds[numbers + 1]] - before[layout.bounds[numbers]]
         return counts
 
-    def layout(self, length: int) -> Layout:
+    def layout(self, length: int) -> Packing:
         """Return which examples the sequences of a length hold; the others are dropped."""
         if length not in self._layouts:
             (kept,) = np.nonzero(self._learned(length))

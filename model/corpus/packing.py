@@ -9,7 +9,7 @@ import numpy as np
 from model.corpus.dataset import Ints
 
 
-class Layout(NamedTuple):
+class Packing(NamedTuple):
     """Which examples each sequence holds.
 
     Attributes:
@@ -26,12 +26,12 @@ class Layout(NamedTuple):
         return len(self.bounds) - 1
 
 
-def one_each(examples: Ints) -> Layout:
+def one_each(examples: Ints) -> Packing:
     """Return the layout with an example in each sequence."""
-    return Layout(examples, np.arange(len(examples) + 1))
+    return Packing(examples, np.arange(len(examples) + 1))
 
 
-def packed(examples: Ints, sizes: Ints, length: int) -> Layout:
+def packed(examples: Ints, sizes: Ints, length: int) -> Packing:
     """Put each example into the fullest sequence that still has room, the longest examples first.
 
     A function of the sizes alone. With N examples it takes N·log N and N steps on whole numbers.
@@ -62,4 +62,4 @@ def packed(examples: Ints, sizes: Ints, length: int) -> Layout:
             with_room[room - size].append(row)
             free |= 1 << (room - size)
     order = np.array([place for row in rows for place in row], np.int64)
-    return Layout(examples[order], np.cumsum([0, *map(len, rows)], dtype=np.int64))
+    return Packing(examples[order], np.cumsum([0, *map(len, rows)], dtype=np.int64))

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from model.corpus.corpus import ANSWERS, FILES, FORMAT, Corpus, load, sha256_of
+from model.corpus.corpus import CHOICES, FORMAT, Corpus, files_of, load, sha256_of
 from model.corpus.examples import ExampleDataset, num_known
 from model.corpus.shards import SPLITS, assemble, encode_shard, shards_of
 from model.corpus.split import DocumentSplit, PositionSplit, Split
@@ -36,6 +36,7 @@ from model.errors import CorpusError
 from model.files import replacing
 from model.parallel import ordered_map
 from model.progress import OnProgress, Progress, silent
+from model.sources.choices import read_choices
 from model.sources.fingerprint import Fingerprint, fingerprint
 from model.sources.registry import documents
 from model.spec.chat import ChatFormat
@@ -259,7 +260,9 @@ def _build(
         for split in SPLITS
     }
     _write_json(building / "files.json", identity.files)
-    names = (*FILES, *ANSWERS) if data.examples else FILES
+    if data.multiple_choice is not None:
+        with replacing(building / CHOICES) as file:
+            read_choices(data.multiple_choice, tokenizer).save(file)
     meta: dict[str, Any] = {
         "format": FORMAT,
         "data_fingerprint": identity.digest,
@@ -267,7 +270,7 @@ def _build(
         "has_pairs": data.pairs,
         "split_by": "position" if isinstance(split, PositionSplit) else "document",
         "bytes": sizes,
-        "sha256": {name: sha256_of(building / name) for name in names},
+        "sha256": {name: sha256_of(building / name) for name in files_of(data)},
     }
     if data.examples:
         meta["num_known"] = num_known(*(_examples_in(building, split) for split in SPLITS))

@@ -11,7 +11,15 @@ from typing import Any
 # Names of the curves, in the order in which MLflow records them and a replay compares them.
 METRICS = ("val_loss", "train_loss", "perplexity", "learning_rate", "grad_norm", "tokens")
 # Names of the curves that only some trials have.
-SOME_METRICS = ("sparsity", "token_accuracy", "bleu", "train_objective", "exact_match")
+SOME_METRICS = (
+    "sparsity",
+    "token_accuracy",
+    "bleu",
+    "train_objective",
+    "exact_match",
+    "acc",
+    "acc_norm",
+)
 _CURVES = (*METRICS, *SOME_METRICS)
 _MAY_BE_NAN = ("val_loss", "train_loss", "learning_rate", "grad_norm")
 
@@ -51,6 +59,10 @@ class Report:
         exact_match: share of the answers of validation examples that greedy decoding writes
             exactly, with the token at their end; None without examples, or if all their tokens are
             learned.
+        acc: share of the questions of `data.multiple_choice` whose right choice is the most
+            probable one; None without questions.
+        acc_norm: that share if the logarithms of probabilities are divided by the characters of
+            the choices.
     """
 
     trial_id: str
@@ -68,6 +80,8 @@ class Report:
     problem: str | None = None
     train_objective: float | None = None
     exact_match: float | None = None
+    acc: float | None = None
+    acc_norm: float | None = None
 
     @classmethod
     def of(cls, trial_id: str, fields: Mapping[str, Any]) -> Report:

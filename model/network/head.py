@@ -8,6 +8,7 @@ K = slots in a stack, N = tokens of a slot, n = tokens of a chunk, D = width, V 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -177,8 +178,10 @@ class Head:
         )
         return tuple(loss for loss in losses if loss is not None)
 
-    def hits(self, w: Weights, x: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
-        """Return whether targets are the most probable tokens.
+    def at_targets(
+        self, w: Weights, x: Tensor, targets: Tensor, ignore_index: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the logits of the targets that count, a chunk of n at a time, and these targets.
 
         Args:
             w: weights of the model.
@@ -186,11 +189,11 @@ class Head:
             targets: (K, ...), int64, equal for all slots.
             ignore_index: target id that does not count.
 
-        Returns:
-            (K, n) bool, for the n targets that count, in order.
+        Yields:
+            (K, n, V) and (K, n), in the order of the targets.
         """
         (places,) = (targets[0].reshape(-1) != ignore_index).nonzero(as_tuple=True)
         k, size = len(x), _CHUNKS.get(x.device.type, _CHUNK)
         flat, true = x.reshape(k, -1, x.shape[-1]), targets.reshape(k, -1)
-        chunks = torch.split(places, size)
-        return torch.cat([self(w, flat[:, at]).argmax(-1) == true[:, at] for at in chunks], 1)
+        for chunk in torch.split(places, size):
+            yield self(w, flat[:, chunk]), true[:, chunk]

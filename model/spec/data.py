@@ -71,6 +71,8 @@ class DataConfig(BaseModel):
         split_by: `document` holds out documents, by a hash of their names; `position` holds out
             the end of the text. None splits files with a single document by position, and
             everything else by document.
+        multiple_choice: .jsonl file of questions with several answers, which models are also
+            evaluated on; None for none.
         max_row_characters: longest row of a table, as it is written in the file, and longest white
             space before a text; more is refused, which bounds the memory. None is `LONGEST_ROW`. It
             changes no document, and is no part of a specification's hash.
@@ -106,6 +108,9 @@ class DataConfig(BaseModel):
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
     # left out of JSON while it is None: the hash of a specification has no entry for it
     split_by: SplitRule | None = Field(default=None, exclude_if=lambda rule: rule is None)
+    multiple_choice: str | None = Field(
+        default=None, min_length=1, exclude_if=lambda file: file is None
+    )
     max_row_characters: int | None = Field(default=None, ge=1, le=2**31)
 
     @model_validator(mode="before")
@@ -133,6 +138,13 @@ class DataConfig(BaseModel):
         if examples and (not info.data.get("files") or info.data.get("pairs")):
             raise ValueError("examples are rows of .jsonl files; give files:, without pairs: true")
         return examples
+
+    @field_validator("multiple_choice")
+    @classmethod
+    def _is_read_by_language_models(cls, file: str | None, info: ValidationInfo) -> str | None:
+        if file and info.data.get("pairs"):
+            raise ValueError("multiple_choice is for language models; leave it out with pairs")
+        return file
 
     @field_validator("split_by")
     @classmethod
@@ -191,6 +203,11 @@ class DataConfig(BaseModel):
     def has_rows(self) -> bool:
         """True if documents are pairs or examples, which are counted instead of tokens."""
         return self.pairs or self.examples
+
+    @property
+    def learns_answers(self) -> bool:
+        """True if the tokens of answers are learned and no others."""
+        return self.examples and self.loss_on == "answers"
 
     @property
     def longest_row(self) -> int:

@@ -21,7 +21,8 @@ from model.device.async_copy import Copied, begin_copy
 from model.device.precision import Precision
 from model.network.dropout import Dropping
 from model.network.encoder_decoder import EncoderDecoder
-from model.network.transformer import initial_weight
+from model.network.losses import token_losses
+from model.network.transformer import LanguageModel, initial_weight
 from model.optimizers.pruning import OFF, sparsity
 from model.spec.architecture import Architecture
 from model.spec.multipliers import initial_std
@@ -287,9 +288,7 @@ class Stack:
             rows: the sequences.
             batch: sequences at a time.
         """
-        requested = slots
-        if self._graphs is not None:  # all slots: kernels may round by how many there are
-            slots = list(range(self.width))
+        requested, slots = slots, self._computed(slots)
         k, weights = len(slots), self._matrices.evaluated(slots)
         ids = [torch.from_numpy(each).to(self.device) for each in rows.arrays]
         losses, hits = [], []
@@ -304,7 +303,10 @@ class Stack:
                 is_hit = head(weights, x).argmax(-1) == targets
                 hits.append(is_hit[targets != IGNORED].view(k, -1))
             elif self._ignored is not None:
-                hits.append(head.hits(weights, x, targets, IGNORED))
+                hits += [
+                    logits.argmax(-1) == true
+                    for logits, true in head.at_targets(weights, x, targets, IGNORED)
+                ]
         counts = [int((rows.targets[s : s + batch] != IGNORED).sum()) for s in starts]
         chunk_losses = torch.stack(losses).cpu().double().numpy()  # (chunks, k)
         # a sum of Python: in which order numpy and torch add depends on k
@@ -318,6 +320,47 @@ class Stack:
         right = torch.cat(hits, 1).cpu().numpy()[columns]  # (k, targets)
         answers = np.logical_and.reduceat(right, _answer_begins(rows), axis=1)
         return Evaluation(loss[columns], right.mean(1), answers.mean(1))
+
+    def _computed(self, slots: list[int]) -> list[int]:
+        """Return the slots that an evaluation of some slots computes."""
+        # all slots with graphs: kernels may round by how many there are
+        return slots if self._graphs is None else list(range(self.width))
+
+    @torch.no_grad()
+    def log_probabilities(
+        self, slots: list[int], inputs: Ints, targets: Ints, batch: int
+    ) -> Floats:
+        """Return for each slot the sums of the logarithms of the targets' probabilities.
+
+        Args:
+            slots: numbers of k slots, of language models.
+            inputs: (N, T) int64, texts.
+            targets: (N, T) int64, IGNORED where none counts.
+            batch: texts at a time.
+
+        Returns:
+            (k, N) float64.
+        """
+        assert isinstance(self._model, LanguageModel)
+        requested, slots = slots, self._computed(slots)
+        weights, losses = self._matrices.evaluated(slots), list[Tensor]()
+        for start in range(0, len(inputs), batch):
+            x, y = (
+                torch.from_numpy(each[start : start + batch])
+                .to(self.device)
+                .expand(len(slots), -1, -1)
+                for each in (inputs, targets)
+            )
+            hidden = self._model.activations(weights, x)
+            losses += [
+                token_losses(logits, true, with_slope=False).objective
+                for logits, true in self._model.head.at_targets(weights, hidden, y, IGNORED)
+            ]
+        each = torch.cat(losses, 1).cpu().double().numpy()
+        each = each[[slots.index(slot) for slot in requested]]  # (k, targets)
+        counts = (targets != IGNORED).sum(1)
+        sums: Floats = -np.add.reduceat(each, np.cumsum(counts) - counts, axis=1)
+        return sums
 
     @torch.no_grad()
     def translate(self, slot: int, sources: Ints, length: int, batch: int) -> list[list[int]]:

@@ -250,13 +250,11 @@ class Tokenizer:
     def encode_parts(self, text: str) -> Iterator[tuple[str, Ids]]:
         """Yield the special tokens of a text and the texts between them, each with its ids."""
         for number, part in enumerate(self._special.split(text) if self._special else [text]):
-            starts = not number or self._prefix == "every"
-            is_special = number % 2 == 1
-            ids = self._special_ids[part] if is_special else b""
-            yield (
-                part,
-                (self._unpack(ids) if is_special else self.encode_ordinary(part, starts=starts)),
-            )
+            if number % 2:
+                yield part, self._unpack(self._special_ids[part])
+            else:
+                starts = not number or self._prefix == "every"
+                yield part, self.encode_ordinary(part, starts=starts)
 
     def encode_ordinary(self, text: str, *, starts: bool = True) -> Ids:
         """Return token ids like `encode_numpy`, but encode special tokens as ordinary text.

@@ -24,15 +24,15 @@ from model.spec.data import END_OF_TEXT
 from tuner.commands.output import consoles, home_of, home_option, print_json, say, space_of
 from tuner.errors import TunerError
 from tuner.home.home import Home
-from tuner.space.conflicts import check_contexts
+from tuner.space.conflicts import check_contexts, context_lengths
 from tuner.space.data_facts import DataFacts
-from tuner.space.remarks import data_notes
 from tuner.space.space import SearchSpace
 from tuner.terminal.console import PlainConsole
 from tuner.terminal.progress import show_progress
 from tuner.terminal.tokens import coloured
 from tuner.texts.formatting import counted, short_hash
 from tuner.trained.warm_start import warm_started
+from tuner.validation.data_notes import data_notes
 
 _LARGEST_FILES = 5
 _MOST_SHOWN_TOKENS = 400  # of a source or a target
@@ -92,7 +92,7 @@ def _prepared(options: argparse.Namespace, processes: int | None) -> tuple[Searc
 
 def _context_lengths(space: SearchSpace, corpus: Corpus) -> set[int]:
     """Return the context lengths of a space; raise TunerError if the text is too short for one."""
-    lengths = space.context_lengths(corpus.tokenizer.vocab_size)
+    lengths = context_lengths(space, corpus.tokenizer.vocab_size)
     check_contexts(space, DataFacts.of(corpus, lengths))
     return lengths
 

@@ -269,9 +269,10 @@ def prepare_data(start: Start) -> None:
     """Find the warm start, prepare the data, and check that the space fits them."""
     from model.corpus.prepare import prepare
     from tuner.driver.early_checks import check_facts
-    from tuner.space.remarks import data_notes
+    from tuner.space.conflicts import context_lengths
     from tuner.trained.moved_data import present_space
     from tuner.trained.warm_start import warm_started
+    from tuner.validation.data_notes import data_notes
 
     recorded, start.start = start.recorded, None
     if recorded is None:
@@ -288,7 +289,7 @@ def prepare_data(start: Start) -> None:
     start.corpus = corpus
     if recorded is None:
         start.facts = check_facts(start.space, corpus, start.start)
-        for note in data_notes(corpus, start.space.context_lengths(start.facts.vocab_size)):
+        for note in data_notes(corpus, context_lengths(start.space, start.facts.vocab_size)):
             start.view.phase(note)
         return
     start.facts = recorded.facts

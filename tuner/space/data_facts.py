@@ -27,6 +27,7 @@ class DataFacts:
         validation_tokens: tokens of the validation text or of both sides of its pairs.
         layouts: if the data are examples, context length, and numbers of training and validation
             sequences of it, for each context length of the space.
+        longest_choice: tokens of the longest choice of a question; 0 without questions.
     """
 
     vocab_size: int
@@ -40,6 +41,7 @@ class DataFacts:
     train_tokens: int = 0
     validation_tokens: int = 0
     layouts: tuple[tuple[int, int, int], ...] = ()
+    longest_choice: int = 0
 
     @classmethod
     def of(cls, corpus: Corpus, lengths: Iterable[int] = ()) -> DataFacts:
@@ -70,6 +72,7 @@ class DataFacts:
                 )
                 for length in lengths
             ),
+            longest_choice=corpus.choices.longest if corpus.choices else 0,
         )
 
     @property
@@ -77,12 +80,22 @@ class DataFacts:
         """What `train_size` counts."""
         return "examples" if self.layouts else "pairs" if self.has_pairs else "tokens"
 
+    def size_in(self, context_length: int) -> int:
+        """Return `train_size`; of examples, the number of their sequences of a context length."""
+        return self.sequences(context_length)[0] if self.layouts else self.train_size
+
     def sequences(self, context_length: int) -> tuple[int, int]:
         """Return the numbers of training and validation sequences; a pair is one sequence.
 
         Raises:
-            ValueError: if a text is shorter than one sequence, or no example fits into one.
+            ValueError: if a text is shorter than one sequence, no example fits into one, or a
+                choice of a question does not.
         """
+        if context_length < self.longest_choice:
+            raise ValueError(
+                f"a choice of data.multiple_choice has {self.longest_choice} tokens, more than "
+                f"context_length {context_length}; use a longer context or shorter choices"
+            )
         for length, train, validation in self.layouts:
             if length == context_length:
                 if not (train and validation):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from model.sources.registry import text_bytes
 from model.tokenizer.load import vocab_size_of
+from tuner.space.conflicts import context_lengths
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 
@@ -27,7 +28,7 @@ def estimated_facts(space: SearchSpace) -> DataFacts:
     amount = num_bytes / each
     held_out = space.data.validation_fraction
     vocab_size = vocab_size_of(space.tokenizer)
-    lengths = space.context_lengths(vocab_size)
+    lengths = context_lengths(space, vocab_size)
     longest = 0 if space.data.examples else max(lengths)
     train, validation = (
         max(longest + 1, round(amount * share)) for share in (1 - held_out, held_out)

@@ -18,6 +18,8 @@ Metric = Literal[
     "token_accuracy",
     "bleu",
     "exact_match",
+    "acc",
+    "acc_norm",
     "sparsity",
     "parameters",
     "flops",
@@ -31,6 +33,8 @@ MODES: Mapping[str, Mode] = {
     "token_accuracy": "max",  # only with pairs or examples
     "bleu": "max",  # only with pairs, and at the end
     "exact_match": "max",  # only with examples whose answers are learned
+    "acc": "max",  # only with data.multiple_choice, and so is acc_norm
+    "acc_norm": "max",
     "sparsity": "max",  # only with pruning
     "parameters": "min",  # number of weights of the model
     "flops": "min",  # operations of the training

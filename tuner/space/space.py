@@ -236,23 +236,16 @@ class SearchSpace(Frozen):
         return Architecture.model_validate({**entries, **facts})
 
     def derive(
-        self,
-        drawn: Mapping[str, Value],
-        train_size: int,
-        vocab_size: int | None = None,
-        *,
-        train_sequences: int | None = None,
+        self, drawn: Mapping[str, Value], train_size: int, vocab_size: int | None = None
     ) -> Hyperparameters:
         """Return the complete hyperparameters of a draw.
 
         Args:
             drawn: as for `spec`.
-            train_size: tokens of the training text; number of pairs or examples, if the data are
-                some.
+            train_size: tokens of the training text; number of pairs, if the data are pairs; of
+                examples the number of their sequences (`DataFacts.size_in`), or an upper limit.
             vocab_size: number of token ids, which counts with a budget in FLOPs; by default that of
                 the tokenizer's configuration.
-            train_sequences: number of training sequences; None computes it from `train_size`, as
-                if each example had a sequence of its own.
 
         Raises:
             ValueError: if the hyperparameters break a rule of the symbol table.
@@ -263,8 +256,9 @@ class SearchSpace(Frozen):
             values["batch_size"] = self.proxy.batch_of(cast(int, batch_size))
         return derive(
             {name: value for name, value in values.items() if name in SYMBOL_TABLE},
-            train_sequences=train_sequences
-            or max(1, train_size if self.data.has_rows else num_sequences(train_size, length)),
+            train_sequences=max(
+                1, train_size if self.data.has_rows else num_sequences(train_size, length)
+            ),
             context_length=length,
             budget_tokens=self._budget_of(drawn, vocab_size),
         )
@@ -281,10 +275,6 @@ class SearchSpace(Frozen):
         from model.tokenizer.load import vocab_size_of  # only a budget in FLOPs needs it
 
         return vocab_size_of(self.tokenizer)
-
-    def context_lengths(self, vocab_size: int) -> set[int]:
-        """Return the context lengths of all architectures, with a number of token ids."""
-        return {shape.context_length for shape in self.shapes(vocab_size)}
 
     def _context_length(self, drawn: Mapping[str, Value]) -> int:
         settings = self.settings(drawn)
@@ -307,9 +297,7 @@ class SearchSpace(Frozen):
         length = architecture.context_length
         train, validation = corpus.sequences(length)
         return TrialSpec(
-            hyperparameters=self.derive(
-                drawn, corpus.train_size, corpus.vocab_size, train_sequences=train
-            ),
+            hyperparameters=self.derive(drawn, corpus.size_in(length), corpus.vocab_size),
             architecture=architecture,
             data=self.data,
             tokenizer=self.tokenizer,
@@ -384,9 +372,9 @@ class SearchSpace(Frozen):
             {"context_length": context_length},
             ("batch_size", "total_steps", "epochs", "context_length"),
         )
-        defaults, (train, _) = self.defaults(), corpus.sequences(context_length)
+        defaults, size = self.defaults(), corpus.size_in(context_length)
         complete = [
-            self.derive(self.only_drawn(defaults | drawn), corpus.train_size, train_sequences=train)
+            self.derive(self.only_drawn(defaults | drawn), size)
             for drawn in draws
             if self._context_length(drawn) == context_length
         ]

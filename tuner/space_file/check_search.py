@@ -28,10 +28,14 @@ def metrics(checked: CheckedSpace) -> Iterator[Finding]:
         if not has_it.get(metric, True):
             message = f"{metric} is available only with data of pairs (data.pairs: true)"
             yield Finding((*within, "metric"), f"{message}; choose another metric")
-        elif metric == "exact_match" and not (data.examples and data.loss_on == "answers"):
+        elif metric == "exact_match" and not data.learns_answers:
             message = "exact_match is available only with examples whose answers are learned"
             fix = "(data.examples: true, without loss_on: all); choose another metric"
             yield Finding((*within, "metric"), f"{message} {fix}")
+        elif metric in ("acc", "acc_norm") and data.multiple_choice is None:
+            message = f"{metric} is available only with questions"
+            fix = "give data.multiple_choice a .jsonl file, or choose another metric"
+            yield Finding((*within, "metric"), f"{message}; {fix}")
         elif metric == "sparsity" and not _always_prunes(space):
             message = "sparsity is available only for trials that prune"
             fix = "give s_final values above 0 only, without when"

@@ -15,14 +15,14 @@ from model.spec.architecture import Architecture
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.schedulers.expected_tokens import expected_tokens
-from tuner.space.conflicts import check_contexts, conflicts
+from tuner.space.conflicts import check_contexts, conflicts, context_lengths
 from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import ASSUMED_BYTES, estimated_facts
-from tuner.space.example_notes import example_lines
-from tuner.space.remarks import data_notes, remarks, without_copies
+from tuner.space.remarks import remarks, without_copies
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import counted, shown
 from tuner.trained.warm_start import warm_started
+from tuner.validation.data_notes import data_notes, example_lines
 from tuner.validation.sentences import search_lines
 from tuner.workers.devices import has_nvidia_gpu
 
@@ -97,7 +97,7 @@ class Explanation:
     def data_lines(self) -> list[str]:
         """Sentences on the prepared data, or on what is not known of data before."""
         if self.corpus is not None:
-            lengths = self.space.context_lengths(self.facts.vocab_size)
+            lengths = context_lengths(self.space, self.facts.vocab_size)
             return [*example_lines(self.corpus, lengths), *data_notes(self.corpus, lengths)]
         size, budget = self.text_bytes, self.space.budget
         if size is not None:
@@ -175,7 +175,7 @@ def explain(space: SearchSpace, home: Home, file: str = "") -> Explanation:
     facts = estimated_facts(space)
     if corpus is not None:
         ids = max(corpus.vocab_size, start.architecture.vocab_size if start else 0)
-        facts = DataFacts.of(corpus, space.context_lengths(ids))
+        facts = DataFacts.of(corpus, context_lengths(space, ids))
     facts = facts if start is None else start.with_ids(facts)
     check_contexts(space, facts)
     if start is not None and corpus is not None:

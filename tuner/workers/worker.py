@@ -35,6 +35,7 @@ from tuner.workers.watchdog import node_id
 if TYPE_CHECKING:  # these import torch, which the driver must not wait for
     from model.checkpoints.store import CheckpointRef
     from model.corpus.corpus import Data
+    from model.sources.choices import ChoiceSet
 
 # Delay before a broken worker exits, so that its client receives the reason.
 _EXIT_DELAY_SECONDS = 1.0
@@ -69,6 +70,7 @@ class Worker:
         checkpoint_dir: folder in which reports save their checkpoints.
         starts: folder of the weights that warm-started trials start from.
         decode: function from token ids to text, for the outputs of encoder–decoders.
+        choices: questions on which models are evaluated; None for none.
         dtype: dtype of the computation; "auto" lets the device choose.
         is_compiled: True to run compiled ticks.
         storage: URL of the search in storage, which gets the checkpoints; empty without one.
@@ -83,6 +85,7 @@ class Worker:
         checkpoint_dir: str,
         starts: str,
         decode: Callable[[list[int]], str] | None = None,
+        choices: ChoiceSet | None = None,
         *,
         dtype: str = "float32",
         is_compiled: bool = False,
@@ -105,6 +108,7 @@ class Worker:
             checkpoint_dir=self._states.folder,
             starts=self._states.starts,
             decode=decode,
+            choices=choices,
         )
         self._device = device
         self._meter = ProcessMeter(device)

@@ -20,7 +20,8 @@ from model.engine.report import Report
 from model.generation.generate import generate, stack_weights
 from model.generation.settings import GenerationSettings
 from model.network.dropout import Dropout
-from model.network.transformer import LanguageModel, initial_weight
+from model.network.transformer import LanguageModel, TransformerLM, initial_weight
+from model.sources.choices import ChoiceSet
 from model.spec.architecture import Architecture, parameter_shapes
 from model.spec.data import DataConfig
 from model.spec.trial import TrialSpec
@@ -233,7 +234,7 @@ def test_engine_and_specification_agree_on_examples(make_spec: MakeSpec) -> None
     data = questions(60, 0), questions(20, 1)
     tokens = np.arange(2000, dtype=np.uint16) % VOCAB
     spec = spec_of(make_spec, data[0], model=MODEL, batch_size=4, steps=1, reports=1)
-    with pytest.raises(ValueError, match="a specification of examples needs an engine with them"):
+    with pytest.raises(ValueError, match="needs examples and questions as the specification has"):
         Engine(tokens, tokens).add_trial("0", spec)
     fields = {**spec.model_dump(), "architecture": {**spec.architecture.model_dump(),
               "attend_across_documents": False}}  # fmt: skip
@@ -241,3 +242,57 @@ def test_engine_and_specification_agree_on_examples(make_spec: MakeSpec) -> None
         ValueError, match="attend_across_documents: false has no effect on examples"
     ):
         TrialSpec.model_validate(fields)
+
+
+# questions ---------------------------------------------------------------------------------------
+
+
+def choice_set(seed: int, count: int) -> ChoiceSet:
+    """Questions of two to four choices, of random ids."""
+    rng = np.random.default_rng(seed)
+    tokens, bounds, lengths, characters, questions, answers = [], [0], [], [], [], []
+    for question in range(count):
+        prompt, choices = rng.integers(2, 11, rng.integers(1, 30)), int(rng.integers(2, 5))
+        answers.append(len(lengths) + int(rng.integers(choices)))
+        for _ in range(choices):
+            choice = rng.integers(2, 11, rng.integers(1, 6))
+            tokens += [*prompt.tolist(), *choice.tolist()]
+            bounds.append(len(tokens))
+            lengths.append(len(choice))
+            characters.append(int(rng.integers(1, 20)))
+            questions.append(question)
+    arrays = tokens, bounds, lengths, characters, questions, answers
+    return ChoiceSet(*(np.array(array) for array in arrays))
+
+
+@pytest.mark.slow
+def test_choices_are_scored_by_the_logits(make_spec: MakeSpec, tmp_path: Path) -> None:
+    """By hand from the logits of each text alone; a search of texts reports them, too."""
+    choices = choice_set(0, 40)
+    tokens = np.random.default_rng(1).integers(0, VOCAB, 6000).astype(np.uint16)
+    spec = make_spec(model=MODEL, batch_size=4, steps=4, reports=2)
+    data = spec.data.model_copy(update={"multiple_choice": "choices.jsonl"})
+    asked = spec.model_copy(update={"data": data})
+    reports = list(Engine(tokens, tokens, choices=choices, checkpoint_dir=tmp_path).run([asked]))
+    plain = list(Engine(tokens, tokens).run([spec]))
+    assert [r.val_loss for r in reports] == [r.val_loss for r in plain]
+    assert all(r.acc is None for r in plain)
+    state = checkpoint.read(Path(str(reports[-1].checkpoint)))[0]
+    weights = {n: state[f"weights.{n}"] for n in parameter_shapes(spec.architecture)}
+    module, length = TransformerLM.of(spec.architecture, weights), MODEL["context_length"]
+    right, right_norm = 0, 0
+    for question, answer in enumerate(choices.answers):
+        numbers = np.flatnonzero(choices.questions == question)
+        sums = []
+        for n in numbers:
+            ids = torch.from_numpy(choices.tokens[choices.bounds[n] : choices.bounds[n + 1]])
+            ids, k = ids[-(length + 1) :], int(choices.lengths[n])
+            log_p = module(ids[None, None, :-1])[0, 0].log_softmax(-1).detach()
+            sums.append(float(log_p[torch.arange(len(ids) - 1), ids[1:]][-k:].sum()))
+        right += numbers[np.argmax(sums)] == answer
+        right_norm += numbers[np.argmax(sums / choices.characters[numbers])] == answer
+    last = reports[-1]
+    assert (last.acc, last.acc_norm) == (right / 40, right_norm / 40)
+    assert 0 < right != right_norm  # else little was compared
+    with pytest.raises(ValueError, match="needs examples and questions"):
+        Engine(tokens, tokens).add_trial("0", asked)
