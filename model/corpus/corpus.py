@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from model.corpus.dataset import Ints, Tokens, num_sequences
+from model.corpus.dataset import Dataset, Ints, TextDataset, Tokens, num_sequences
+from model.corpus.examples import ExampleDataset, Marks
 from model.corpus.pairs import PairDataset
 from model.errors import CorpusError
+from model.sources.choices import ChoiceSet
 from model.sources.fingerprint import FileDigest
 from model.spec.data import DataConfig, SplitName, SplitRule, TokenizerConfig
 from model.tokenizer.tokenizer import Tokenizer
@@ -24,11 +28,16 @@ from model.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import torch
 
+Data = Tokens | PairDataset | ExampleDataset
+
 FORMAT = 4  # of the folder
 FILES = (
     "train.npy", "train.documents.npy", "validation.npy", "validation.documents.npy",
     "tokenizer.json", "files.json",
 )  # fmt: skip
+_SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
+CHOICES = "choices.npz"  # of questions, beside FILES
+ANSWERS = ("train.answers.npy", "validation.answers.npy")  # of examples, beside FILES
 
 
 class Split(NamedTuple):
@@ -66,6 +75,11 @@ class Corpus:
         data: configuration of the source, as the caller gave it.
         tokenizer_config: configuration of the tokenizer, as the caller gave it.
         split_by: rule that split the text.
+        answers: for each token of both parts 1 if it belongs to an answer, 1-D uint8, if the
+            documents are examples; otherwise None.
+        choices: questions with several answers, if there are some.
+        num_known: validation examples that are training examples, too, and those whose prompt is
+            that of one.
     """
 
     train: Tokens
@@ -82,6 +96,9 @@ class Corpus:
     data: DataConfig
     tokenizer_config: TokenizerConfig
     split_by: SplitRule = "document"
+    answers: tuple[Marks, Marks] | None = None
+    choices: ChoiceSet | None = None
+    num_known: tuple[int, int] = (0, 0)
 
     @property
     def nbytes(self) -> int:
@@ -116,11 +133,13 @@ class Corpus:
     def num_sequences(self, split: SplitName, context_length: int) -> int:
         """Return the number of sequences of a split; of a corpus of pairs, the number of pairs.
 
-        Sequences have `context_length` tokens, each with its next token, and do not overlap.
+        Sequences of a text have `context_length` tokens, each with its next token, without overlap.
         """
         part = self.split(split)
         if self.has_pairs:
             return len(part.document_ends) // 2
+        if self.answers is not None:
+            return self.examples(split).layout(context_length).num_sequences
         return num_sequences(len(part.tokens), context_length)
 
     def pairs(self, split: SplitName) -> PairDataset:
@@ -137,13 +156,41 @@ class Corpus:
         part = self.split(split)
         return PairDataset(part.tokens, part.document_ends, self.end_of_text)
 
+    def examples(self, split: SplitName) -> ExampleDataset:
+        """Return the examples of a split of a corpus that was prepared with them."""
+        return self._examples[split]
+
+    @cached_property
+    def _examples(self) -> Mapping[SplitName, ExampleDataset]:
+        assert self.answers is not None
+        return {
+            name: ExampleDataset(
+                self.split(name).tokens, self.split(name).document_ends, answers, self.end_of_text,
+                learns_all=self.data.loss_on == "all", is_packed=self.data.packing,
+            )
+            for name, answers in zip(_SPLITS, self.answers, strict=True)
+        }  # fmt: skip
+
     @property
-    def splits(self) -> tuple[Tokens | PairDataset, Tokens | PairDataset]:
-        """Training and validation data for an engine: token ids, or pairs in a corpus of pairs."""
+    def splits(self) -> tuple[Data, Data]:
+        """Training and validation data for an engine: token ids, pairs, or examples."""
         if self.has_pairs:
             return self.pairs("train"), self.pairs("validation")
+        if self.answers is not None:
+            return self.examples("train"), self.examples("validation")
         # Other processes share a plain array, but get a copy of a memory map.
         return np.asarray(self.train), np.asarray(self.validation)
+
+
+def as_dataset(data: Data) -> Dataset:
+    """Return data of an engine as a dataset."""
+    return data if isinstance(data, PairDataset | ExampleDataset) else TextDataset(data)
+
+
+def files_of(data: DataConfig) -> tuple[str, ...]:
+    """Return the names of the files of a corpus, without meta.json."""
+    choices = (CHOICES,) if data.multiple_choice is not None else ()
+    return (*FILES, *(ANSWERS if data.examples else ()), *choices)
 
 
 def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> Corpus | None:
@@ -156,12 +203,13 @@ def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> C
         tokenizer_config: configuration of the tokenizer.
     """
     try:
-        if not all((folder / name).is_file() for name in ("meta.json", *FILES)):
+        names = files_of(data)
+        if not all((folder / name).is_file() for name in ("meta.json", *names)):
             return None
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
             return None
-        if any(sha256_of(folder / name) != meta["sha256"][name] for name in FILES):
+        if any(sha256_of(folder / name) != meta["sha256"][name] for name in names):
             return None
         tokenizer = Tokenizer.from_file(folder)
         files = json.loads((folder / "files.json").read_text(encoding="utf-8"))
@@ -184,6 +232,13 @@ def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> C
             data=data,
             tokenizer_config=tokenizer_config,
             split_by=meta.get("split_by", "document"),
+            answers=(
+                (array("train.answers"), array("validation.answers")) if data.examples else None
+            ),
+            choices=(
+                ChoiceSet.load(folder / CHOICES) if data.multiple_choice is not None else None
+            ),
+            num_known=tuple(meta.get("num_known", (0, 0))),
         )
         return corpus if _is_sound(corpus) else None
     except Exception:  # noqa: BLE001 - damaged JSON and headers raise also errors of Python's parser
@@ -202,6 +257,11 @@ def _is_sound(corpus: Corpus) -> bool:
         and corpus.split_by in ("document", "position")
         and corpus.tokenizer.end_of_text in corpus.tokenizer.special_tokens
         and all(_fits(corpus.split(name), corpus) for name in ("train", "validation"))
+        and all(
+            marks.shape == corpus.split(name).tokens.shape and marks.dtype == np.uint8
+            for marks, name in zip(corpus.answers or (), _SPLITS, strict=False)
+        )
+        and [type(count) for count in corpus.num_known] == [int, int]
     )
 
 

@@ -1,4 +1,4 @@
-"""Datasets that a model reads, as sequences with numbers: of texts here, of pairs in `pairs`.
+"""Datasets that a model reads, as sequences with numbers: of texts; pairs and examples lie beside.
 
 T = tokens of a sequence, or of a target; S = tokens of a source.
 """
@@ -26,11 +26,19 @@ class Batch(NamedTuple):
         inputs: (..., T) int64 token ids.
         targets: (..., T) int64, IGNORED where there is none.
         sources: (..., S) int64 token ids; None without an encoder.
+        begins: (..., T) int64, place of the first token of each token's example, in sequences of
+            several examples, which do not see each other; None for other sequences.
     """
 
     inputs: Ints
     targets: Ints
     sources: Ints | None = None
+    begins: Ints | None = None
+
+    @property
+    def arrays(self) -> list[Ints]:
+        """The arrays that there are, in the order in which models take them."""
+        return [array for array in self if array is not None]
 
 
 class Dataset(Protocol):

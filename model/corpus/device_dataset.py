@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from model.corpus.dataset import IGNORED, Dataset, TextDataset, Tokens
+from model.corpus.examples import ExampleDataset
 from model.corpus.pairs import PairDataset
 from model.spec.architecture import Architecture
 
@@ -29,8 +30,11 @@ class DeviceDataset(Protocol):
 
 
 def on_device(data: Dataset, device: torch.device) -> DeviceDataset | None:
-    """Copy data to a GPU; return None if they do not fit, or the device is not a CUDA GPU."""
-    if device.type != "cuda":
+    """Copy data to a GPU; return None if they do not fit, or the device is not a CUDA GPU.
+
+    Examples stay on the host, which lays them out.
+    """
+    if device.type != "cuda" or isinstance(data, ExampleDataset):
         return None
     free, _ = torch.cuda.mem_get_info(device)
     if data.nbytes > _LARGEST_SHARE * free:

@@ -25,7 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from model.corpus.corpus import FILES, FORMAT, Corpus, load, sha256_of
+import numpy as np
+
+from model.corpus.corpus import CHOICES, FORMAT, Corpus, files_of, load, sha256_of
+from model.corpus.examples import ExampleDataset, num_known
 from model.corpus.shards import SPLITS, assemble, encode_shard, shards_of
 from model.corpus.split import DocumentSplit, PositionSplit, Split
 from model.corpus.survey import Work, count_batch, count_texts, measure_batch, survey
@@ -33,8 +36,10 @@ from model.errors import CorpusError
 from model.files import replacing
 from model.parallel import ordered_map
 from model.progress import OnProgress, Progress, silent
+from model.sources.choices import read_choices
 from model.sources.fingerprint import Fingerprint, fingerprint
 from model.sources.registry import documents
+from model.spec.chat import ChatFormat
 from model.spec.data import END_OF_TEXT, DataConfig, TokenizerConfig
 from model.tokenizer.bpe import check_pattern, check_vocab_size, merge_pretokens
 from model.tokenizer.load import load_tokenizer
@@ -66,6 +71,7 @@ def prepare(
     on_progress(Progress("fingerprinting the data", 0, None, "B"))
     check_vocab_size(tokenizer.vocab_size, [END_OF_TEXT])
     chosen = load_tokenizer(tokenizer) or tokenizer
+    data = _with_chat(data, chosen)
     memo = cache_dir / _MEMO
     identity = fingerprint(data, memo)
     folder = _folder(cache_dir, data, chosen, identity.digest)
@@ -125,8 +131,25 @@ def cached(
     if not cache_dir.exists():
         return None
     chosen = load_tokenizer(tokenizer) or tokenizer
+    data = _with_chat(data, chosen)
     digest = digest or fingerprint(data, cache_dir / _MEMO).digest
     return load(_folder(cache_dir, data, chosen, digest), data, tokenizer)
+
+
+def _with_chat(data: DataConfig, tokenizer: Tokenizer | TokenizerConfig) -> DataConfig:
+    """Return the data with the format of their examples, which needs the tokens of a tokenizer.
+
+    Raises:
+        CorpusError: if there are examples, and no tokenizer is given.
+    """
+    if not data.examples:
+        return data
+    if not isinstance(tokenizer, Tokenizer):
+        raise CorpusError(
+            "data.examples: a tokenizer that is trained lacks the marks of chats; give init_from: "
+            "{huggingface: FOLDER}, or tokenizer: {file: …}"
+        )
+    return data.model_copy(update={"chat": data.chat or ChatFormat(end=tokenizer.end_of_text)})
 
 
 def train_tokenizer(
@@ -175,6 +198,8 @@ def _folder(
     parts = [FORMAT, digest, data.validation_fraction, chosen]
     if data.split_by is not None:  # left to the documents, the split follows from the digest
         parts.append(data.split_by)
+    if data.chat is not None:
+        parts.append(data.chat.model_dump(mode="json"))
     return cache_dir / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
@@ -230,20 +255,35 @@ def _build(
         work.on_progress(Progress("encoding", done, work.num_bytes, "B"))
     work.on_progress(Progress("assembling", 0, None, "B"))
     paths = [shards / f"{number:06}.npz" for number in range(count)]
-    sizes = {split: assemble(building, split, paths, tokenizer) for split in SPLITS}
+    sizes = {
+        split: assemble(building, split, paths, tokenizer, has_answers=data.examples)
+        for split in SPLITS
+    }
     _write_json(building / "files.json", identity.files)
-    meta = {
+    if data.multiple_choice is not None:
+        with replacing(building / CHOICES) as file:
+            read_choices(data.multiple_choice, tokenizer).save(file)
+    meta: dict[str, Any] = {
         "format": FORMAT,
         "data_fingerprint": identity.digest,
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "has_pairs": data.pairs,
         "split_by": "position" if isinstance(split, PositionSplit) else "document",
         "bytes": sizes,
-        "sha256": {name: sha256_of(building / name) for name in FILES},
+        "sha256": {name: sha256_of(building / name) for name in files_of(data)},
     }
+    if data.examples:
+        meta["num_known"] = num_known(*(_examples_in(building, split) for split in SPLITS))
     _write_json(building / "meta.json", meta)
     shutil.rmtree(shards)
     limit_path.unlink()
+
+
+def _examples_in(building: Path, split: str) -> ExampleDataset:
+    """Return the examples of a split that has just been assembled."""
+    names = (split, f"{split}.documents", f"{split}.answers")
+    tokens, ends, answers = (np.load(building / f"{name}.npy", mmap_mode="r") for name in names)
+    return ExampleDataset(tokens, ends, answers, padding=0)
 
 
 def _tidy(building: Path) -> None:

@@ -14,12 +14,16 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from model.corpus.dataset import Ints, Tokens
+from model.corpus.examples import Marks
 from model.corpus.split import Split
 from model.errors import CorpusError
 from model.files import replacing
+from model.sources.chat_template import render
 from model.sources.documents import Document
 from model.sources.registry import documents
+from model.spec.chat import ChatFormat
 from model.spec.data import DataConfig, SplitName
+from model.tokenizer.spans import encode_spans
 from model.tokenizer.tokenizer import Tokenizer
 
 Item = TypeVar("Item")
@@ -61,6 +65,7 @@ class _Shard(NamedTuple):
         continues: True if the first one is a piece whose document began in the shard before.
         tokenizer_folder: folder of the tokenizer.
         tokenizer_fingerprint: fingerprint that the tokenizer must have.
+        chat: how the documents, which are examples, become text; None for documents of text.
     """
 
     path: Path
@@ -68,6 +73,7 @@ class _Shard(NamedTuple):
     continues: bool
     tokenizer_folder: Path
     tokenizer_fingerprint: str
+    chat: ChatFormat | None
 
 
 def shards_of(
@@ -79,7 +85,8 @@ def shards_of(
     continues = False
     for number, batch in enumerate(batches):
         path = shards / f"{number:06}.npz"
-        yield _Shard(path, batch, continues, building, tokenizer_fingerprint)
+        chat = data.chat if data.examples else None
+        yield _Shard(path, batch, continues, building, tokenizer_fingerprint, chat)
         continues = not batch[-1][1].ends
 
 
@@ -92,13 +99,18 @@ def encode_shard(shard: _Shard) -> int:
     num_bytes = {split: 0 for split in SPLITS}
     for split, document in shard.documents:
         num_bytes[split] += utf8_size(document.text)
-    if not _is_whole(shard.path):
+    if not _is_whole(shard.path, has_answers=shard.chat is not None):
         arrays: dict[str, Any] = {}
         tokenizer = _tokenizer(shard.tokenizer_folder, shard.tokenizer_fingerprint)
         for split in SPLITS:
             documents = [document for part, document in shard.documents if part == split]
             continues = shard.continues and shard.documents[0][0] == split
-            ids, ends = _encode(tokenizer, documents, continues=continues)
+            if shard.chat is not None:
+                ids, ends, arrays[f"{split}.answers"] = _encode_examples(
+                    tokenizer, documents, shard.chat
+                )
+            else:
+                ids, ends = _encode(tokenizer, documents, continues=continues)
             arrays[split], arrays[f"{split}.documents"] = ids, ends
             arrays[f"{split}.bytes"] = np.array(num_bytes[split])
         with replacing(shard.path) as file:
@@ -106,7 +118,7 @@ def encode_shard(shard: _Shard) -> int:
     return sum(num_bytes.values())
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: Path, *, has_answers: bool) -> bool:
     """Return True if an earlier run wrote a shard; False also for a damaged file."""
     if not path.is_file():
         return False
@@ -115,10 +127,13 @@ def _is_whole(path: Path) -> bool:
         with path.open("rb") as file, np.load(file) as arrays:
             kinds = ("", ".documents", ".bytes")
             found = [[arrays[split + kind] for kind in kinds] for split in SPLITS]
+            answers = [arrays[f"{split}.answers"] for split in SPLITS if has_answers]
     except Exception:  # noqa: BLE001 - damaged headers raise also errors of Python's parser
         return False
     return all(
         tokens.ndim == ends.ndim == 1 and num_bytes.ndim == 0 for tokens, ends, num_bytes in found
+    ) and all(
+        marks.shape == tokens.shape for marks, (tokens, _, _) in zip(answers, found, strict=False)
     )
 
 
@@ -161,11 +176,46 @@ def _encode(
     return np.concatenate(encoded), np.array(ends, np.int64)
 
 
+def _encode_examples(
+    tokenizer: Tokenizer, examples: Sequence[Document], chat: ChatFormat
+) -> tuple[Tokens, Ints, Marks]:
+    """Return token ids of examples, their ends, and 1 for each token of an answer, otherwise 0.
+
+    Spellings of special tokens are these tokens, as in transformers.
+
+    Raises:
+        CorpusError: if an example cannot be written by the chat template.
+    """
+    encoded = [tokenizer.encode_numpy(tokenizer.end_of_text)[:0]]
+    marks = [np.zeros(0, np.uint8)]
+    for example in examples:
+        file, _, row = example.name.rpartition("#")
+        where = f"data: {file} line {int(row) + 1}"
+        text, answers = render(example.text, chat, where)
+        try:
+            ids, is_answer = encode_spans(tokenizer, text, answers)
+        except CorpusError as error:
+            raise CorpusError(f"{where}: {error}") from error
+        encoded.append(ids)
+        marks.append(is_answer.astype(np.uint8))
+    ends = np.cumsum([len(ids) for ids in encoded[1:]], dtype=np.int64)
+    return np.concatenate(encoded), ends, np.concatenate(marks)
+
+
 # assemble ----------------------------------------------------------------------------------
 
 
-def assemble(building: Path, split: str, shards: Sequence[Path], tokenizer: Tokenizer) -> int:
+def assemble(
+    building: Path,
+    split: str,
+    shards: Sequence[Path],
+    tokenizer: Tokenizer,
+    *,
+    has_answers: bool = False,
+) -> int:
     """Write the shards of a split as one array of ids and one of document ends.
+
+    Of examples also one of the marks of answers.
 
     Returns:
         UTF-8 bytes of the text of the split.
@@ -179,14 +229,22 @@ def assemble(building: Path, split: str, shards: Sequence[Path], tokenizer: Toke
             num_bytes += int(shard[f"{split}.bytes"])
     with replacing(building / f"{split}.documents.npy") as file:
         np.save(file, np.concatenate(ends))
-    header = {
-        "descr": np.lib.format.dtype_to_descr(tokenizer.dtype),
-        "fortran_order": False,
-        "shape": (num_tokens,),
-    }
-    with replacing(building / f"{split}.npy") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for path in shards:
-            with np.load(path) as shard:
-                file.write(shard[split].tobytes())
+    _join(building / f"{split}.npy", shards, split, tokenizer.dtype, num_tokens)
+    if has_answers:
+        name = f"{split}.answers"
+        _join(building / f"{name}.npy", shards, name, np.dtype(np.uint8), num_tokens)
     return num_bytes
+
+
+def _join(path: Path, shards: Sequence[Path], name: str, dtype: np.dtype[Any], length: int) -> None:
+    """Write one array of all shards as one file."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": (length,),
+    }
+    with replacing(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in shards:
+            with np.load(part) as shard:
+                file.write(shard[name].tobytes())

@@ -10,7 +10,10 @@ import numpy as np
 
 from model.corpus.corpus import Corpus
 from model.corpus.dataset import Ints, num_sequences, sequences
+from model.corpus.examples import ExampleSizes
 from model.spec.data import SplitName
+
+_SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """Sizes of a split: of documents, or of pairs.
+    """Sizes of a split: of documents, pairs or examples.
 
     Attributes:
         bytes: bytes of text.
@@ -48,6 +51,9 @@ class SplitSizes:
         pairs: number of pairs.
         source_tokens: lengths of the sources.
         target_tokens: lengths of the targets.
+        examples: number of examples.
+        answer_tokens: number of tokens of their answers.
+        example_tokens: lengths of the examples.
     """
 
     bytes: int
@@ -59,6 +65,9 @@ class SplitSizes:
     pairs: int | None = None
     source_tokens: Lengths | None = None
     target_tokens: Lengths | None = None
+    examples: int | None = None
+    answer_tokens: int | None = None
+    example_tokens: Lengths | None = None
 
     @classmethod
     def of(cls, corpus: Corpus, split: SplitName) -> SplitSizes:
@@ -71,6 +80,10 @@ class SplitSizes:
             source, target = map(Lengths.of, pairs.lengths())
             return cls(*sizes, pairs=len(pairs), source_tokens=source, target_tokens=target)
         lengths = np.diff(part.document_ends, prepend=0)
+        if corpus.answers is not None:
+            marks = corpus.examples(split).answers
+            answers, each = int(marks.sum()), Lengths.of(lengths)
+            return cls(*sizes, examples=len(lengths), answer_tokens=answers, example_tokens=each)
         return cls(*sizes, len(lengths), float(np.median(lengths)), int(lengths.max()))
 
     @property
@@ -95,6 +108,9 @@ class CorpusSummary:
         train: sizes of the training part.
         validation: sizes of the validation part.
         sequences: number of training sequences by context length; None for pairs.
+        layouts: of examples, what sequences hold of both parts, by context length.
+        known_examples: validation examples that are training examples, too.
+        known_prompts: validation examples with the prompt of a training example.
     """
 
     source: str
@@ -108,12 +124,22 @@ class CorpusSummary:
     train: SplitSizes
     validation: SplitSizes
     sequences: Mapping[int, int] | None
+    layouts: Mapping[int, Mapping[SplitName, ExampleSizes]] | None = None
+    known_examples: int | None = None
+    known_prompts: int | None = None
 
     @classmethod
     def of(cls, corpus: Corpus, context_lengths: Iterable[int] = ()) -> CorpusSummary:
         """Summarize a corpus; context lengths must be shorter than its parts."""
-        size = len(corpus.train)
-        counts = {length: num_sequences(size, length) for length in sorted(set(context_lengths))}
+        lengths = sorted(set(context_lengths))
+        counts = {length: corpus.num_sequences("train", length) for length in lengths}
+        examples: tuple[Any, ...] = ()
+        if corpus.answers is not None:
+            layouts = {
+                length: {split: corpus.examples(split).sizes(length) for split in _SPLITS}
+                for length in lengths
+            }
+            examples = layouts, *corpus.num_known
         return cls(
             corpus.data.kind,
             len(corpus.files),
@@ -126,6 +152,7 @@ class CorpusSummary:
             SplitSizes.of(corpus, "train"),
             SplitSizes.of(corpus, "validation"),
             None if corpus.has_pairs else counts,
+            *examples,
         )
 
     @property
@@ -162,6 +189,16 @@ class SamplePair:
     target_ids: list[int]
 
 
+@dataclass(frozen=True)
+class SampleExample:
+    """A training example: the number of its sequence, its text, its ids, and what is learned."""
+
+    sequence: int
+    text: str
+    ids: list[int]
+    learned: list[bool]
+
+
 def first_sequences(corpus: Corpus, seed: int, count: int, length: int) -> list[SampleSequence]:
     """Return the first training sequences that a trial of a seed reads."""
     numbers = _first_numbers(seed, count, num_sequences(len(corpus.train), length))
@@ -179,6 +216,19 @@ def first_pairs(corpus: Corpus, seed: int, count: int) -> list[SamplePair]:
     for number in _first_numbers(seed, count, len(pairs)).tolist():
         source, target = pairs.source(number).tolist(), pairs.target(number).tolist()
         samples.append(SamplePair(number, decode(source), decode(target), source, target))
+    return samples
+
+
+def first_examples(corpus: Corpus, seed: int, count: int, length: int) -> list[SampleExample]:
+    """Return the examples of the first training sequences that a trial of a seed reads."""
+    data = corpus.examples("train")
+    layout = data.layout(length)
+    samples = []
+    for number in _first_numbers(seed, count, layout.num_sequences).tolist():
+        for example in layout.examples[layout.bounds[number] : layout.bounds[number + 1]]:
+            ids, marks = (part[: length + 1].tolist() for part in data.example(int(example)))
+            text = corpus.tokenizer.decode(ids)
+            samples.append(SampleExample(number, text, ids, list(map(bool, marks))))
     return samples
 
 

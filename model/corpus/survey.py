@@ -81,7 +81,10 @@ def _may_be_one_text(data: DataConfig) -> bool:
     """
     separator = DataConfig.model_fields["separator"].default
     return bool(
-        data.files and not data.pairs and data.split_by is None and data.separator == separator
+        data.files
+        and not (data.pairs or data.examples)
+        and data.split_by is None
+        and data.separator == separator
     )
 
 
@@ -106,15 +109,15 @@ def _survey_documents(
             f"data: there are no documents, only separators ({data.separator!r}); give files "
             f"with text between them, or another separator"
         )
-    noun = "pair" if data.pairs else "document"
+    noun = "pair" if data.pairs else "example" if data.examples else "document"
     if counted.train + counted.held_out == 1:
         files = 'files, another separator (for instance separator: "\\n\\n"), or split_by: position'
         raise CorpusError(
             f"data: the split is by {noun}, and there is only one; give several "
-            f"{'pairs' if data.pairs else files}"
+            f"{files if noun == 'document' else f'{noun}s'}"
         )
     if not counted.train:
-        position = "" if data.pairs else ", or set split_by: position"
+        position = ", or set split_by: position" if noun == "document" else ""
         raise CorpusError(
             f"data: every {noun} falls into the validation part; lower validation_fraction"
             f"{position}"

@@ -156,7 +156,10 @@ def stack_meter(spec: TrialSpec, setup: Setup) -> Meter:
     def measure(width: int) -> Measurement:
         gc.collect()  # frees the memory of earlier stacks
         begin_peak(setup.device)
-        stack = Stack(a, width, setup.device, setup.precision, data=setup.data)
+        stack = Stack(
+            a, width, setup.device, setup.precision, data=setup.data,
+            masks_targets=spec.data.examples,
+        )  # fmt: skip
         slots = [start_trial(TrialRequest(str(row), spec), None, None)[0] for row in range(width)]
         for row, slot in enumerate(slots):
             slot.tick = max(0, slot.ticks_per_step - QUANTUM_TICKS)  # each quantum has an update

@@ -22,17 +22,19 @@ import torch
 from model.checkpoints import store
 from model.checkpoints.store import CheckpointRef
 from model.checkpoints.writer import LIMITS, Writer
-from model.corpus.dataset import Dataset, TextDataset, Tokens
+from model.corpus.corpus import Data, as_dataset
 from model.corpus.device_dataset import on_device
-from model.corpus.pairs import PairDataset
+from model.corpus.examples import ExampleDataset
 from model.device.memory import give_back, keep_freed, oom_reason
 from model.device.precision import Precision
 from model.engine.active_stack import ActiveStack, shape_of
 from model.engine.calibration import Setup, slots_for
 from model.engine.evaluator import Evaluator, PendingReport
+from model.engine.fits import check_fits
 from model.engine.occupancy import Occupancy
 from model.engine.report import Report, Status
 from model.engine.slot import TrialRequest, start_trial
+from model.sources.choices import ChoiceSet
 from model.spec.trial import TrialSpec
 from model.stack import compiled
 from model.stack.plan import QuantumPlan
@@ -59,8 +61,8 @@ class Engine:
     races are all with the disk: see `stop`, `delete_checkpoints` and `_wait_for_checkpoints`.
 
     Args:
-        train: training tokens, 1-D; or pairs, for an encoder–decoder.
-        validation: validation tokens, 1-D, or pairs.
+        train: training tokens, 1-D; or examples; or pairs, for an encoder–decoder.
+        validation: validation tokens, 1-D, examples, or pairs.
         slots: number of trials in training at one time; fewer when memory runs out.
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
         device: "cpu", "cuda", "cuda:1", "mps" …
@@ -71,6 +73,7 @@ class Engine:
             checkpoints.
         decode: function from token ids to text. With it, the last report of an encoder–decoder
             has a BLEU score.
+        choices: questions on which language models are evaluated, too.
         starts: folder with the tensors of warm starts, from `warm_start.write_start`.
 
     Attributes:
@@ -80,8 +83,8 @@ class Engine:
 
     def __init__(
         self,
-        train: Tokens | PairDataset,
-        validation: Tokens | PairDataset,
+        train: Data,
+        validation: Data,
         *,
         slots: int = 2,
         width: int | None = None,
@@ -90,9 +93,10 @@ class Engine:
         is_compiled: bool = False,
         checkpoint_dir: Path | None = None,
         decode: Callable[[list[int]], str] | None = None,
+        choices: ChoiceSet | None = None,
         starts: Path | None = None,
     ) -> None:
-        self._train_data, self._validation_data = _dataset(train), _dataset(validation)
+        self._train_data, self._validation_data = as_dataset(train), as_dataset(validation)
         self.device = torch.device(device)
         self.precision = Precision.of(dtype, self.device)
         self.precision.set_up(self.device)
@@ -108,7 +112,10 @@ class Engine:
             raise ValueError("ticks are compiled on a CPU only, in stacks one slot wide")
         self._checkpoint_dir = checkpoint_dir
         self._writer = Writer(LIMITS.get(self.device.type, LIMITS["cpu"]))
-        self._evaluator = Evaluator(self._validation_data, self._writer, checkpoint_dir, decode)
+        self._choices = choices
+        self._evaluator = Evaluator(
+            self._validation_data, self._writer, checkpoint_dir, decode, choices
+        )
         self._starts = starts
         self._stacks: deque[ActiveStack] = deque()
         self._waiting: deque[TrialRequest] = deque()
@@ -152,7 +159,7 @@ class Engine:
             ValueError: if the specification does not fit the engine's data, or no report is left
                 to make.
         """
-        self._check(spec)
+        check_fits(spec, self._train_data, self._validation_data, self._choices)
         if after >= spec.hyperparameters.total_steps:
             raise ValueError(f"the trial has made its last report, at update {after}")
         checkpoints = () if resume is None else (resume,)
@@ -167,20 +174,6 @@ class Engine:
         """
         setup = Setup(self._train_data, self.device, self.precision, self._device_data)
         return slots_for(spec, setup, file)
-
-    def _check(self, spec: TrialSpec) -> None:
-        a = spec.architecture
-        if (a.n_encoder_layers > 0) != isinstance(self._train_data, PairDataset):
-            raise ValueError("an encoder–decoder needs an engine with pairs, and only it does")
-        for name, num_sequences, data in (
-            ("training", spec.train_sequences, self._train_data),
-            ("validation", spec.validation_sequences, self._validation_data),
-        ):
-            if num_sequences > data.num_sequences(a):
-                raise ValueError(
-                    f"the specification reads {num_sequences} {name} sequences, and the engine's "
-                    f"data have {data.num_sequences(a)}"
-                )
 
     def stop(self, trial_id: str) -> None:
         """Free a trial's slot, or remove the trial from the queue; unknown trials are ignored.
@@ -362,6 +355,7 @@ class Engine:
             stack = Stack(
                 spec.architecture, self.width, self.device, precision=self.precision,
                 data=self._device_data, is_compiled=self._is_compiled,
+                masks_targets=isinstance(self._train_data, ExampleDataset),
             )  # fmt: skip
             active = ActiveStack(spec, stack, self._train_data)
             self._stacks.append(active)
@@ -410,7 +404,3 @@ class Engine:
         else:  # stacks cannot get narrower, so there must be fewer of them
             self.slots = max(1, min(self.slots - 1, self._num_training + len(requests) - 1))
         self._waiting.extendleft(reversed(requests))
-
-
-def _dataset(data: Tokens | PairDataset) -> Dataset:
-    return data if isinstance(data, PairDataset) else TextDataset(data)

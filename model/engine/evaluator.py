@@ -16,13 +16,14 @@ import numpy as np
 
 from model.checkpoints import store
 from model.checkpoints.writer import PendingWrite, Snapshot, Writer
-from model.corpus.dataset import Dataset, Ints
+from model.corpus.dataset import IGNORED, Dataset, Ints
 from model.corpus.pairs import PairDataset
 from model.engine.bleu import bleu
 from model.engine.report import Report, Status
 from model.engine.slot import Slot
 from model.keys import derive_key
 from model.randomness import permute
+from model.sources.choices import ChoiceSet
 from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
 from model.stack.stack import Stack
@@ -65,6 +66,7 @@ class Evaluator:
         writer: writes the checkpoints.
         folder: folder of the checkpoints; None writes none.
         decode: function from token ids to text; with it, encoder–decoders get a BLEU score.
+        choices: questions on which language models are evaluated, too; None for none.
     """
 
     def __init__(
@@ -73,9 +75,10 @@ class Evaluator:
         writer: Writer,
         folder: Path | None = None,
         decode: Callable[[list[int]], str] | None = None,
+        choices: ChoiceSet | None = None,
     ) -> None:
         self._validation, self._writer = validation, writer
-        self._folder, self._decode = folder, decode
+        self._folder, self._decode, self._choices = folder, decode, choices
 
     def report_divergence(self, slot: Slot) -> PendingReport:
         """Make the last report of a trial whose loss or gradient was not finite."""
@@ -102,10 +105,23 @@ class Evaluator:
             a, batch = stack.architecture, reached[rows[0]].spec.micro_batch
             sequences = self._validation.batch(self._indices(a, size), a)
             evaluation = stack.evaluate(rows, sequences, batch)
+            chosen = self._chosen(stack, rows, batch)
             for i, row in enumerate(rows):
-                accuracy = None if evaluation.accuracy is None else float(evaluation.accuracy[i])
-                loss = float(evaluation.loss[i])
-                yield row, self._report_row(stack, row, reached[row], loss, accuracy)
+                loss, accuracy, exact = (None if n is None else float(n[i]) for n in evaluation)
+                assert loss is not None
+                shares = {"token_accuracy": accuracy, **chosen[i]}
+                if reached[row].spec.data.learns_answers:
+                    shares["exact_match"] = exact
+                yield row, self._report_row(stack, row, reached[row], loss, shares)
+
+    def _chosen(self, stack: Stack, rows: list[int], batch: int) -> list[dict[str, float]]:
+        """Return for each slot the shares of the questions that it answers right."""
+        if self._choices is None:
+            return [{} for _ in rows]
+        a = stack.architecture
+        texts = self._choices.rows(a.context_length, a.end_of_text, IGNORED)
+        sums = stack.log_probabilities(rows, *texts, batch)
+        return [self._choices.shares(each)._asdict() for each in sums]
 
     def _indices(self, a: Architecture, size: int) -> Ints:
         """Return the sequences that evaluate every trial: some of them, from the complete text."""
@@ -113,7 +129,12 @@ class Evaluator:
         return permute(np.arange(size), available, derive_key(0, "validation"))
 
     def _report_row(
-        self, stack: Stack, row: int, slot: Slot, val_loss: float, accuracy: float | None
+        self,
+        stack: Stack,
+        row: int,
+        slot: Slot,
+        val_loss: float,
+        shares: Mapping[str, float | None],
     ) -> PendingReport:
         total = slot.spec.hyperparameters.total_steps
         status = Status.FINISHED if slot.step == total else Status.TRAINING
@@ -122,14 +143,12 @@ class Evaluator:
         sparsity = score = path = write = None
         if slot.spec.hyperparameters.target_sparsity > 0:
             sparsity = stack.sparsity(row)
-        if accuracy is not None and status is Status.FINISHED and self._decode:
+        if slot.spec.data.pairs and status is Status.FINISHED and self._decode:
             score = self._bleu(stack, row, slot, self._decode)
         if self._folder is not None and status is not Status.DIVERGED:
             path = store.checkpoint_path(self._folder, slot.trial_id, slot.step)
             write = self._writer.save(slot.trial_id, path, _snapshot(stack, row, slot, val_loss))
-        report = _report(
-            slot, val_loss, status, path, sparsity=sparsity, accuracy=accuracy, score=score
-        )
+        report = _report(slot, val_loss, status, path, sparsity=sparsity, bleu=score, **shares)
         return PendingReport(report, write)
 
     def _bleu(
@@ -172,10 +191,7 @@ def _report(
     val_loss: float,
     status: Status,
     path: Path | None = None,
-    *,
-    sparsity: float | None = None,
-    accuracy: float | None = None,
-    score: float | None = None,
+    **metrics: float | None,
 ) -> Report:
     h = slot.spec.hyperparameters
     is_plain = not (h.label_smoothing or h.z_loss)
@@ -189,9 +205,7 @@ def _report(
         grad_norm=slot.norm_sum / max(1, slot.norm_count),
         learning_rate=slot.learning_rate(slot.step),
         checkpoint=None if path is None else str(path),
-        sparsity=sparsity,
-        token_accuracy=accuracy,
-        bleu=score,
         problem=slot.problem,
         train_objective=None if is_plain else slot.loss_sum / slot.loss_weight,
+        **metrics,
     )

@@ -108,7 +108,7 @@ def plan_of(
     q_ticks, k = _num_ticks(slots), len(slots)
     plan = QuantumPlan(
         indices=np.zeros((q_ticks, k, b), np.int64),
-        host_batch=None if indices_only else _zero_ids((q_ticks, k, b), a),
+        host_batch=None if indices_only else _zero_ids((q_ticks, k, b), a, train),
         weight=np.zeros((q_ticks, k)),
         due=np.zeros((q_ticks, k), np.bool_),
         coefficients=np.tile(IDLE, (q_ticks, k, 1)),
@@ -146,12 +146,15 @@ def _num_ticks(slots: Sequence[Slot | None]) -> int:
     return ticks
 
 
-def _zero_ids(shape: tuple[int, ...], a: Architecture) -> Batch:
-    has_encoder = a.n_encoder_layers > 0
+def _zero_ids(shape: tuple[int, ...], a: Architecture, train: Dataset) -> Batch:
+    """Return a batch of zeros with the arrays that the data have."""
+    like = train.batch(np.zeros(0, np.int64), a)._asdict().items()
     return Batch(
-        inputs=np.zeros((*shape, a.context_length), np.int64),
-        targets=np.zeros((*shape, a.context_length), np.int64),
-        sources=np.zeros((*shape, a.source_length), np.int64) if has_encoder else None,
+        **{
+            name: np.zeros((*shape, ids.shape[-1]), np.int64)
+            for name, ids in like
+            if ids is not None
+        }
     )
 
 
@@ -197,11 +200,12 @@ def _read(
     batch: Batch, indices: Ints, row: int, spec: TrialSpec, positions: Ints, train: Dataset
 ) -> None:
     """Write the token ids that a slot reads into its row of a batch."""
-    inputs, batch.targets[:, row], sources = train.batch(indices[:, row], spec.architecture)
-    batch.inputs[:, row] = _with_noise(inputs, "noise", spec, positions)
-    if sources is not None:
-        assert batch.sources is not None
-        batch.sources[:, row] = _with_noise(sources, "source noise", spec, positions)
+    read = train.batch(indices[:, row], spec.architecture)
+    read = read._replace(inputs=_with_noise(read.inputs, "noise", spec, positions))
+    if read.sources is not None:
+        read = read._replace(sources=_with_noise(read.sources, "source noise", spec, positions))
+    for ids, of_slot in zip(batch.arrays, read.arrays, strict=True):
+        ids[:, row] = of_slot
 
 
 def _with_noise(ids: Ints, place: str, spec: TrialSpec, positions: Ints) -> Ints:

@@ -11,7 +11,15 @@ from typing import Any
 # Names of the curves, in the order in which MLflow records them and a replay compares them.
 METRICS = ("val_loss", "train_loss", "perplexity", "learning_rate", "grad_norm", "tokens")
 # Names of the curves that only some trials have.
-SOME_METRICS = ("sparsity", "token_accuracy", "bleu", "train_objective")
+SOME_METRICS = (
+    "sparsity",
+    "token_accuracy",
+    "bleu",
+    "train_objective",
+    "exact_match",
+    "acc",
+    "acc_norm",
+)
 _CURVES = (*METRICS, *SOME_METRICS)
 _MAY_BE_NAN = ("val_loss", "train_loss", "learning_rate", "grad_norm")
 
@@ -41,13 +49,20 @@ class Report:
         checkpoint: path of the checkpoint of this report; None if none was saved.
         sparsity: share of the matrices that is zero; None if the trial does not prune.
         token_accuracy: share of the validation targets that were the most probable token; None
-            without an encoder.
+            without pairs or examples.
         bleu: BLEU of an encoder–decoder's translations of the validation sources, in [0, 100];
             None before the last report.
         problem: problem of the machine that the user should know, such as a checkpoint that could
             not be saved. The trial did not cause it, and its numbers are unaffected.
         train_objective: mean of the differentiated loss since the last report: cross-entropy with
             label smoothing and z-loss; None if the trial has neither.
+        exact_match: share of the answers of validation examples that greedy decoding writes
+            exactly, with the token at their end; None without examples, or if all their tokens are
+            learned.
+        acc: share of the questions of `data.multiple_choice` whose right choice is the most
+            probable one; None without questions.
+        acc_norm: that share if the logarithms of probabilities are divided by the characters of
+            the choices.
     """
 
     trial_id: str
@@ -64,6 +79,9 @@ class Report:
     bleu: float | None = None
     problem: str | None = None
     train_objective: float | None = None
+    exact_match: float | None = None
+    acc: float | None = None
+    acc_norm: float | None = None
 
     @classmethod
     def of(cls, trial_id: str, fields: Mapping[str, Any]) -> Report:

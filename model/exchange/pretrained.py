@@ -20,12 +20,17 @@ from safetensors import SafetensorError, safe_open
 from model.errors import CheckpointError
 from model.exchange.families import FAMILIES, Family
 from model.spec.architecture import Architecture
+from model.spec.chat import ChatFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
+_TEMPLATE_FILE, _TOKENIZER_CONFIG_FILE = "chat_template.jinja", "tokenizer_config.json"
+_TOKENS = (
+    "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token",
+)  # fmt: skip
 _LARGEST_JSON = 2**26  # bytes
 _DTYPES = ("F32", "F16", "BF16")
 # tensors that the files of some versions hold beside the weights, and that follow from the sizes
@@ -97,6 +102,20 @@ class Pretrained:
             return self.path / "tokenizer.json"
         is_gpt2 = all((self.path / name).is_file() for name in ("vocab.json", "merges.txt"))
         return self.path if is_gpt2 else None
+
+    def chat_format(self, end_of_text: str) -> ChatFormat:
+        """Return the chat template of the folder, and the special tokens that it may name.
+
+        Args:
+            end_of_text: text after answers if the folder names no `eos_token`.
+
+        Raises:
+            CheckpointError: if one of the files cannot be read.
+        """
+        try:
+            return _chat_format(self.path, end_of_text)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights by the names of `parameter_shapes`, float32 on the CPU.
@@ -252,6 +271,33 @@ def _shards(folder: Path) -> list[Path]:
             f"{WEIGHTS_FILE} ('save_pretrained' of transformers writes it)"
         )
     raise CheckpointError(f"there is no {WEIGHTS_FILE}")
+
+
+def _chat_format(folder: Path, end_of_text: str) -> ChatFormat:
+    path = folder / _TOKENIZER_CONFIG_FILE
+    config = _json(path) if path.is_file() else {}
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = (each for each in template if isinstance(each, dict))
+        template = next((t.get("template") for t in named if t.get("name") == "default"), None)
+    if (folder / _TEMPLATE_FILE).is_file():
+        try:
+            template = (folder / _TEMPLATE_FILE).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{_TEMPLATE_FILE} cannot be read: {error}") from error
+    tokens = {name: text for name in _TOKENS if (text := _token(config.get(name)))}
+    return ChatFormat(
+        template=template if isinstance(template, str) and template else None,
+        tokens=tuple(sorted(tokens.items())),
+        begin=tokens.get("bos_token", "") if config.get("add_bos_token") is True else "",
+        end=tokens.get("eos_token", end_of_text),
+    )
+
+
+def _token(value: Any) -> str:
+    """Return a special token of a configuration: a text, or an object with one."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else ""
 
 
 def _licence(folder: Path) -> str:

@@ -8,6 +8,7 @@ K = slots in a stack, N = tokens of a slot, n = tokens of a chunk, D = width, V 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -176,3 +177,22 @@ class Head:
             self.products or x.dtype,
         )
         return tuple(loss for loss in losses if loss is not None)
+
+    def at_targets(
+        self, w: Weights, x: Tensor, targets: Tensor, places: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the logits of the targets that count, a chunk of n at a time, and these targets.
+
+        Args:
+            w: weights of the model.
+            x: last activations, (K, ..., D).
+            targets: (K, ...), int64, equal for all slots.
+            places: (n,), int64, those that count, numbered through all dimensions but K.
+
+        Yields:
+            (K, n, V) and (K, n), in the order of the targets.
+        """
+        k, size = len(x), _CHUNKS.get(x.device.type, _CHUNK)
+        flat, true = x.reshape(k, -1, x.shape[-1]), targets.reshape(k, -1)
+        for chunk in torch.split(places, size):
+            yield self(w, flat[:, chunk]), true[:, chunk]

@@ -183,6 +183,7 @@ class LanguageModel:
         self,
         weights: Weights,
         ids: Tensor,
+        begins: Tensor | None = None,
         *,
         drop: Dropout | None = None,
         documents: Tensor | None = None,
@@ -193,6 +194,9 @@ class LanguageModel:
         Args:
             weights: by the names of `parameter_shapes`, each with a leading K.
             ids: (K, B, T), int64 in [0, V).
+            begins: place of the first token of each token's example, (K, B, T), if a sequence has
+                several: attention stays within an example, and positions count from its first
+                token. None: a sequence is read as one text.
             drop: dropout masks of this tick; None drops nothing.
             documents: number of each token's document, (K, B, T): attention stays within a
                 document, while positions count on. None: as the architecture says.
@@ -203,12 +207,16 @@ class LanguageModel:
             (K, B, T, D).
         """
         drop = drop or Dropout()
-        mask = self._trunk.bias(weights, ids)
+        mask, positions = self._trunk.bias(weights, ids), None
+        if begins is not None:
+            documents = begins
+            positions = torch.arange(ids.shape[-1], device=ids.device) - begins  # (K, B, T)
         documents = self._documents(ids) if documents is None else documents
         if documents is not None:
             mask = within_documents(documents, mask)
         attend = attend_to(mask, drop.attention)
-        context = AttentionContext(observed(attend, observe) if observe else attend)
+        attend = observed(attend, observe) if observe else attend
+        context = AttentionContext(attend, positions=positions)
         return self._trunk(weights, ids, context, drop, observe)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from model.errors import CorpusError
 from model.sources import documents
 from model.sources.documents import Document, SourceRow
+from model.sources.examples import example_text
 from model.sources.limits import RAISE, TooLongError, too_long
 from model.sources.parquet import parquet_rows
 from model.sources.streams import BLOCK, format_suffix, lines, listed, no_column, texts
@@ -54,7 +55,7 @@ def describe_emptiness(path: Path, config: DataConfig) -> str:
     suffix = format_suffix(path)
     if suffix in TEXT_FORMATS:
         return f"there are no documents, only separators ({config.separator!r}) and white space"
-    if config.pairs:
+    if config.pairs or config.examples:
         return "it has no row"
     name = f"field {config.field!r}" if suffix == ".jsonl" else f"column {config.column!r}"
     return f"no row has text in its {name}"
@@ -89,6 +90,8 @@ def _table(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
     rows = rows_of(path, config)
     if config.pairs:
         return _pairs(name, rows, config)
+    if config.examples:  # never in pieces: a piece of JSON is no example
+        return (Document(f"{name}#{row.number}", row.texts[0] or "") for row in rows)
     return documents.documents_of_rows(name, ((row.number, row.texts[0] or "") for row in rows))
 
 
@@ -116,7 +119,11 @@ def _jsonl_rows(path: Path, fields: Fields, config: DataConfig) -> Iterator[Sour
                 continue
             where = f"data: {path} line {number + 1}"
             row = _object(line, where, longest // _VALUE_CHARACTERS)
-            values = tuple(_value(row, option, field, where) for option, field in fields.items())
+            values: tuple[str | None, ...] = (
+                (example_text(row, where),)
+                if config.examples
+                else tuple(_value(row, option, field, where) for option, field in fields.items())
+            )
             # JSON can escape half a surrogate pair, which is not a character.
             if "\\ud" in line or "\\uD" in line:
                 values = tuple(

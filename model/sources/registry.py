@@ -76,8 +76,8 @@ def source_files(config: DataConfig) -> list[SourceFile]:
     """Return the files of a source, in the order of reading; none for a data set of the hub.
 
     Raises:
-        CorpusError: if a file is missing, is of an unknown format, or should hold pairs but is not
-            a table.
+        CorpusError: if a file is missing, is of an unknown format, should hold pairs but is not a
+            table, or examples but is no .jsonl.
     """
     return [file for file, _ in _sized(config)]
 
@@ -93,6 +93,11 @@ def _sized(config: DataConfig) -> list[tuple[SourceFile, int]]:
             raise CorpusError(
                 f"data.files: {file.path} is not a table and so has no pairs; name .jsonl, .csv, "
                 f".tsv and .parquet files only, or leave out pairs: true"
+            )
+        if config.examples and format_suffix(file.path) != ".jsonl":
+            raise CorpusError(
+                f"data.files: {file.path} is no .jsonl file, and only these have examples; write "
+                f"it as .jsonl, or leave out examples: true"
             )
     return sized
 

@@ -13,6 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from model.spec.chat import ChatFormat
+
 SplitName = Literal["train", "validation"]
 SplitRule = Literal["document", "position"]
 
@@ -21,18 +23,22 @@ END_OF_TEXT = "<|endoftext|>"
 LONGEST_ROW = 2**26
 
 _PAIRS = "files with pairs: true"
+_EXAMPLES = "files with examples: true"
 # option → kinds of source on which it has an effect; with other kinds it is refused
 _OPTION_KINDS = {
     "source_field": (_PAIRS,),
     "target_field": (_PAIRS,),
+    "loss_on": (_EXAMPLES,),
+    "packing": (_EXAMPLES,),
+    "chat": (_EXAMPLES,),
     "separator": ("files",),
-    "errors": ("files", _PAIRS),
+    "errors": ("files", _PAIRS, _EXAMPLES),
     "field": ("files",),
     "column": ("files", "hub"),
     "hub_config": ("hub",),
     "split": ("hub",),
     "revision": ("hub",),
-    "max_row_characters": ("files", _PAIRS, "hub"),
+    "max_row_characters": ("files", _PAIRS, _EXAMPLES, "hub"),
 }
 
 
@@ -46,6 +52,11 @@ class DataConfig(BaseModel):
             and `files`; TinyStories and OpenWebText are short names.
         pairs: True if each document is a source and a target, for an encoder–decoder. In files,
             source and target are two fields of a row, so that only tables have pairs.
+        examples: True if each row of .jsonl files is an example of a fine-tuning: `messages`, a
+            `prompt` and a `completion`, or an `instruction` (with an `input`) and an `output`.
+        loss_on: tokens of examples that count in losses: of the `answers`, or `all`.
+        packing: True to put several examples into one sequence, which do not see each other.
+        chat: how examples become text; None takes that of the pretrained model.
         source_field: key of the source in .jsonl files of pairs, or its column in .csv, .tsv and
             .parquet files.
         target_field: key or column of the target.
@@ -60,14 +71,16 @@ class DataConfig(BaseModel):
         split_by: `document` holds out documents, by a hash of their names; `position` holds out
             the end of the text. None splits files with a single document by position, and
             everything else by document.
+        multiple_choice: .jsonl file of questions with several answers, which models are also
+            evaluated on; None for none.
         max_row_characters: longest row of a table, as it is written in the file, and longest white
             space before a text; more is refused, which bounds the memory. None is `LONGEST_ROW`. It
             changes no document, and is no part of a specification's hash.
 
     Raises:
         ValidationError: if not exactly one of `source`, `files` and `hub` is given, an option has
-            no effect on the source, `pairs` is set for a source that has none, or pairs shall be
-            split by position.
+            no effect on the source, `pairs` or `examples` is set for a source that has none, or
+            they shall be split by position.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,6 +89,13 @@ class DataConfig(BaseModel):
     files: tuple[str, ...] | None = Field(default=None, min_length=1)
     hub: str | None = Field(default=None, min_length=1)
     pairs: bool = False  # before the fields that are validated against it
+    # left out of JSON at their defaults, like all that older hashes have no entry for
+    examples: bool = Field(default=False, exclude_if=lambda value: not value)
+    loss_on: Literal["answers", "all"] = Field(
+        default="answers", exclude_if=lambda value: value == "answers"
+    )
+    packing: bool = Field(default=True, exclude_if=lambda value: value)
+    chat: ChatFormat | None = Field(default=None, exclude_if=lambda value: value is None)
     source_field: str = Field(default="source", min_length=1)
     target_field: str = Field(default="target", min_length=1)
     hub_config: str | None = Field(default=None, min_length=1)
@@ -88,6 +108,9 @@ class DataConfig(BaseModel):
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
     # left out of JSON while it is None: the hash of a specification has no entry for it
     split_by: SplitRule | None = Field(default=None, exclude_if=lambda rule: rule is None)
+    multiple_choice: str | None = Field(
+        default=None, min_length=1, exclude_if=lambda file: file is None
+    )
     max_row_characters: int | None = Field(default=None, ge=1, le=2**31)
 
     @model_validator(mode="before")
@@ -109,13 +132,28 @@ class DataConfig(BaseModel):
             )
         return pairs
 
+    @field_validator("examples")
+    @classmethod
+    def _examples_exist(cls, examples: bool, info: ValidationInfo) -> bool:
+        if examples and (not info.data.get("files") or info.data.get("pairs")):
+            raise ValueError("examples are rows of .jsonl files; give files:, without pairs: true")
+        return examples
+
+    @field_validator("multiple_choice")
+    @classmethod
+    def _is_read_by_language_models(cls, file: str | None, info: ValidationInfo) -> str | None:
+        if file and info.data.get("pairs"):
+            raise ValueError("multiple_choice is for language models; leave it out with pairs")
+        return file
+
     @field_validator("split_by")
     @classmethod
     def _pairs_stay_together(
         cls, split_by: SplitRule | None, info: ValidationInfo
     ) -> SplitRule | None:
-        if split_by == "position" and info.data.get("pairs"):
-            raise ValueError("pairs are split by document only; leave split_by out")
+        for rows in ("pairs", "examples"):
+            if split_by == "position" and info.data.get(rows):
+                raise ValueError(f"{rows} are split by document only; leave split_by out")
         return split_by
 
     # A validator of fields and not of the model, so that the error is located at the field. If an
@@ -131,6 +169,8 @@ class DataConfig(BaseModel):
             return value
         has_fields = info.data["pairs"] and sources == ["files"]
         kind, kinds = _PAIRS if has_fields else sources[0], _OPTION_KINDS[option]
+        if info.data.get("examples"):
+            kind = _EXAMPLES
         if kind not in kinds:
             fix = (
                 "name source_field and target_field instead"
@@ -158,6 +198,16 @@ class DataConfig(BaseModel):
     def kind(self) -> str:
         """Name of the kind of source in `SOURCES`."""
         return self.source or ("files" if self.files else "hub")
+
+    @property
+    def has_rows(self) -> bool:
+        """True if documents are pairs or examples, which are counted instead of tokens."""
+        return self.pairs or self.examples
+
+    @property
+    def learns_answers(self) -> bool:
+        """True if the tokens of answers are learned and no others."""
+        return self.examples and self.loss_on == "answers"
 
     @property
     def longest_row(self) -> int:

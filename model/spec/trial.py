@@ -242,6 +242,8 @@ class TrialSpec(BaseModel):
             )
         if self.data.pairs != (self.architecture.n_encoder_layers > 0):
             raise ValueError("an encoder needs data of pairs, and pairs need an encoder")
+        if self.data.examples and not self.architecture.attend_across_documents:
+            raise ValueError("attend_across_documents: false has no effect on examples")
         if h.batch_size % self.micro_batch:
             raise ValueError(
                 f"B must be a multiple of the micro-batch, got {h.batch_size} and "

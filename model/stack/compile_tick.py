@@ -35,7 +35,7 @@ def traceable(kind: TickKind) -> tuple[Function, tuple[Tensor, ...]]:
     a, cpu = kind.architecture, torch.device("cpu")
     precision = Precision.of(kind.dtype, cpu)
     matrices = Matrices(a, 1, cpu, precision.compute)
-    compute = Gradients(a, precision.products)
+    compute = Gradients(a, precision.products, masks_targets=kind.has_examples)
     dropping = Dropping(
         kind.embedding_dropout, (0,) * kind.attention_dropout, kind.residual_dropout, 1, cpu
     )
@@ -66,6 +66,7 @@ def traceable(kind: TickKind) -> tuple[Function, tuple[Tensor, ...]]:
 
     lengths = [a.context_length, a.context_length]
     lengths += [a.source_length] if a.n_encoder_layers else []
+    lengths += [a.context_length] if kind.is_packed else []
     ids = [torch.zeros(1, kind.micro_batch, length, dtype=torch.int64) for length in lengths]
     numbers = [torch.full((1,), value) for value in (1.0, 0.1, 0.1)]
     rates, keys = torch.full((len(PLACES), 1), 0.1), torch.zeros(1, dtype=torch.int64)

@@ -25,17 +25,25 @@ class Gradients:
         architecture: architecture of the model.
         products: dtype to which linear layers and head convert their operands; None for no
             conversion.
+        masks_targets: True if some targets do not count, as in rows of examples; those of an
+            encoder–decoder never all do.
 
     Attributes:
         model: the model.
         ignored: target id that does not count; None counts all.
     """
 
-    def __init__(self, architecture: Architecture, products: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        products: torch.dtype | None = None,
+        *,
+        masks_targets: bool = False,
+    ) -> None:
         has_encoder = architecture.n_encoder_layers > 0
         kind = EncoderDecoder if has_encoder else LanguageModel
         self.model = kind(architecture, products)
-        self.ignored = IGNORED if has_encoder else None
+        self.ignored = IGNORED if has_encoder or masks_targets else None
 
     def __call__(
         self,
@@ -50,7 +58,8 @@ class Gradients:
 
         Args:
             weights: by the names of `parameter_shapes`, each with a leading K, which require grad.
-            ids: inputs and targets (K, b, T), and for an encoder–decoder sources (K, b, S).
+            ids: inputs and targets (K, b, T), and for an encoder–decoder sources (K, b, S), or of
+                several examples in a sequence their begins (K, b, T).
             share: factor of each slot's gradients, (K,).
             drop: dropout masks of the tick.
             label_smoothing: ε_ls, (K,); None for no smoothing.
@@ -60,8 +69,8 @@ class Gradients:
             Losses (K,), with smoothing or a z-loss also the plain ones (K,); and gradients in the
             order of `weights`.
         """
-        inputs, targets, *sources = ids
-        x = self.model.activations(weights, inputs, *sources, drop=drop)
+        inputs, targets, *others = ids
+        x = self.model.activations(weights, inputs, *others, drop=drop)
         loss, *plain = self.model.head.losses(
             weights, x, targets, label_smoothing, z_loss, ignore_index=self.ignored
         )

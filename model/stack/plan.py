@@ -65,7 +65,8 @@ class QuantumPlan:
 
     Attributes:
         indices: (Q, K, b) int64, the training sequences to read.
-        host_batch: their ids, (Q, K, b, T) and (Q, K, b, S), if the host has read them.
+        host_batch: their ids, (Q, K, b, T) and (Q, K, b, S), if the host has read them, and what
+            belongs to them.
         weight: (Q, K) share of a tick in the targets of its update; 0 for an empty row.
         due: (Q, K) bool, True if the slot's update happens after this tick.
         coefficients: (Q, K, C), a row of `optimizers.Coefficients` where due.
@@ -136,8 +137,8 @@ class Tick:
     Args:
         floats: (K, …), a tick of `QuantumPlan.packed`.
         ints: (K, …), a tick of `QuantumPlan.packed`.
-        host_batch: inputs and targets (K, b, T) and perhaps sources (K, b, S), if the host read
-            them; otherwise empty.
+        host_batch: inputs and targets (K, b, T), and perhaps sources (K, b, S) or begins of
+            examples (K, b, T), if the host read them; otherwise empty.
 
     Attributes:
         indices: (K, b) int64.
@@ -181,5 +182,6 @@ class Tick:
 def upload(plan: QuantumPlan, device: torch.device) -> list[Tick]:
     """Return the ticks of a plan on the device; copied together, without waiting for a GPU."""
     floats, ints = (begin_upload(array, device) for array in plan.packed())
-    host_batch = [begin_upload(ids, device) for ids in plan.host_batch or () if ids is not None]
+    arrays = plan.host_batch.arrays if plan.host_batch else []
+    host_batch = [begin_upload(ids, device) for ids in arrays]
     return [Tick(floats[q], ints[q], tuple(x[q] for x in host_batch)) for q in range(len(plan))]

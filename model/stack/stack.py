@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,8 @@ from model.device.async_copy import Copied, begin_copy, begin_upload
 from model.device.precision import Precision
 from model.network.dropout import Dropping
 from model.network.encoder_decoder import EncoderDecoder
-from model.network.transformer import initial_weight
+from model.network.losses import token_losses
+from model.network.transformer import LanguageModel, initial_weight
 from model.optimizers.pruning import OFF, sparsity
 from model.spec.architecture import Architecture
 from model.spec.multipliers import initial_std
@@ -42,12 +44,15 @@ class Evaluation(NamedTuple):
 
     Attributes:
         loss: (k,) nats per token.
-        accuracy: (k,) share of the targets that were the most probable token; None without an
-            encoder.
+        accuracy: (k,) share of the targets that were the most probable token; None for sequences
+            of text, all of whose tokens are targets.
+        exact: (k,) share of the answers all of whose tokens were the most probable one after those
+            before, so that greedy decoding writes exactly the answer; None for such sequences.
     """
 
     loss: Floats
-    accuracy: Floats | None
+    accuracy: Floats | None = None
+    exact: Floats | None = None
 
 
 class Measured(NamedTuple):
@@ -76,6 +81,7 @@ class Stack:
         graphs: runs ticks as CUDA graphs, with one update for all slots. None makes them on a GPU;
             elsewhere ticks run operation by operation, and slots are updated one by one.
         is_compiled: True to run compiled ticks, which need a CPU and a width of 1.
+        masks_targets: as for `Gradients`.
     """
 
     def __init__(
@@ -88,12 +94,14 @@ class Stack:
         data: DeviceDataset | None = None,
         graphs: Graphs | None = None,
         is_compiled: bool = False,
+        masks_targets: bool = False,
     ) -> None:
         self.architecture = architecture
         self.width = width
         self.device = torch.device(device)
         self.data = data
-        self._compute, self._precision = Gradients(architecture, precision.products), precision
+        self._compute = Gradients(architecture, precision.products, masks_targets=masks_targets)
+        self._precision = precision
         self._model, self._ignored = self._compute.model, self._compute.ignored
         self._matrices = Matrices(architecture, width, self.device, precision.compute)
         self._graphs = graphs
@@ -252,6 +260,7 @@ class Stack:
             features.embedding_dropout,
             bool(features.attention_dropout),
             features.residual_dropout,
+            *self._kind_of_rows(len(tick.host_batch)),
         )
         losses, row = compiled.run(
             kind,
@@ -262,6 +271,11 @@ class Stack:
         )  # fmt: skip
         self._matrices.alive &= losses[0].isfinite()
         return losses, row
+
+    def _kind_of_rows(self, arrays: int) -> tuple[bool, bool]:
+        """Return the last two entries of a `TickKind` for sequences of some number of arrays."""
+        has_examples = self._ignored is not None and not self.architecture.n_encoder_layers
+        return has_examples, has_examples and arrays > 2
 
     @torch.no_grad()
     def evaluate(self, slots: list[int], rows: Batch, batch: int) -> Evaluation:
@@ -274,26 +288,32 @@ class Stack:
             rows: the sequences.
             batch: sequences at a time.
         """
-        requested = slots
-        if self._graphs is not None:  # all slots: kernels may round by how many there are
-            slots = list(range(self.width))
+        requested, slots = slots, self._computed(slots)
         k, weights = len(slots), self._matrices.evaluated(slots)
-        arrays = (rows.inputs, rows.targets, rows.sources)
-        ids = [begin_upload(each, self.device) for each in arrays if each is not None]
+        ids = [begin_upload(each, self.device) for each in rows.arrays]
         losses, hits = [], []
         starts = range(0, len(rows.targets), batch)
         for start in starts:
             chunk = [each[start : start + batch].expand(k, -1, -1) for each in ids]
-            inputs, targets, *sources = chunk
-            x = self._model.activations(weights, inputs, *sources)
+            inputs, targets, *others = chunk
+            x = self._model.activations(weights, inputs, *others)
             head = self._model.head
             losses.append(head.losses(weights, x, targets, ignore_index=self._ignored)[0])
-            if self._ignored is not None:
-                hits.append((head(weights, x).argmax(-1) == targets).sum((1, 2)))
+            if self._ignored is None:
+                continue
+            places = self._places(rows.targets[start : start + batch])
+            if self.architecture.n_encoder_layers:
+                is_hit = head(weights, x).argmax(-1) == targets
+                hits.append(is_hit.reshape(k, -1)[:, places])
+            else:
+                hits += [
+                    logits.argmax(-1) == true
+                    for logits, true in head.at_targets(weights, x, targets, places)
+                ]
         counts = [int((rows.targets[s : s + batch] != IGNORED).sum()) for s in starts]
-        # read once; float32 holds the number of hits of a chunk exactly
-        read = torch.stack([*losses, *(each.float() for each in hits)]).cpu().double().numpy()
-        chunk_losses, chunk_hits = read[: len(starts)], read[len(starts) :]  # (chunks, k)
+        # read once: (chunks + targets, k)
+        read = torch.cat([torch.stack(losses), *(each.T.float() for each in hits)]).cpu().double()
+        chunk_losses, right = read[: len(starts)].numpy(), read[len(starts) :].T.bool().numpy()
         # a sum of Python: in which order numpy and torch add depends on k
         loss = sum(
             (c / sum(counts) * part for c, part in zip(counts, chunk_losses, strict=True)),
@@ -301,8 +321,54 @@ class Stack:
         )
         columns = [slots.index(slot) for slot in requested]
         if not hits:
-            return Evaluation(loss[columns], None)
-        return Evaluation(loss[columns], chunk_hits.sum(0)[columns] / sum(counts))
+            return Evaluation(loss[columns])
+        right = right[columns]  # (k, targets)
+        answers = np.logical_and.reduceat(right, _answer_begins(rows), axis=1)
+        return Evaluation(loss[columns], right.mean(1), answers.mean(1))
+
+    def _computed(self, slots: list[int]) -> list[int]:
+        """Return the slots that an evaluation of some slots computes."""
+        # all slots with graphs: kernels may round by how many there are
+        return slots if self._graphs is None else list(range(self.width))
+
+    def _places(self, targets: Ints) -> Tensor:
+        """Return the places of the targets that count, on the device; a GPU is not waited for."""
+        return begin_upload(np.flatnonzero(targets != IGNORED), self.device)
+
+    @torch.no_grad()
+    def log_probabilities(
+        self, slots: list[int], inputs: Ints, targets: Ints, batch: int
+    ) -> Floats:
+        """Return for each slot the sums of the logarithms of the targets' probabilities.
+
+        Args:
+            slots: numbers of k slots, of language models.
+            inputs: (N, T) int64, texts.
+            targets: (N, T) int64, IGNORED where none counts.
+            batch: texts at a time.
+
+        Returns:
+            (k, N) float64.
+        """
+        assert isinstance(self._model, LanguageModel)
+        requested, slots = slots, self._computed(slots)
+        weights, losses = self._matrices.evaluated(slots), list[Tensor]()
+        for start in range(0, len(inputs), batch):
+            chunk = slice(start, start + batch)
+            x, y = (
+                begin_upload(each[chunk], self.device).expand(len(slots), -1, -1)
+                for each in (inputs, targets)
+            )
+            hidden, places = self._model.activations(weights, x), self._places(targets[chunk])
+            losses += [
+                token_losses(logits, true, with_slope=False).objective
+                for logits, true in self._model.head.at_targets(weights, hidden, y, places)
+            ]
+        each = torch.cat(losses, 1).cpu().double().numpy()
+        each = each[[slots.index(slot) for slot in requested]]  # (k, targets)
+        counts = (targets != IGNORED).sum(1)
+        sums: Floats = -np.add.reduceat(each, np.cumsum(counts) - counts, axis=1)
+        return sums
 
     @torch.no_grad()
     def translate(self, slot: int, sources: Ints, length: int, batch: int) -> list[list[int]]:
@@ -328,6 +394,17 @@ class Stack:
             for part in targets
             for target in part
         ]
+
+
+def _answer_begins(rows: Batch) -> Ints:
+    """Return the places at which answers begin among all targets of some sequences, in order."""
+    counts = rows.targets != IGNORED
+    follows = np.zeros_like(counts)
+    follows[..., 1:] = counts[..., :-1]
+    if rows.begins is not None:  # two examples may lie side by side
+        follows[..., 1:] &= rows.begins[..., 1:] == rows.begins[..., :-1]
+    (begins,) = np.nonzero(~follows[counts])
+    return begins
 
 
 def _kernel(matrices: Matrices) -> Kernel | None:

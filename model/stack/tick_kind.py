@@ -24,6 +24,8 @@ class TickKind(NamedTuple):
         embedding_dropout: True if token embeddings are dropped.
         attention_dropout: True if attention probabilities are dropped.
         residual_dropout: True if values that branches add are dropped.
+        has_examples: True if sequences are of examples, of whose tokens only some are targets.
+        is_packed: True if a sequence has several examples.
     """
 
     architecture: Architecture
@@ -34,6 +36,8 @@ class TickKind(NamedTuple):
     embedding_dropout: bool = False
     attention_dropout: bool = False
     residual_dropout: bool = False
+    has_examples: bool = False
+    is_packed: bool = False
 
     @classmethod
     def of(cls, spec: TrialSpec, dtype: str = "float32") -> Self:
@@ -41,7 +45,8 @@ class TickKind(NamedTuple):
         h = spec.hyperparameters
         features = (
             h.label_smoothing, h.z_loss,
-            h.embedding_dropout, h.attention_dropout, h.residual_dropout,
+            h.embedding_dropout, h.attention_dropout, h.residual_dropout, spec.data.examples,
+            spec.data.examples and spec.data.packing,
         )  # fmt: skip
         return cls(spec.architecture, spec.micro_batch, dtype, *map(bool, features))
 

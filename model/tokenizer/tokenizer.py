@@ -244,16 +244,17 @@ class Tokenizer:
 
     def encode_numpy(self, text: str) -> Ids:
         """Return token ids as uint16, or uint32 for a vocabulary above 65,536; may be read-only."""
-        parts = self._special.split(text) if self._special else [text]
-        if len(parts) == 1:
-            return self.encode_ordinary(text)
-        encoded = (
-            self._unpack(self._special_ids[part])
-            if number % 2
-            else self.encode_ordinary(part, starts=not number or self._prefix == "every")
-            for number, part in enumerate(parts)
-        )
-        return np.concatenate(list(encoded))
+        encoded = [ids for _, ids in self.encode_parts(text)]
+        return encoded[0] if len(encoded) == 1 else np.concatenate(encoded)
+
+    def encode_parts(self, text: str) -> Iterator[tuple[str, Ids]]:
+        """Yield the special tokens of a text and the texts between them, each with its ids."""
+        for number, part in enumerate(self._special.split(text) if self._special else [text]):
+            if number % 2:
+                yield part, self._unpack(self._special_ids[part])
+            else:
+                starts = not number or self._prefix == "every"
+                yield part, self.encode_ordinary(part, starts=starts)
 
     def encode_ordinary(self, text: str, *, starts: bool = True) -> Ids:
         """Return token ids like `encode_numpy`, but encode special tokens as ordinary text.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import groupby
 
 from rich.text import Text
 
@@ -11,9 +12,11 @@ from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached, prepare
 from model.corpus.summary import (
     CorpusSummary,
+    SampleExample,
     SamplePair,
     SampleSequence,
     SplitSizes,
+    first_examples,
     first_pairs,
     first_sequences,
 )
@@ -21,15 +24,15 @@ from model.spec.data import END_OF_TEXT
 from tuner.commands.output import consoles, home_of, home_option, print_json, say, space_of
 from tuner.errors import TunerError
 from tuner.home.home import Home
-from tuner.space.conflicts import check_contexts
+from tuner.space.conflicts import check_contexts, context_lengths
 from tuner.space.data_facts import DataFacts
-from tuner.space.remarks import data_notes
 from tuner.space.space import SearchSpace
 from tuner.terminal.console import PlainConsole
 from tuner.terminal.progress import show_progress
 from tuner.terminal.tokens import coloured
 from tuner.texts.formatting import counted, short_hash
 from tuner.trained.warm_start import warm_started
+from tuner.validation.data_notes import data_notes
 
 _LARGEST_FILES = 5
 _MOST_SHOWN_TOKENS = 400  # of a source or a target
@@ -64,6 +67,11 @@ def run_sample(options: argparse.Namespace) -> int:
         print_json(options, {"pairs": pairs})
         return 0
     length = max(_context_lengths(space, corpus))
+    if corpus.answers is not None:
+        examples = first_examples(corpus, options.seed, options.sequences, length)
+        _print_examples(results, corpus, examples, options.seed)
+        print_json(options, {"context_length": length, "examples": examples})
+        return 0
     sample = first_sequences(corpus, options.seed, options.sequences, length)
     _print_sequences(results, corpus, sample, options.seed, length)
     print_json(options, {"context_length": length, "sequences": sample})
@@ -76,7 +84,7 @@ def _prepared(options: argparse.Namespace, processes: int | None) -> tuple[Searc
     _, progress = consoles(options)
     with show_progress(progress) as on_progress:
         started, _ = warm_started(space, home)
-        return space, prepare(
+        return started, prepare(
             started.data, started.tokenizer, home.corpora, processes=processes,
             on_progress=on_progress,
         )  # fmt: skip
@@ -84,8 +92,9 @@ def _prepared(options: argparse.Namespace, processes: int | None) -> tuple[Searc
 
 def _context_lengths(space: SearchSpace, corpus: Corpus) -> set[int]:
     """Return the context lengths of a space; raise TunerError if the text is too short for one."""
-    check_contexts(space, DataFacts.of(corpus))
-    return {shape.context_length for shape in space.shapes(corpus.tokenizer.vocab_size)}
+    lengths = context_lengths(space, corpus.tokenizer.vocab_size)
+    check_contexts(space, DataFacts.of(corpus, lengths))
+    return lengths
 
 
 # tuner data info ---------------------------------------------------------------------------------
@@ -98,8 +107,9 @@ def _print_corpus(options: argparse.Namespace, space: SearchSpace, corpus: Corpu
     summary = CorpusSummary.of(corpus, lengths)
     title = f"{summary.source}, {counted(summary.files, 'file')}"
     splits = {"train": summary.train, "validation": summary.validation}
-    (_print_pair_sizes if corpus.has_pairs else _print_document_sizes)(console, title, splits)
-    for note in data_notes(corpus):
+    show = _print_pair_sizes if corpus.has_pairs else _print_document_sizes
+    (show if corpus.answers is None else _print_example_sizes)(console, title, splits)
+    for note in data_notes(corpus, lengths):
         console.write_line(note)
     for length, count in (summary.sequences or {}).items():
         console.print(f"{count:,} training sequences of {length} tokens")
@@ -151,6 +161,22 @@ def _print_pair_sizes(console: PlainConsole, title: str, splits: dict[str, Split
     )
 
 
+def _print_example_sizes(console: PlainConsole, title: str, splits: dict[str, SplitSizes]) -> None:
+    console.table(
+        title,
+        ["split", "examples", "bytes", "tokens", "of answers", "median", "90 % have", "longest"],
+        [
+            [
+                split, f"{sizes.examples:,}", f"{sizes.bytes:,}", f"{sizes.tokens:,}",
+                f"{sizes.answer_tokens:,}",
+                *(f"{n:,.0f}" for n in (each.median, each.p90, each.longest)),
+            ]
+            for split, sizes in splits.items()
+            if (each := sizes.example_tokens) is not None
+        ],
+    )  # fmt: skip
+
+
 def _cells(sizes: SplitSizes) -> list[str]:
     return [f"{sizes.bytes:,}", f"{sizes.tokens:,}", f"{sizes.bytes_per_token:.2f}"]
 
@@ -161,7 +187,7 @@ def _cells(sizes: SplitSizes) -> list[str]:
 def _print_sequences(
     console: PlainConsole, corpus: Corpus, sample: Sequence[SampleSequence], seed: int, length: int
 ) -> None:
-    size, _ = DataFacts.of(corpus).sequences(length)
+    size = corpus.num_sequences("train", length)
     console.print(
         f"the first {len(sample)} of {size:,} training sequences of seed {seed}, {length} tokens "
         f"each; the targets are the same tokens shifted by one"
@@ -183,6 +209,28 @@ def _print_pairs(
         console.rule(f"pair {pair.number}", style="dim", align="left")
         console.print(_beginning(corpus, pair.source_ids))
         console.print(Text("→ ", "bold") + _beginning(corpus, pair.target_ids))
+
+
+def _print_examples(
+    console: PlainConsole, corpus: Corpus, examples: Sequence[SampleExample], seed: int
+) -> None:
+    console.print(
+        f"{len(examples)} training examples, of the first sequences of seed {seed}; tokens that "
+        f"are learned are in colours"
+    )
+    sequence = None
+    for example in examples:
+        if example.sequence != sequence:
+            sequence = example.sequence
+            console.rule(f"sequence {sequence}", style="dim", align="left")
+        text = Text()
+        for is_learned, run in groupby(
+            zip(example.learned, example.ids, strict=True), key=lambda pair: pair[0]
+        ):
+            ids = [token for _, token in run]
+            shown = corpus.tokenizer.decode(ids)
+            text.append(coloured(corpus.tokenizer, ids) if is_learned else Text(shown, "dim"))
+        console.print(text)
 
 
 def _beginning(corpus: Corpus, ids: list[int]) -> Text:

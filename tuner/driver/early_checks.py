@@ -13,7 +13,7 @@ from urllib.parse import quote
 from model.corpus.corpus import Corpus
 from tuner.errors import StoreError, TunerError
 from tuner.home.home import Home
-from tuner.space.conflicts import check_contexts, conflicts
+from tuner.space.conflicts import check_contexts, conflicts, context_lengths
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.storage.storage import Storage
@@ -57,7 +57,8 @@ def check_early(space: SearchSpace, home: Home, *, is_cluster: bool = False) -> 
 
 def check_facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> DataFacts:
     """Return the facts of the data, after checking that the complete space fits them."""
-    facts = DataFacts.of(corpus)
+    ids = max(corpus.vocab_size, start.architecture.vocab_size if start else 0)
+    facts = DataFacts.of(corpus, context_lengths(space, ids))
     if start is not None:
         start.check_tokenizer(corpus.tokenizer_fingerprint)
         facts = replace(start.with_ids(facts), init_from=start.init_from)

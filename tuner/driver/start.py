@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model.corpus.corpus import Corpus
 from model.progress import Progress
@@ -241,7 +241,10 @@ def edited_space(recorded: Search | None, name: str, request: SearchRequest) -> 
         # a pretrained one; the edited file names only the warm start.
         if space.init_from.huggingface is not None:
             space = with_model(space, {**recorded.space.model, **space.model})
-        space = space.model_copy(update={"tokenizer": recorded.space.tokenizer})
+        parts: dict[str, Any] = {"tokenizer": recorded.space.tokenizer}
+        if space.data.examples and space.data.chat is None:  # the source's, too
+            parts["data"] = space.data.model_copy(update={"chat": recorded.space.data.chat})
+        space = space.model_copy(update=parts)
     check_edit(recorded.space, space, name)
     return space
 
@@ -266,9 +269,10 @@ def prepare_data(start: Start) -> None:
     """Find the warm start, prepare the data, and check that the space fits them."""
     from model.corpus.prepare import prepare
     from tuner.driver.early_checks import check_facts
-    from tuner.space.remarks import data_notes
+    from tuner.space.conflicts import context_lengths
     from tuner.trained.moved_data import present_space
     from tuner.trained.warm_start import warm_started
+    from tuner.validation.data_notes import data_notes
 
     recorded, start.start = start.recorded, None
     if recorded is None:
@@ -284,9 +288,9 @@ def prepare_data(start: Start) -> None:
         corpus = prepare(present.data, present.tokenizer, corpora, on_progress=checked)
     start.corpus = corpus
     if recorded is None:
-        for note in data_notes(corpus):
-            start.view.phase(note)
         start.facts = check_facts(start.space, corpus, start.start)
+        for note in data_notes(corpus, context_lengths(start.space, start.facts.vocab_size)):
+            start.view.phase(note)
         return
     start.facts = recorded.facts
     fingerprints = corpus.data_fingerprint, corpus.tokenizer_fingerprint

@@ -108,7 +108,7 @@ def is_possible(
     # not model_copy: a copy would keep the cached parameters of the space
     other = SearchSpace(**{n: getattr(space, n) for n in SearchSpace.model_fields} | parts)
     length = spec.architecture.context_length
-    size = spec.train_sequences if space.data.pairs else spec.train_sequences * length + 1
+    size = spec.train_sequences if space.data.has_rows else spec.train_sequences * length + 1
     try:
         if parameter.name in Architecture.model_fields:
             other.shapes(spec.architecture.vocab_size)

@@ -65,7 +65,7 @@ def _gain(result: SearchResult) -> list[Text]:
         start = "Best " if has_best_value(result) else f"Trial {best.number} has "
         line = Text.assemble(start, (f"{metric} {value:.4f}", "bold green"))
     line.append(_against(result, note)).append(".")
-    return [line, *_cut(result), *_translation(best)]
+    return [line, *_cut(result), *_answers(best)]
 
 
 def _against(result: SearchResult, note: str) -> str:
@@ -109,15 +109,18 @@ def _cut(result: SearchResult) -> list[Text]:
     ]
 
 
-def _translation(best: Trial) -> list[Text]:
-    """Return the accuracy of an encoder–decoder; nothing for a language model."""
+def _answers(best: Trial) -> list[Text]:
+    """Return how much of translations or answers is right; nothing for other models."""
     last = best.reports[-1]
     if last.token_accuracy is None:
         return []
     score = "" if last.bleu is None else f"; BLEU {last.bleu:.1f} with greedy decoding"
-    return [
-        Text(f"It predicts {100 * last.token_accuracy:.1f} % of the target's tokens right{score}.")
-    ]
+    whose = "the target's"
+    if best.spec.data.examples:
+        whose = "the answers'" if best.spec.data.loss_on == "answers" else "the examples'"
+    if last.exact_match is not None:
+        score = f", and {100 * last.exact_match:.1f} % of the answers exactly"
+    return [Text(f"It predicts {100 * last.token_accuracy:.1f} % of {whose} tokens right{score}.")]
 
 
 def _budgets(result: SearchResult) -> list[Text]:

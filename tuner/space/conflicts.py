@@ -18,10 +18,15 @@ from tuner.texts.formatting import listed as in_words
 _SHOWN = ("batch_size", "context_length", "total_steps", "epochs")
 
 
+def context_lengths(space: SearchSpace, vocab_size: int) -> set[int]:
+    """Return the context lengths of all models of a space, with a number of token ids."""
+    return {shape.context_length for shape in space.shapes(vocab_size)}
+
+
 def check_contexts(space: SearchSpace, facts: DataFacts) -> None:
     """Raise TunerError if a part of the data is shorter than a context of the space."""
     try:
-        for length in sorted({shape.context_length for shape in space.shapes(facts.vocab_size)}):
+        for length in sorted(context_lengths(space, facts.vocab_size)):
             facts.sequences(length)
     except ValueError as error:
         raise TunerError(f"the space {space.name} does not fit its data: {error}") from error
@@ -32,7 +37,8 @@ def conflicts(space: SearchSpace, train_size: int) -> list[tuple[str, str]]:
 
     Args:
         space: search space whose parameters are valid one by one.
-        train_size: tokens of the training text, or number of its pairs; an upper limit is enough.
+        train_size: tokens of the training text, or number of its pairs or examples; an upper limit
+            is enough.
 
     Returns:
         Pairs of the name of a parameter and a message; each rule once.

@@ -17,6 +17,9 @@ Metric = Literal[
     "perplexity",
     "token_accuracy",
     "bleu",
+    "exact_match",
+    "acc",
+    "acc_norm",
     "sparsity",
     "parameters",
     "flops",
@@ -27,8 +30,11 @@ MODES: Mapping[str, Mode] = {
     "val_loss": "min",
     "train_loss": "min",
     "perplexity": "min",
-    "token_accuracy": "max",  # only with pairs
+    "token_accuracy": "max",  # only with pairs or examples
     "bleu": "max",  # only with pairs, and at the end
+    "exact_match": "max",  # only with examples whose answers are learned
+    "acc": "max",  # only with data.multiple_choice, and so is acc_norm
+    "acc_norm": "max",
     "sparsity": "max",  # only with pruning
     "parameters": "min",  # number of weights of the model
     "flops": "min",  # operations of the training

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import math
 from collections.abc import Mapping
 from typing import cast
 
-from model.corpus.corpus import Corpus
-from model.sources.registry import source_bytes, text_files
-from model.sources.streams import has_nul
-from model.spec.data import DataConfig
+from model.sources.registry import source_bytes
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Parameter
 from tuner.space.space import SearchSpace
-from tuner.texts.formatting import listed
 
 _MOST_TOKENS = 10**13  # about what the largest language models have been trained on
 _BYTES_PER_ID = 50  # with fewer bytes of text for each token id, most ids are hardly ever seen
-# Odds of the validation part, relative to those asked for, from which on the split is far off.
-_FAR = 2.0
 _LONG_WARMUP = 0.4  # of all updates
-_MOST_INSPECTED = 1000  # files
-_MOST_NAMED = 3
 
 
 def remarks(space: SearchSpace, facts: DataFacts) -> list[str]:
@@ -115,7 +105,7 @@ def _data(space: SearchSpace, facts: DataFacts) -> list[str]:
     found = []
     wanted = space.budget.validation_tokens
     is_given = "validation_tokens" in space.budget.model_fields_set
-    if is_given and not facts.has_pairs and wanted > facts.validation_size:
+    if is_given and facts.noun == "tokens" and wanted > facts.validation_size:
         found.append(
             f"budget.validation_tokens {wanted:,} is more than the validation text of about "
             f"{facts.validation_size:,} tokens, all of which is used"
@@ -127,49 +117,3 @@ def _data(space: SearchSpace, facts: DataFacts) -> list[str]:
             f"will be rare, and a smaller vocabulary learns more"
         )
     return found
-
-
-# prepared data -----------------------------------------------------------------------------------
-
-
-def data_notes(corpus: Corpus) -> list[str]:
-    """Return what a user should know about prepared data, one sentence each."""
-    return [*_split_notes(corpus), *_binary_notes(corpus.data)]
-
-
-def _split_notes(corpus: Corpus) -> list[str]:
-    asked, share = corpus.data.validation_fraction, corpus.validation_share
-    if corpus.split_by == "position":
-        one = "" if corpus.data.split_by else "The text is one document, so it is split by position"
-        return [
-            f"{one or 'The text is split by position'}: the last {_percent(share)} of it is held "
-            f"out for validation."
-        ]
-    if 1 / _FAR <= _odds(share) / _odds(asked) <= _FAR:
-        return []
-    noun = "pair" if corpus.has_pairs else "document"
-    position = "" if corpus.has_pairs else ", or set data.split_by: position for the exact share"
-    return [
-        f"The split is by {noun}, and {_percent(share)} of the text is held out instead of "
-        f"{_percent(asked)} (data.validation_fraction); give more {noun}s{position}."
-    ]
-
-
-def _odds(share: float) -> float:
-    return share / (1 - share) if share < 1 else math.inf
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _binary_notes(data: DataConfig) -> list[str]:
-    files = itertools.islice(text_files(data), _MOST_INSPECTED)
-    names = [file.name for file in files if has_nul(file.path)]
-    if not names:
-        return []
-    more = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
-    return [
-        f"NUL bytes, which no text has, are in {listed([*names[:_MOST_NAMED], *more], 'and')}; "
-        f"leave the file out, or convert it to UTF-8 if it is UTF-16 (iconv)."
-    ]

@@ -242,7 +242,8 @@ class SearchSpace(Frozen):
 
         Args:
             drawn: as for `spec`.
-            train_size: tokens of the training text; number of pairs, if the data are pairs.
+            train_size: tokens of the training text; number of pairs, if the data are pairs; of
+                examples the number of their sequences (`DataFacts.size_in`), or an upper limit.
             vocab_size: number of token ids, which counts with a budget in FLOPs; by default that of
                 the tokenizer's configuration.
 
@@ -256,7 +257,7 @@ class SearchSpace(Frozen):
         return derive(
             {name: value for name, value in values.items() if name in SYMBOL_TABLE},
             train_sequences=max(
-                1, train_size if self.data.pairs else num_sequences(train_size, length)
+                1, train_size if self.data.has_rows else num_sequences(train_size, length)
             ),
             context_length=length,
             budget_tokens=self._budget_of(drawn, vocab_size),
@@ -296,7 +297,7 @@ class SearchSpace(Frozen):
         length = architecture.context_length
         train, validation = corpus.sequences(length)
         return TrialSpec(
-            hyperparameters=self.derive(drawn, corpus.train_size, corpus.vocab_size),
+            hyperparameters=self.derive(drawn, corpus.size_in(length), corpus.vocab_size),
             architecture=architecture,
             data=self.data,
             tokenizer=self.tokenizer,
@@ -371,9 +372,9 @@ class SearchSpace(Frozen):
             {"context_length": context_length},
             ("batch_size", "total_steps", "epochs", "context_length"),
         )
-        defaults = self.defaults()
+        defaults, size = self.defaults(), corpus.size_in(context_length)
         complete = [
-            self.derive(self.only_drawn(defaults | drawn), corpus.train_size)
+            self.derive(self.only_drawn(defaults | drawn), size)
             for drawn in draws
             if self._context_length(drawn) == context_length
         ]

@@ -23,9 +23,19 @@ def metrics(checked: CheckedSpace) -> Iterator[Finding]:
     for number, objective in enumerate(space.objectives):
         metric = objective.metric
         within = ("objective", number) if space.further_objectives else ("objective",)
-        if metric in ("token_accuracy", "bleu") and not space.data.pairs:
+        data = space.data
+        has_it = {"bleu": data.pairs, "token_accuracy": data.has_rows}
+        if not has_it.get(metric, True):
             message = f"{metric} is available only with data of pairs (data.pairs: true)"
             yield Finding((*within, "metric"), f"{message}; choose another metric")
+        elif metric == "exact_match" and not data.learns_answers:
+            message = "exact_match is available only with examples whose answers are learned"
+            fix = "(data.examples: true, without loss_on: all); choose another metric"
+            yield Finding((*within, "metric"), f"{message} {fix}")
+        elif metric in ("acc", "acc_norm") and data.multiple_choice is None:
+            message = f"{metric} is available only with questions"
+            fix = "give data.multiple_choice a .jsonl file, or choose another metric"
+            yield Finding((*within, "metric"), f"{message}; {fix}")
         elif metric == "sparsity" and not _always_prunes(space):
             message = "sparsity is available only for trials that prune"
             fix = "give s_final values above 0 only, without when"

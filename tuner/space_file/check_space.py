@@ -47,7 +47,7 @@ def context_length(checked: CheckedSpace) -> Iterator[Finding]:
     space, size = checked.space, checked.data_size
     lengths = [p for p in space.model.values() if p.name == "context_length"]
     longest = max((cast(int, end) for p in lengths for end in p.distribution.ends()), default=0)
-    if size is not None and longest >= size and not space.data.pairs:
+    if size is not None and longest >= size and not space.data.has_rows:
         message = f"context_length {longest} is longer than the data, which has {size} bytes"
         fix = "use a shorter context or more text"
         yield Finding(checked.place("context_length"), f"{message}; {fix}")
@@ -146,6 +146,10 @@ def shapes(checked: CheckedSpace) -> Iterator[Finding]:
         message = "n_encoder_layers needs data of pairs; set data.pairs: true, with source:"
         fix = "python-docstrings or files: of tables"
         yield Finding(checked.place("n_encoder_layers"), f"{message} {fix}")
+    if space.data.examples and not all(shape.attend_across_documents for shape in shapes):
+        message = "attend_across_documents: false has no effect on examples, which never see each"
+        fix = "other; leave it out"
+        yield Finding(checked.place("attend_across_documents"), f"{message} {fix}")
 
 
 def grid(checked: CheckedSpace) -> Iterator[Finding]:

@@ -316,6 +316,7 @@ def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
     Relative paths begin at the folder of the search-space file, or at the working directory if
     they come from the command line; `~` is the home folder.
     """
+    data = _located(file, "data", data, "multiple_choice")
     hub, files = data.get("hub"), data.get("files")
     if isinstance(hub, str) and "\0" not in hub:
         path = _path(file, ("data", "hub"), hub)

@@ -32,7 +32,6 @@ def dataset_inputs(data: DataConfig, facts: DataFacts) -> list[DatasetInput]:
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    noun = "pairs" if facts.has_pairs else "tokens"
     parts = {
         "training": (facts.train_size, facts.train_tokens),
         "validation": (facts.validation_size, facts.validation_tokens),
@@ -42,7 +41,7 @@ def dataset_inputs(data: DataConfig, facts: DataFacts) -> list[DatasetInput]:
     for context, (size, tokens) in parts.items():
         identity = json.dumps([context, facts.tokenizer_fingerprint, size]).encode()
         digest = f"{facts.data_fingerprint[:16]}-{hashlib.sha256(identity).hexdigest()[:8]}"
-        profile = {f"num_{noun}": size, **({"num_tokens": tokens} if tokens else {})}
+        profile = {f"num_{facts.noun}": size, **({"num_tokens": tokens} if tokens else {})}
         profile["vocab_size"] = facts.vocab_size
         dataset = Dataset(
             dataset_name(data), digest, source_type, json.dumps(source), None, json.dumps(profile)

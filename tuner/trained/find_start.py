@@ -22,7 +22,8 @@ from model.checkpoints.warm_start import (
 from model.errors import CheckpointError, CorpusError
 from model.exchange.pretrained import Pretrained
 from model.spec.architecture import Architecture, parameter_shapes
-from model.spec.data import TokenizerConfig
+from model.spec.chat import ChatFormat
+from model.spec.data import END_OF_TEXT, TokenizerConfig
 from model.spec.trial import InitFrom
 from model.tokenizer.load import load_tokenizer, vocab_size_of
 from tuner.errors import RecordError, StoreError, TunerError
@@ -63,6 +64,7 @@ class WarmStart:
         tokenizer: tokenizer of the source, if it holds one.
         tokenizer_fingerprint: fingerprint that the tokenizer must have; None if it is unknown.
         load: returns the tensors with which the trials start, and their entry in specifications.
+        chat: how the source writes examples; None if it has learned none.
     """
 
     description: str
@@ -72,6 +74,7 @@ class WarmStart:
     tokenizer: TokenizerConfig | None
     tokenizer_fingerprint: str | None
     load: Callable[[], tuple[InitFrom, dict[str, Tensor]]]
+    chat: ChatFormat | None = None
 
     @cached_property
     def _loaded(self) -> tuple[InitFrom, dict[str, Tensor]]:
@@ -157,6 +160,9 @@ def find_start(
                 f"{{file: …}}, the {TOKENIZER_FILE} recorded with the search that wrote it"
             )
         space = space.model_copy(update={"tokenizer": start.tokenizer})
+    if space.data.examples and space.data.chat is None:
+        data = space.data.model_copy(update={"chat": start.chat})
+        space = space.model_copy(update={"data": data})
     tokenizer = load_tokenizer(space.tokenizer)
     if tokenizer is not None:  # else it is still to be trained
         start.check_tokenizer(tokenizer.fingerprint)
@@ -237,7 +243,7 @@ def _start(
     return WarmStart(
         description, about, source.spec.architecture,
         source.spec.hyperparameters.optimizer if seen else None, tokenizer,
-        source.spec.tokenizer_fingerprint, lambda: loaded,
+        source.spec.tokenizer_fingerprint, lambda: loaded, source.spec.data.chat,
     )  # fmt: skip
 
 
@@ -277,7 +283,10 @@ def pretrained_start(space: SearchSpace, folder: str) -> tuple[SearchSpace, Warm
         f"moments are zero"
     )
     fingerprint = tokenizer.fingerprint if tokenizer else None
-    return space, WarmStart(folder, about, found.architecture, None, config, fingerprint, load)
+    chat = found.chat_format(tokenizer.end_of_text if tokenizer else END_OF_TEXT)
+    return space, WarmStart(
+        folder, about, found.architecture, None, config, fingerprint, load, chat
+    )
 
 
 def _with_model(space: SearchSpace, found: Pretrained) -> SearchSpace:

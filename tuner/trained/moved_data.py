@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 from pathlib import Path
+from typing import Any
 
 from model.errors import CorpusError
 from model.sources.fingerprint import Fingerprint, fingerprint
@@ -79,13 +80,24 @@ def moved_data(data: DataConfig, home: Home) -> DataConfig:
     found = tuple(path for path in moved if path is not None)
     if not found or len(found) < len(moved):
         return data
-    return data.model_copy(update={"hub": found[0]} if data.hub else {"files": found})
+    places = dict(zip(_paths(data), found, strict=True))
+    update: dict[str, Any] = {name: places[path] for name, path in _single_paths(data).items()}
+    if data.files:
+        update["files"] = tuple(places[path] for path in data.files)
+    return data.model_copy(update=update)
 
 
 def _paths(data: DataConfig) -> tuple[str, ...]:
     """Return the files, folders and patterns of a configuration."""
-    is_folder = data.hub is not None and Path(data.hub).is_absolute()
-    return (str(data.hub),) if is_folder else data.files or ()
+    return (*_single_paths(data).values(), *(data.files or ()))
+
+
+def _single_paths(data: DataConfig) -> dict[str, str]:
+    """Return the entries of a configuration that are one path."""
+    named = {"multiple_choice": data.multiple_choice}
+    if data.hub is not None and Path(data.hub).is_absolute():
+        named["hub"] = data.hub
+    return {name: path for name, path in named.items() if path is not None}
 
 
 def _exists(pattern: str) -> bool:

@@ -31,7 +31,13 @@ from tuner.trained.recorded_trials import RecordedTrial, RecordedTrials
 # On another device or library version sums are rounded differently, and training amplifies this.
 RELATIVE_TOLERANCE = 0.02
 # For accuracies and scores: a different choice between two equally probable tokens changes them.
-_ABSOLUTE_TOLERANCE = {"token_accuracy": 0.02, "bleu": 2.0}
+_ABSOLUTE_TOLERANCE = {
+    "token_accuracy": 0.02,
+    "exact_match": 0.02,
+    "acc": 0.02,
+    "acc_norm": 0.02,
+    "bleu": 2.0,
+}
 
 
 OnReport = Callable[[int, int, Report], None]
@@ -296,6 +302,7 @@ def _retrain(
         is_compiled=is_compiled,
         starts=starts,
         decode=decode,
+        choices=corpus.choices,
         checkpoint_dir=states,
     )
     reports: list[Report] = []

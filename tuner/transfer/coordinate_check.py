@@ -161,7 +161,9 @@ def _measure(specs: Sequence[TrialSpec], corpus: Corpus, device: str, num_steps:
     ids = torch.from_numpy(tokens[: len(tokens) // length * length]).view(1, -1, length)
     found: dict[int, dict[str, float]] = {}
     with private_folder() as folder:
-        engine = Engine(*corpus.splits, slots=1, device=device, checkpoint_dir=folder)
+        engine = Engine(
+            *corpus.splits, slots=1, device=device, checkpoint_dir=folder, choices=corpus.choices
+        )
         for report in engine.run(specs):
             if report.checkpoint is None:  # diverged
                 found[int(report.trial_id)] = dict.fromkeys(QUANTITIES, _HUGE)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from model.parallel import ordered_map
 from model.spec.data import DataConfig, TokenizerConfig
@@ -18,6 +18,9 @@ from tuner.space.parameter import Value
 from tuner.space.settings import Proxy
 from tuner.space.space import SearchSpace
 from tuner.transfer.target import RATES
+
+if TYPE_CHECKING:  # loads the tokenizer, which only processes that train need
+    from model.corpus.corpus import Corpus
 
 Kind = Literal["scaled", "standard"]
 KINDS: tuple[Kind, ...] = ("scaled", "standard")
@@ -264,14 +267,15 @@ def _train(job: tuple[str, str]) -> float:
     from model.engine.engine import Engine
 
     spec = TrialSpec.model_validate_json(job[0])
-    engine = Engine(*_splits(spec.data, spec.tokenizer, job[1]))
+    corpus = _corpus(spec.data, spec.tokenizer, job[1])
+    engine = Engine(*corpus.splits, choices=corpus.choices)
     *_, last = engine.run([spec])
     return last.val_loss if math.isfinite(last.val_loss) else math.inf
 
 
 @cache
-def _splits(data: DataConfig, tokenizer: TokenizerConfig, corpora: str) -> tuple[Any, Any]:
-    """Return the training and the validation data, as an engine takes them."""
+def _corpus(data: DataConfig, tokenizer: TokenizerConfig, corpora: str) -> Corpus:
+    """Return the prepared data of trials."""
     from model.corpus.prepare import prepare
 
-    return prepare(data, tokenizer, Path(corpora)).splits
+    return prepare(data, tokenizer, Path(corpora))

@@ -15,13 +15,14 @@ from model.spec.architecture import Architecture
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.schedulers.expected_tokens import expected_tokens
-from tuner.space.conflicts import check_contexts, conflicts
+from tuner.space.conflicts import check_contexts, conflicts, context_lengths
 from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import ASSUMED_BYTES, estimated_facts
-from tuner.space.remarks import data_notes, remarks, without_copies
+from tuner.space.remarks import remarks, without_copies
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import counted, shown
 from tuner.trained.warm_start import warm_started
+from tuner.validation.data_notes import data_notes, example_lines
 from tuner.validation.sentences import search_lines
 from tuner.workers.devices import has_nvidia_gpu
 
@@ -106,7 +107,8 @@ class Explanation:
     def data_lines(self) -> list[str]:
         """Sentences on the prepared data, or on what is not known of data before."""
         if self.corpus is not None:
-            return data_notes(self.corpus)
+            lengths = context_lengths(self.space, self.facts.vocab_size)
+            return [*example_lines(self.corpus, lengths), *data_notes(self.corpus, lengths)]
         size, budget = self.text_bytes, self.space.budget
         if size is not None:
             basis = f"numbers of sequences are estimated from its {size:,} bytes"
@@ -180,14 +182,17 @@ def explain(space: SearchSpace, home: Home, file: str = "") -> Explanation:
     if corpus is None:
         check_tables(space.data)
         size = text_bytes(space.data)
-    facts = DataFacts.of(corpus) if corpus is not None else estimated_facts(space)
+    facts = estimated_facts(space)
+    if corpus is not None:
+        ids = max(corpus.vocab_size, start.architecture.vocab_size if start else 0)
+        facts = DataFacts.of(corpus, context_lengths(space, ids))
     facts = facts if start is None else start.with_ids(facts)
     check_contexts(space, facts)
     if start is not None and corpus is not None:
         start.check_tokenizer(facts.tokenizer_fingerprint)
     for _, message in conflicts(space, facts.train_size):
-        about, examples = "" if corpus else "about ", "pairs" if facts.has_pairs else "tokens"
-        where = f"with {about}{facts.train_size:,} training {examples}, {message}"
+        about = "" if corpus else "about "
+        where = f"with {about}{facts.train_size:,} training {facts.noun}, {message}"
         raise TunerError(f"{file or space.name}: {where}")
     notes = [*remarks(space, facts), *device_remarks(space, facts.vocab_size)]
     space = without_copies(space)

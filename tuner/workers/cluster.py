@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model.corpus.corpus import Corpus
+from model.sources.choices import ChoiceSet
 from model.spec.trial import TrialSpec
 from tuner.workers.devices import Devices
 
@@ -42,6 +43,7 @@ def start_workers(
         dtype=devices.dtype,
         is_compiled=devices.is_compiled,
         decode=decode,
+        choices=corpus.choices,
         storage=storage,
         is_cluster=devices.is_cluster,
     )
@@ -95,6 +97,7 @@ def make_workers(
     dtype: str = "float32",
     is_compiled: bool = False,
     decode: Callable[[list[int]], str] | None = None,
+    choices: ChoiceSet | None = None,
     storage: str = "",
     is_cluster: bool = False,
 ) -> list[Any]:
@@ -102,13 +105,14 @@ def make_workers(
 
     Args:
         number: number of actors.
-        splits: training and validation tokens, or pairs.
+        splits: training and validation tokens, pairs or examples.
         slots: slots of each actor.
         device: device of each actor.
         folders: folder of the checkpoints, and folder of the warm starts.
         dtype: as for `Worker`.
         is_compiled: as for `Worker`.
         decode: as for `Worker`.
+        choices: as for `Worker`.
         storage: as for `Worker`.
         is_cluster: True to spread the actors over the nodes of a cluster, and to let Ray's
             scheduler count the core or GPU of each. On one machine the search has all cores.
@@ -122,7 +126,7 @@ def make_workers(
     # The references travel inside bytes, not as arguments: Ray 2.60 releases the arguments of an
     # actor although it needs them for a restart, and warns about it on standard error (its issue
     # 53727). Objects referenced from bytes live as long as the driver.
-    refs = [ray.put(part) for part in (*splits, decode)]
+    refs = [ray.put(part) for part in (*splits, decode, choices)]
     data: bytes = cloudpickle.dumps(refs)  # type: ignore[no-untyped-call]
     actor: Any = ray.remote(_actor_class())
     actor = actor.options(
@@ -152,8 +156,8 @@ def _actor_class() -> type:
             folders: tuple[str, str],
             options: dict[str, Any],
         ) -> None:
-            train, validation, decode = ray.get(ray.cloudpickle.loads(data))
-            super().__init__(train, validation, slots, device, *folders, decode, **options)
+            train, validation, *others = ray.get(ray.cloudpickle.loads(data))
+            super().__init__(train, validation, slots, device, *folders, *others, **options)
 
     WorkerActor.__qualname__ = WorkerActor.__name__  # Ray names the process after it
     return WorkerActor

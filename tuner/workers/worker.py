@@ -34,8 +34,8 @@ from tuner.workers.watchdog import node_id
 
 if TYPE_CHECKING:  # these import torch, which the driver must not wait for
     from model.checkpoints.store import CheckpointRef
-    from model.corpus.dataset import Tokens
-    from model.corpus.pairs import PairDataset
+    from model.corpus.corpus import Data
+    from model.sources.choices import ChoiceSet
 
 # Delay before a broken worker exits, so that its client receives the reason.
 _EXIT_DELAY_SECONDS = 1.0
@@ -63,13 +63,14 @@ class Worker:
     """Trains the assignments of one device with one engine.
 
     Args:
-        train: training tokens or pairs, shared through Ray's object store.
-        validation: validation tokens or pairs, shared in this way too.
+        train: training tokens, pairs or examples, shared through Ray's object store.
+        validation: validation tokens, pairs or examples, shared in this way too.
         slots: number of trials in training at one time.
         device: "cpu", "cuda" or "mps".
         checkpoint_dir: folder in which reports save their checkpoints.
         starts: folder of the weights that warm-started trials start from.
         decode: function from token ids to text, for the outputs of encoder–decoders.
+        choices: questions on which models are evaluated; None for none.
         dtype: dtype of the computation; "auto" lets the device choose.
         is_compiled: True to run compiled ticks.
         storage: URL of the search in storage, which gets the checkpoints; empty without one.
@@ -77,13 +78,14 @@ class Worker:
 
     def __init__(
         self,
-        train: Tokens | PairDataset,
-        validation: Tokens | PairDataset,
+        train: Data,
+        validation: Data,
         slots: int,
         device: str,
         checkpoint_dir: str,
         starts: str,
         decode: Callable[[list[int]], str] | None = None,
+        choices: ChoiceSet | None = None,
         *,
         dtype: str = "float32",
         is_compiled: bool = False,
@@ -106,6 +108,7 @@ class Worker:
             checkpoint_dir=self._states.folder,
             starts=self._states.starts,
             decode=decode,
+            choices=choices,
         )
         self._device = device
         self._meter = ProcessMeter(device)

@@ -50,6 +50,7 @@ def _sweeps(options: argparse.Namespace, result: SearchResult, home: Home) -> li
     from model.corpus.prepare import prepare
     from model.parallel import processes_for
     from model.progress import Progress
+    from tuner.space.conflicts import context_lengths
     from tuner.space.data_facts import DataFacts
     from tuner.terminal.progress import show_progress
     from tuner.trained.moved_data import present_space
@@ -59,7 +60,8 @@ def _sweeps(options: argparse.Namespace, result: SearchResult, home: Home) -> li
     space, seeds = present_space(result.space, home), options.seeds or 2
     with show_progress(progress) as on_progress:
         corpus = prepare(space.data, space.tokenizer, home.corpora, on_progress=on_progress)
-        winner = Winner(space, result.best.draw, DataFacts.of(corpus))
+        facts = DataFacts.of(corpus, context_lengths(space, corpus.vocab_size))
+        winner = Winner(space, result.best.draw, facts)
         try:
             sizes = sizes_of(winner)
         except ValueError as error:
