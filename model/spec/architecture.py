@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from model.spec.lora import LARGEST_RANK, canonical_targets, matrices_of
 from model.spec.target import SIZES_OF_TARGET, Target
 
 Activation = Literal["swiglu", "geglu", "relu", "gelu", "gelu_tanh", "silu"]
@@ -24,6 +26,8 @@ Position = Literal["rope", "sinusoidal", "learned", "alibi", "relative", "none"]
 
 _GATED = ("swiglu", "geglu")
 _QKV = ("q_proj", "k_proj", "v_proj")
+LORA_A, LORA_B = "lora_A", "lora_B"  # names of LoRA's matrices, as in PEFT
+_MATRICES = {"w1", "w2", "w3", "lm_head", LORA_A, LORA_B}
 RELATIVE_BUCKETS = 32  # buckets of distances in the relative position bias
 
 # entry → other entry → values of the other entry for which the first has an effect; entries that
@@ -161,6 +165,13 @@ class Architecture(BaseModel):
     rope_high_frequency: float = _late(
         4.0, "turns in that context from which llama3 keeps angles", gt=0, le=1e6
     )
+    lora_rank: int = _late(
+        0, "rank of LoRA's matrices, which alone are trained; 0 trains all weights",
+        ge=0, le=LARGEST_RANK,
+    )  # fmt: skip
+    lora_targets: Annotated[str, AfterValidator(canonical_targets)] = _late(
+        "all", "matrices that LoRA adapts: all, attention, mlp, or names such as q_proj,v_proj"
+    )
 
     @field_validator("head_width")
     @classmethod
@@ -255,8 +266,30 @@ class Architecture(BaseModel):
             f"n_kv_heads · {width} must be a multiple of 4, got {self.n_kv_heads} · {self.d_head}",
         )
         yield self.d_ff % 32 != 0, f"d_ff must be a multiple of 32, got {self.d_ff}"
+        yield from self._rules_of_lora()
         if self.target is not None:
             yield from self._rules_of_target(self.target)
+
+    def _rules_of_lora(self) -> Iterator[tuple[bool, str]]:
+        yield (
+            not self.lora_rank and self.lora_targets != "all",
+            "lora_targets has no effect without lora_rank; give a rank or leave it out",
+        )
+        yield (
+            self.lora_rank > 0 and self.n_encoder_layers > 0,
+            "LoRA adapts language models, and this one has an encoder; leave lora out",
+        )
+        yield (
+            self.lora_rank > 0 and self.target is not None,
+            "LoRA has no rules by which a proxy stands for its target; leave out lora or the proxy",
+        )
+        is_gated = self.activation in _GATED
+        wanted = self.lora_targets.split(",") if "," in self.lora_targets else [self.lora_targets]
+        yield (
+            "gate_proj" in wanted and not is_gated,
+            f"lora_targets names gate_proj, and a feed-forward layer with {self.activation} has "
+            f"no gate",
+        )
 
     def _rules_of_target(self, target: Target) -> Iterator[tuple[bool, str]]:
         yield (
@@ -295,6 +328,11 @@ class Architecture(BaseModel):
         return sum(math.prod(shape) for shape in parameter_shapes(self).values())
 
     @property
+    def num_trained(self) -> int:
+        """Number of parameters that training changes: all, or LoRA's."""
+        return sum(math.prod(shape) for shape in trained_shapes(self).values())
+
+    @property
     def decoder(self) -> Tower:
         """Blocks that predict the next token; all blocks of a language model."""
         has_encoder = self.n_encoder_layers > 0
@@ -314,7 +352,8 @@ class Architecture(BaseModel):
         With an encoder: of a token of the target, with its share of the source.
 
         Source: Chowdhery et al. 2022, appendix B (arXiv:2204.02311): 6 per parameter of a
-        matrix product, and 12·n_layers·d_model·context_length for attention.
+        matrix product, and 12·n_layers·d_model·context_length for attention. A frozen matrix has no
+        gradient of its own, and 4.
         """
         shapes = parameter_shapes(self)
         sizes = {name: math.prod(shapes[name]) for name in shapes if is_decayed(name)}
@@ -325,7 +364,12 @@ class Architecture(BaseModel):
         products = sum(sizes.values()) - source_sizes + share * source_sizes
         decoder_tokens = self.n_layers * (self.context_length + self.source_length)
         attended = decoder_tokens + share * self.n_encoder_layers * self.source_length
-        return 6 * products + 12 * self.n_heads * self.d_head * attended
+        scores = 12 * self.n_heads * self.d_head * attended
+        return (
+            4 * products + 6 * self.num_trained + scores
+            if self.lora_rank
+            else (6 * products + scores)
+        )
 
 
 def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
@@ -351,6 +395,28 @@ def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
         if a.norm_placement == "pre":  # post-norm ends with the norm of its last block
             shapes |= {f"{tower.prefix}{name}": (a.d_model,) for name in _norm(a, "ln_final")}
     return shapes
+
+
+def adapter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return name → shape of LoRA's parameters, without the leading K; empty without LoRA.
+
+    A matrix W (o, i) gets A (r, i) and B (o, r), and computes W·x + s·B·A·x.
+    """
+    if not a.lora_rank:
+        return {}
+    targets = matrices_of(a.lora_targets, is_gated=a.activation in _GATED)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (*_, rows, columns) in ((n, (0, *s)) for n, s in parameter_shapes(a).items()):
+        block, _, kind = name.rpartition(".")
+        if kind == "weight" and ".".join(block.rsplit(".", 2)[-2:]) in targets:
+            shapes[f"{block}.{LORA_A}.weight"] = (a.lora_rank, columns)
+            shapes[f"{block}.{LORA_B}.weight"] = (rows, a.lora_rank)
+    return shapes
+
+
+def trained_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return name → shape of the parameters that training changes: LoRA's, or all."""
+    return adapter_shapes(a) if a.lora_rank else parameter_shapes(a)
 
 
 def _in_blocks(
@@ -405,4 +471,4 @@ def _reads_source(name: str) -> bool:
 def is_decayed(name: str) -> bool:
     """Return True if λ decays a parameter: the matrices, not embeddings, gains and biases."""
     *_, layer, kind = name.split(".")
-    return kind == "weight" and (layer.endswith("_proj") or layer in {"w1", "w2", "w3", "lm_head"})
+    return kind == "weight" and (layer.endswith("_proj") or layer in _MATRICES)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, SplitName, TokenizerConfig
 from model.spec.derive import derive, with_row_names
-from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
+from model.spec.hyperparameters import LORA_ROWS, SYMBOL_TABLE, Hyperparameters
 from model.spec.rules import trained
 from model.spec.symbol import FractionOf, Value
 from model.spec.target import SIZES_OF_TARGET
@@ -267,6 +267,38 @@ class TrialSpec(BaseModel):
                         f"its target; it must be {' or '.join(map(str, allowed))}"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _adapters_fit(self) -> Self:
+        """Check that LoRA has weights to adapt, and no choices that it has no meaning for."""
+        h, start = self.hyperparameters, self.init_from
+        if not self.architecture.lora_rank:
+            other = [n for n in LORA_ROWS if getattr(h, n) != SYMBOL_TABLE[n].default]
+            if other:
+                raise ValueError(f"{other[0]} has no effect without LoRA; give a lora_rank")
+            return self
+        if start is None:
+            raise ValueError("LoRA adapts pretrained weights; give init_from, or leave lora out")
+        if start.optimizer_steps:
+            raise ValueError("LoRA trains none of the loaded weights; leave optimizer_state out")
+        if h.target_sparsity:
+            raise ValueError("LoRA's B begins at zero and cannot be pruned; leave s_final out")
+        return self
+
+    @property
+    def rows(self) -> dict[str, Value]:
+        """Rows of the symbol table by name; those of LoRA only if the trial has it."""
+        is_lora = self.architecture.lora_rank > 0
+        h = self.hyperparameters
+        return {n: getattr(h, n) for n in SYMBOL_TABLE if is_lora or n not in LORA_ROWS}
+
+    @property
+    def lora_scale(self) -> float:
+        """Factor s of LoRA's change of a matrix; 0 without LoRA."""
+        h, rank = self.hyperparameters, self.architecture.lora_rank
+        if not rank:
+            return 0.0
+        return h.lora_alpha / (rank if h.lora_scaling == "alpha/rank" else math.sqrt(rank))
 
     @model_validator(mode="after")
     def _continued_trial_fits(self) -> Self:

@@ -23,6 +23,7 @@ from model.errors import CheckpointError, CorpusError
 from model.exchange.pretrained import Pretrained
 from model.spec.architecture import Architecture, parameter_shapes
 from model.spec.data import TokenizerConfig
+from model.spec.lora import LORA_ENTRIES
 from model.spec.trial import InitFrom
 from model.tokenizer.load import load_tokenizer, vocab_size_of
 from tuner.errors import RecordError, StoreError, TunerError
@@ -294,6 +295,8 @@ def _with_model(space: SearchSpace, found: Pretrained) -> SearchSpace:
     if not has_table:
         entries["context_length"] = min(source.context_length, _DEFAULT_CONTEXT)
     for name, parameter in own.items():
+        if name in LORA_ENTRIES:
+            continue
         values = space.possible(name)
         if name in _FREE and not (name == "context_length" and has_table):
             ends = [int(end) for end in parameter.distribution.ends()]
