@@ -35,6 +35,7 @@ from model.engine.report import Report, Status
 from model.engine.slot import TrialRequest, start_trial
 from model.spec.trial import TrialSpec
 from model.stack import compiled
+from model.stack.base import Base
 from model.stack.plan import QuantumPlan
 from model.stack.stack import Measured, Stack
 
@@ -65,7 +66,8 @@ class Engine:
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
         device: "cpu", "cuda", "cuda:1", "mps" …
         dtype: dtype of the computation, one of `precision.DTYPES`.
-        is_compiled: True to run compiled ticks, on a CPU; see `model.stack.compiled`.
+        is_compiled: True to run compiled ticks, on a CPU; see `model.stack.compiled`. LoRA trials
+            run operation by operation nevertheless.
         checkpoint_dir: folder for a checkpoint of each trial at each report, laid out as in
             `model.checkpoints.store`; they are written while training continues. None writes no
             checkpoints.
@@ -110,6 +112,7 @@ class Engine:
         self._writer = Writer(LIMITS.get(self.device.type, LIMITS["cpu"]))
         self._evaluator = Evaluator(self._validation_data, self._writer, checkpoint_dir, decode)
         self._starts = starts
+        self._base: Base | None = None  # of the last LoRA trial; all trials of a search have one
         self._stacks: deque[ActiveStack] = deque()
         self._waiting: deque[TrialRequest] = deque()
         self._pending: deque[PendingReport] = deque()  # reports that were not returned yet
@@ -332,14 +335,17 @@ class Engine:
     def _place(self, request: TrialRequest) -> None:
         """Load a trial into a row of a stack of its shape; make a stack if none has room."""
         self._wait_for_checkpoints(request)
-        if self._is_compiled:
+        is_lora = request.spec.architecture.lora_rank > 0
+        if self._is_compiled and not is_lora:
             compiled.prepare(request.spec, self.precision.name)
         slot, tensors = start_trial(request, self._checkpoint_dir, self._starts)
         active = self._stack_with_room(slot.spec)
         row = active.empty_row
         assert row is not None
         averaged = slot.spec.hyperparameters.ema_decay > 0
-        active.stack.load(row, slot.spec.seed, tensors, averaged=averaged)
+        active.stack.load(
+            row, slot.spec.seed, tensors, averaged=averaged, scale=slot.spec.lora_scale
+        )
         active.slots[row] = slot
 
     def _wait_for_checkpoints(self, request: TrialRequest) -> None:
@@ -354,18 +360,27 @@ class Engine:
 
     def _stack_with_room(self, spec: TrialSpec) -> ActiveStack:
         """Return a stack of the specification's shape with an empty row; make it if needed."""
-        shape = shape_of(spec)
-        with_room = (s for s in self._stacks if s.shape == shape and s.empty_row is not None)
+        shape, base = shape_of(spec), self._base_of(spec)
+        with_room = (s for s in self._stacks if s.fits(shape, base) and s.empty_row is not None)
         active = next(with_room, None)
         if active is None:
             self._drop_empty_stacks()  # the new stack may need their memory
             stack = Stack(
                 spec.architecture, self.width, self.device, precision=self.precision,
-                data=self._device_data, is_compiled=self._is_compiled,
+                data=self._device_data, is_compiled=self._is_compiled and base is None, base=base,
             )  # fmt: skip
             active = ActiveStack(spec, stack, self._train_data)
             self._stacks.append(active)
         return active
+
+    def _base_of(self, spec: TrialSpec) -> Base | None:
+        """Return the frozen weights of a LoRA trial, which all its neighbours share."""
+        if not spec.architecture.lora_rank:
+            return None
+        assert spec.init_from is not None
+        if self._base is None or self._base.sha256 != spec.init_from.sha256:
+            self._base = Base.load(self._starts, spec, self.device, self.precision)
+        return self._base
 
     def _drop_empty_stacks(self) -> None:
         self._stacks = deque(active for active in self._stacks if active.occupied)

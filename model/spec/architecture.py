@@ -400,18 +400,21 @@ def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
 def adapter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
     """Return name → shape of LoRA's parameters, without the leading K; empty without LoRA.
 
-    A matrix W (o, i) gets A (r, i) and B (o, r), and computes W·x + s·B·A·x.
+    A matrix W (o, i) gets A (r, i) and B (o, r), and computes W·x + s·B·A·x. All A come first: so
+    do those that have a rate of their own, all B, lie together.
     """
     if not a.lora_rank:
         return {}
     targets = matrices_of(a.lora_targets, is_gated=a.activation in _GATED)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, (*_, rows, columns) in ((n, (0, *s)) for n, s in parameter_shapes(a).items()):
-        block, _, kind = name.rpartition(".")
-        if kind == "weight" and ".".join(block.rsplit(".", 2)[-2:]) in targets:
-            shapes[f"{block}.{LORA_A}.weight"] = (a.lora_rank, columns)
-            shapes[f"{block}.{LORA_B}.weight"] = (rows, a.lora_rank)
-    return shapes
+    adapted = {
+        name.removesuffix(".weight"): shape
+        for name, shape in parameter_shapes(a).items()
+        if name.endswith(".weight") and ".".join(name.rsplit(".", 3)[-3:-1]) in targets
+    }
+    shapes = {f"{n}.{LORA_A}.weight": (a.lora_rank, columns) for n, (_, columns) in adapted.items()}
+    return shapes | {
+        f"{n}.{LORA_B}.weight": (rows, a.lora_rank) for n, (rows, _) in adapted.items()
+    }
 
 
 def trained_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:

@@ -17,14 +17,17 @@ from torch import Tensor
 from model.corpus.dataset import IGNORED, Batch, Ints
 from model.corpus.device_dataset import DeviceDataset
 from model.device.async_copy import Copied, begin_copy
-from model.device.precision import Precision
+from model.device.precision import Precision, exact_device
+from model.keys import derive_key
 from model.network.dropout import Dropping
 from model.network.encoder_decoder import EncoderDecoder
+from model.network.lora import SCALE, initial_adapter
 from model.network.transformer import initial_weight
 from model.optimizers.pruning import OFF, sparsity
 from model.spec.architecture import Architecture
 from model.spec.multipliers import initial_std
 from model.stack import compiled
+from model.stack.base import Base
 from model.stack.compiled_updates import CompiledUpdates
 from model.stack.cuda_graphs import Graphs, Result, capturing
 from model.stack.gradients import Gradients
@@ -76,6 +79,10 @@ class Stack:
         graphs: runs ticks as CUDA graphs, with one update for all slots. None makes them on a GPU;
             elsewhere ticks run operation by operation, and slots are updated one by one.
         is_compiled: True to run compiled ticks, which need a CPU and a width of 1.
+        base: frozen weights of LoRA trials, whose slots train adapters; None trains all weights.
+
+    Attributes:
+        base: frozen weights of LoRA trials.
     """
 
     def __init__(
@@ -88,14 +95,18 @@ class Stack:
         data: DeviceDataset | None = None,
         graphs: Graphs | None = None,
         is_compiled: bool = False,
+        base: Base | None = None,
     ) -> None:
-        self.architecture = architecture
+        assert (base is not None) == (architecture.lora_rank > 0)
+        self.architecture, self.base = architecture, base
         self.width = width
         self.device = torch.device(device)
         self.data = data
         self._compute, self._precision = Gradients(architecture, precision.products), precision
         self._model, self._ignored = self._compute.model, self._compute.ignored
         self._matrices = Matrices(architecture, width, self.device, precision.compute)
+        self._scales = torch.zeros(width, device=self.device)  # s of LoRA, (K,)
+        self._frozen = {} if base is None else {**base.weights, SCALE: self._scales}
         self._graphs = graphs
         if self.device.type == "cuda" and graphs is None:
             self._graphs = Graphs(capturing(self.device))
@@ -114,6 +125,7 @@ class Stack:
         state: Mapping[str, Tensor] | None = None,
         *,
         averaged: bool = False,
+        scale: float = 0.0,
     ) -> None:
         """Load a trial into a slot.
 
@@ -122,19 +134,27 @@ class Stack:
             seed: seed of the trial's initial weights.
             state: tensors of a snapshot, to load instead of initial weights.
             averaged: True to keep a running mean of the weights, which `evaluate` uses.
+            scale: factor s of LoRA's change of a matrix.
         """
-        matrices = self._matrices
+        matrices, self._scales[slot] = self._matrices, scale
         matrices.clear(slot, averaged=averaged)
         for kind, matrix in matrices.state_of(slot).items():
             for name, view in matrices.views(matrix[slot : slot + 1]).items():
                 if state is not None:
                     view[0] = state[f"{kind}.{name}"].to(self.device)
                 elif kind in {"weights", "mean"}:
-                    std = initial_std(self.architecture, name)
-                    view[0] = initial_weight(seed, name, matrices.shapes[name], self.device, std)
+                    view[0] = self._initial(seed, name, matrices.shapes[name])
         matrices.refresh(slot)
         if self._per_slot is not None:
             self._per_slot.clear(slot)
+
+    def _initial(self, seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Return an initial weight of a trial, a function of its seed and the weight's name."""
+        if self.base is not None:
+            key, exact = derive_key(seed, "weights", name), exact_device(self.device)
+            return initial_adapter(key, name, shape, exact).to(self.device)
+        std = initial_std(self.architecture, name)
+        return initial_weight(seed, name, shape, self.device, std)
 
     def snapshot(self, slot: int) -> dict[str, Tensor]:
         """Return a copy of a slot's weights, moments and mean on the CPU, without K."""
@@ -193,7 +213,8 @@ class Stack:
         if features not in self._kinds:
             dropping = Dropping(
                 features.embedding_dropout, features.attention_dropout, features.residual_dropout,
-                self.width, self.device, together=self._graphs is not None,
+                self.width, self.device, adapters=features.adapter_dropout,
+                together=self._graphs is not None,
             )  # fmt: skip
             updates = self._per_slot or BatchedUpdates(self._matrices, features, self._kernel)
             self._kinds[features] = updates, dropping
@@ -237,6 +258,7 @@ class Stack:
             dropping.masks(tick.dropout_keys, tick.dropout),
             tick.label_smoothing if features.label_smoothing else None,
             tick.z_loss if features.z_loss else None,
+            self._frozen,
         )
         self._matrices.alive &= losses[0].isfinite()
         return losses, grads
@@ -278,6 +300,8 @@ class Stack:
         if self._graphs is not None:  # all slots: kernels may round by how many there are
             slots = list(range(self.width))
         k, weights = len(slots), self._matrices.evaluated(slots)
+        if self.base is not None:
+            weights = {**self._frozen, **weights, SCALE: self._scales[slots]}
         arrays = (rows.inputs, rows.targets, rows.sources)
         ids = [torch.from_numpy(each).to(self.device) for each in arrays if each is not None]
         losses, hits = [], []
