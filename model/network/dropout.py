@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.randomness import DropoutMasks
 
-PLACES = ("embedding", "attention", "residual", "adapters")  # of dropout, each with its rate
+PLACES = ("embedding", "attention", "residual", "lora")  # of dropout, each with its rate
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Dropout:
         embedding: masks of the token embeddings.
         attention: masks of the attention probabilities.
         residual: masks of the values that the branches of a block add to the residual stream.
-        adapters: masks of the inputs of LoRA's matrices.
+        lora: masks of the inputs of LoRA's matrices.
     """
 
     embedding: DropoutMasks | None = None
     attention: SlotMasks | None = None
     residual: DropoutMasks | None = None
-    adapters: DropoutMasks | None = None
+    lora: DropoutMasks | None = None
 
 
 class Dropping:

@@ -147,7 +147,7 @@ class Trunk:
                 if name in weights
             }
             if SCALE in weights:
-                block = AdaptedBlock(block, weights[SCALE], drop.adapters, number)
+                block = AdaptedBlock(block, weights[SCALE], drop.lora, number)
             layer_index = self._first_layer + number * len(self._block.layers)
             x = self._block(block, x, context, drop.residual, layer_index, observe)
         if observe:

@@ -228,6 +228,12 @@ def _start(
     source: WarmStartSource,
     tokenizer: TokenizerConfig | None,
 ) -> WarmStart:
+    if source.spec.architecture.lora_rank:
+        raise TunerError(
+            f"init_from: {description} is a LoRA trial, whose checkpoint holds adapters only; "
+            f"write its weights by 'tuner export RUN --format hf', and start from that folder by "
+            f"init_from: {{huggingface: FOLDER}}"
+        )
     loaded = source.tensors_for(optimizer_state=config.optimizer_state)
     seen = loaded[0].optimizer_steps
     moments = f"those of {seen:,} updates" if seen else "zero"

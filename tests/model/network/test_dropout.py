@@ -39,7 +39,8 @@ def masks(keys: Tensor, **places: list[float]) -> Dropout:
 def test_dropout_of_a_place_follows_p_drop_unless_set_apart() -> None:
     def derived(**values: float) -> list[float]:
         h = derive({"total_steps": 10, **values}, train_sequences=50, context_length=8)
-        return [getattr(h, f"{place}_dropout") for place in PLACES]
+        assert h.lora_dropout == 0  # a place that p_drop does not set
+        return [getattr(h, f"{place}_dropout") for place in PLACES[:3]]
 
     assert derived() == [0, 0, 0]
     assert derived(dropout=0.3) == [0.3, 0.3, 0.3]
