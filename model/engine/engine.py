@@ -35,7 +35,7 @@ from model.engine.report import Report, Status
 from model.engine.slot import TrialRequest, start_trial
 from model.spec.trial import TrialSpec
 from model.stack import compiled
-from model.stack.base import Base
+from model.stack.base import Bases
 from model.stack.plan import QuantumPlan
 from model.stack.stack import Measured, Stack
 
@@ -66,8 +66,7 @@ class Engine:
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
         device: "cpu", "cuda", "cuda:1", "mps" …
         dtype: dtype of the computation, one of `precision.DTYPES`.
-        is_compiled: True to run compiled ticks, on a CPU; see `model.stack.compiled`. LoRA trials
-            run operation by operation nevertheless.
+        is_compiled: True to run compiled ticks, on a CPU, but of LoRA; see `model.stack.compiled`.
         checkpoint_dir: folder for a checkpoint of each trial at each report, laid out as in
             `model.checkpoints.store`; they are written while training continues. None writes no
             checkpoints.
@@ -111,8 +110,7 @@ class Engine:
         self._checkpoint_dir = checkpoint_dir
         self._writer = Writer(LIMITS.get(self.device.type, LIMITS["cpu"]))
         self._evaluator = Evaluator(self._validation_data, self._writer, checkpoint_dir, decode)
-        self._starts = starts
-        self._base: Base | None = None  # of the last LoRA trial; all trials of a search have one
+        self._starts, self._bases = starts, Bases(starts, self.device, self.precision)
         self._stacks: deque[ActiveStack] = deque()
         self._waiting: deque[TrialRequest] = deque()
         self._pending: deque[PendingReport] = deque()  # reports that were not returned yet
@@ -335,8 +333,7 @@ class Engine:
     def _place(self, request: TrialRequest) -> None:
         """Load a trial into a row of a stack of its shape; make a stack if none has room."""
         self._wait_for_checkpoints(request)
-        is_lora = request.spec.architecture.lora_rank > 0
-        if self._is_compiled and not is_lora:
+        if self._is_compiled and not request.spec.architecture.lora_rank:
             compiled.prepare(request.spec, self.precision.name)
         slot, tensors = start_trial(request, self._checkpoint_dir, self._starts)
         active = self._stack_with_room(slot.spec)
@@ -360,7 +357,7 @@ class Engine:
 
     def _stack_with_room(self, spec: TrialSpec) -> ActiveStack:
         """Return a stack of the specification's shape with an empty row; make it if needed."""
-        shape, base = shape_of(spec), self._base_of(spec)
+        shape, base = shape_of(spec), self._bases.of(spec)
         with_room = (s for s in self._stacks if s.fits(shape, base) and s.empty_row is not None)
         active = next(with_room, None)
         if active is None:
@@ -372,15 +369,6 @@ class Engine:
             active = ActiveStack(spec, stack, self._train_data)
             self._stacks.append(active)
         return active
-
-    def _base_of(self, spec: TrialSpec) -> Base | None:
-        """Return the frozen weights of a LoRA trial, which all its neighbours share."""
-        if not spec.architecture.lora_rank:
-            return None
-        assert spec.init_from is not None
-        if self._base is None or self._base.sha256 != spec.init_from.sha256:
-            self._base = Base.load(self._starts, spec, self.device, self.precision)
-        return self._base
 
     def _drop_empty_stacks(self) -> None:
         self._stacks = deque(active for active in self._stacks if active.occupied)

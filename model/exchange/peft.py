@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from model.exchange.families import Place, family_of
 from model.exchange.format import Format, TrainedModel
-from model.spec.architecture import LORA_A, LORA_B, Architecture, adapter_shapes
+from model.spec.architecture import Architecture, adapter_shapes
+from model.spec.parameter_names import LORA_A, LORA_B
 from model.tokenizer.pretokenizer import PATTERNS
 
 if TYPE_CHECKING:  # obstacles are reported without loading torch

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.network.layers import Weights, biased, linears
 from model.randomness import DropoutMasks, uniform
-from model.spec.architecture import LORA_A, LORA_B
+from model.spec.parameter_names import LORA_A, LORA_B
 
 SCALE = "lora_scale"  # among the weights: factor s of each slot, (K,) float32
 _FIRST_PLACE = 1 << 13  # of dropout: above those of embeddings and branches

@@ -26,15 +26,10 @@ from model.network.lora import SCALE, AdaptedBlock
 from model.network.norms import NORMS
 from model.network.positions import POSITIONS
 from model.randomness import truncated_normal
-from model.spec.architecture import (
-    LORA_A,
-    LORA_B,
-    Architecture,
-    Tower,
-    adapter_shapes,
-    parameter_shapes,
-)
+from model.spec.architecture import Architecture, adapter_shapes, parameter_shapes
+from model.spec.choices import Tower
 from model.spec.multipliers import initial_std
+from model.spec.parameter_names import LORA_A, LORA_B
 
 _BOUND = 3.0  # initial weights are cut at three standard deviations
 

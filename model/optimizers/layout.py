@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.spec.architecture import LORA_B, is_decayed
 from model.spec.multipliers import PLAIN, Multipliers
+from model.spec.parameter_names import LORA_B, is_decayed
 
 Parts = tuple[slice, ...]
 UNIT = (

@@ -1,11 +1,14 @@
-"""Matrices that LoRA adapts, by the names of Hugging Face's Llama; `Architecture` has the shapes.
+"""LoRA: names of the matrices that it adapts, as in Hugging Face's Llama, its scale and its rules.
 
 Source: Hu et al. 2021 (arXiv:2106.09685), section 4.1.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+
+from model.spec.hyperparameters import LORA_ROWS, SYMBOL_TABLE, Hyperparameters
 
 LARGEST_RANK = 1_024
 LORA_ENTRIES = ("lora_rank", "lora_targets")  # of `Architecture`
@@ -48,6 +51,13 @@ def canonical_targets(text: str) -> str:
     )
 
 
+def scale_of(rank: int, alpha: float, scaling: str) -> float:
+    """Return the factor s of LoRA's change of a matrix; 0 without LoRA."""
+    if not rank:
+        return 0.0
+    return alpha / (rank if scaling == "alpha/rank" else math.sqrt(rank))
+
+
 def matrices_of(targets: str, *, is_gated: bool) -> Mapping[str, str]:
     """Return the adapted matrices of a block: our name → name of the target.
 
@@ -58,3 +68,27 @@ def matrices_of(targets: str, *, is_gated: bool) -> Mapping[str, str]:
     names = _GROUPS.get(targets) or targets.split(",")
     matrices = _ATTENTION | (_GATED if is_gated else _PLAIN)
     return {ours: name for name, ours in matrices.items() if name in names}
+
+
+def check_lora(rank: int, h: Hyperparameters, moments: int | None) -> None:
+    """Check that LoRA has weights to adapt, and that its rows have an effect.
+
+    Args:
+        rank: rank of a trial; 0 without LoRA.
+        h: its hyperparameters.
+        moments: updates that loaded moments have seen; None if no weights are loaded.
+
+    Raises:
+        ValueError: with the first rule that is broken.
+    """
+    if not rank:
+        other = [n for n in LORA_ROWS if getattr(h, n) != SYMBOL_TABLE[n].default]
+        if other:
+            raise ValueError(f"{other[0]} has no effect without LoRA; give a lora_rank")
+        return
+    if moments is None:
+        raise ValueError("LoRA adapts pretrained weights; give init_from, or leave lora out")
+    if moments:
+        raise ValueError("LoRA trains none of the loaded weights; leave optimizer_state out")
+    if h.target_sparsity:
+        raise ValueError("LoRA's B begins at zero and cannot be pruned; leave s_final out")

@@ -14,6 +14,7 @@ from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, SplitName, TokenizerConfig
 from model.spec.derive import derive, with_row_names
 from model.spec.hyperparameters import LORA_ROWS, SYMBOL_TABLE, Hyperparameters
+from model.spec.lora import check_lora, scale_of
 from model.spec.rules import trained
 from model.spec.symbol import FractionOf, Value
 from model.spec.target import SIZES_OF_TARGET
@@ -270,19 +271,9 @@ class TrialSpec(BaseModel):
 
     @model_validator(mode="after")
     def _adapters_fit(self) -> Self:
-        """Check that LoRA has weights to adapt, and no choices that it has no meaning for."""
-        h, start = self.hyperparameters, self.init_from
-        if not self.architecture.lora_rank:
-            other = [n for n in LORA_ROWS if getattr(h, n) != SYMBOL_TABLE[n].default]
-            if other:
-                raise ValueError(f"{other[0]} has no effect without LoRA; give a lora_rank")
-            return self
-        if start is None:
-            raise ValueError("LoRA adapts pretrained weights; give init_from, or leave lora out")
-        if start.optimizer_steps:
-            raise ValueError("LoRA trains none of the loaded weights; leave optimizer_state out")
-        if h.target_sparsity:
-            raise ValueError("LoRA's B begins at zero and cannot be pruned; leave s_final out")
+        start = self.init_from
+        steps = None if start is None else start.optimizer_steps
+        check_lora(self.architecture.lora_rank, self.hyperparameters, steps)
         return self
 
     @property
@@ -295,10 +286,8 @@ class TrialSpec(BaseModel):
     @property
     def lora_scale(self) -> float:
         """Factor s of LoRA's change of a matrix; 0 without LoRA."""
-        h, rank = self.hyperparameters, self.architecture.lora_rank
-        if not rank:
-            return 0.0
-        return h.lora_alpha / (rank if h.lora_scaling == "alpha/rank" else math.sqrt(rank))
+        h = self.hyperparameters
+        return scale_of(self.architecture.lora_rank, h.lora_alpha, h.lora_scaling)
 
     @model_validator(mode="after")
     def _continued_trial_fits(self) -> Self:

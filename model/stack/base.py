@@ -17,8 +17,9 @@ from model.checkpoints.warm_start import map_start
 from model.device.precision import Precision
 from model.network.head import Head
 from model.network.transformer import initial_weight
-from model.spec.architecture import Architecture, is_decayed, parameter_shapes
+from model.spec.architecture import Architecture, parameter_shapes
 from model.spec.multipliers import initial_std
+from model.spec.parameter_names import is_decayed
 from model.spec.trial import TrialSpec
 
 
@@ -80,3 +81,27 @@ def _on_device(
         name: tensor.to(device, converted.get(name, precision.compute)).unsqueeze(0)
         for name, tensor in tensors.items()
     }
+
+
+class Bases:
+    """The frozen weights of a device: those of the last LoRA trial, since a search has one start.
+
+    Args:
+        folder: folder of the starts.
+        device: device of the stacks.
+        precision: precision of the computation.
+    """
+
+    def __init__(self, folder: Path | None, device: torch.device, precision: Precision) -> None:
+        self._where = folder, device, precision
+        self._last: Base | None = None
+
+    def of(self, spec: TrialSpec) -> Base | None:
+        """Return the weights that a trial adapts; None without LoRA. Raises as `Base.load`."""
+        if not spec.architecture.lora_rank:
+            return None
+        assert spec.init_from is not None
+        if self._last is None or self._last.sha256 != spec.init_from.sha256:
+            folder, device, precision = self._where
+            self._last = Base.load(folder, spec, device, precision)
+        return self._last

@@ -145,15 +145,15 @@ def test_base_is_mapped_and_never_written(
     engine = Engine(*tokens, starts=tmp_path)
     engine.add_trial("x", lora_spec(make_spec, start, steps=3))
     engine.step()
-    assert engine._base is not None
-    places = {w.untyped_storage().data_ptr() for w in engine._base.weights.values()}
+    assert engine._bases._last is not None
+    places = {w.untyped_storage().data_ptr() for w in engine._bases._last.weights.values()}
     maps = [
         tuple(int(end, 16) for end in line.split()[0].split("-"))
         for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
         if line.endswith(str(file))
     ]
     assert all(any(low <= place < high for low, high in maps) for place in places)
-    assert not any(w.requires_grad for w in engine._base.weights.values())
+    assert not any(w.requires_grad for w in engine._bases._last.weights.values())
     assert file.read_bytes() == before
 
 

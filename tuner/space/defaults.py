@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import cast
 
-from model.spec.architecture import Activation, Architecture, default_d_ff
+from model.spec.architecture import Architecture
+from model.spec.choices import Activation, default_d_ff
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.lora import DEFAULT_RANK
 from model.spec.symbol import FractionOf

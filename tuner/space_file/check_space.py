@@ -45,7 +45,7 @@ def start(checked: CheckedSpace) -> Iterator[Finding]:
 def lora(checked: CheckedSpace) -> Iterator[Finding]:
     """LoRA has pretrained weights to adapt, and no settings that it has no meaning for."""
     space, key = checked.space, ("lora",)
-    if "lora_rank" not in {p.name for p in space.model.values()}:
+    if not space.is_lora:
         return
     if space.proxy is not None:
         message = "LoRA has no rules by which a proxy stands for its target"

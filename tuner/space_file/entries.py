@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from model.spec.architecture import Architecture
-from model.spec.hyperparameters import LORA_ROWS, find_symbol
+from model.spec.hyperparameters import find_symbol
 from model.spec.symbol import Symbol
 from tuner.space.parameter import (
     MAY_BE_OFF,
@@ -41,12 +41,6 @@ _NO_FRACTIONS = ("batch_size", "total_steps", "epochs")
 _BUDGETS = ("total_steps", "epochs")  # cannot have a `when`
 _LARGEST_WHOLE = 2**53
 _SMALLEST = 1.2e-38  # of float32, in which the trainer computes; below are zeros
-
-# key of `lora:` → name of its parameter
-LORA_KEYS = {
-    "rank": "lora_rank", "targets": "lora_targets",
-    **{row.removeprefix("lora_"): row for row in LORA_ROWS},
-}  # fmt: skip
 
 ValueRule = Callable[[object], str]  # returns the mistake of a value; empty if the value is valid
 
@@ -91,15 +85,7 @@ class EntryReader:
         self._file.note(place, message, at_key=at_key)
 
     def size(self, key: str, data: Any, place: Place = ()) -> list[Parameter]:
-        """Read an entry of `model:`; return no parameter if the entry is wrong.
-
-        Args:
-            key: name of the entry.
-            data: value or distribution.
-            place: place of an entry of another section.
-        """
-        if not place and key in LORA_KEYS.values():
-            return self._belongs_to_lora(("model", key), key, key)
+        """Read an entry of `model:`, or of another place; return no parameter if it is wrong."""
         place = place or ("model", key)
         if key == "vocab_size":
             self._note(
@@ -114,32 +100,9 @@ class EntryReader:
             key, place, _without_off(data) if key in MAY_BE_OFF else data, self._one_size
         )
 
-    def lora(self, key: str, data: Any) -> list[Parameter]:
-        """Read an entry of `lora:`; return no parameter if the entry is wrong."""
-        if key not in LORA_KEYS:
-            self._note(("lora", key), unknown("key in lora:", key, [*LORA_KEYS]), at_key=True)
-            return []
-        name, place = LORA_KEYS[key], ("lora", key)
-        if key == "targets":
-            data = _joined_names(data)
-        read = self.size if name in SIZES else self.hyperparameter
-        parameters = read(name, data, place)
-        if key == "rank" and any(0 in p.distribution.ends() for p in parameters):
-            self._note(place, "lora_rank must be at least 1, got 0; lora: off trains all weights")
-        return parameters
-
-    def _belongs_to_lora(self, place: Place, key: str, name: str) -> list[Parameter]:
-        own = next(own for own, other in LORA_KEYS.items() if other == name)
-        self._note(
-            place, f"{key} belongs to the section lora:, as {own}; move it there", at_key=True
-        )
-        return []
-
     def hyperparameter(self, key: str, data: Any, place: Place = ()) -> list[Parameter]:
-        """Read an entry of `hyperparameters:`; arguments and result are those of `size`."""
+        """Read an entry of `hyperparameters:` as `size` does."""
         symbol = find_symbol(key)
-        if not place and symbol is not None and symbol.name in LORA_ROWS:
-            return self._belongs_to_lora(("hyperparameters", key), key, symbol.name)
         place = place or ("hyperparameters", key)
         if symbol is None:
             fix = did_you_mean(key, SPELLINGS) or "; 'tuner symbols' lists all"
@@ -445,17 +408,6 @@ def _size_rule(key: str, field: FieldInfo) -> ValueRule:
         return ""
 
     return rule
-
-
-def _joined_names(data: Any) -> Any:
-    """Return targets of LoRA with each list of names as one text: [q_proj, v_proj] is a value."""
-    if isinstance(data, dict):
-        kinds = ("value", "choice", "grid")
-        return {k: _joined_names(v) if k == "value" else
-                [*map(_joined_names, v)] if k in kinds and isinstance(v, list) else v
-                for k, v in data.items()}  # fmt: skip
-    is_names = isinstance(data, list) and data and all(isinstance(v, str) for v in data)
-    return ",".join(data) if is_names else data
 
 
 def _without_off(data: Any) -> Any:

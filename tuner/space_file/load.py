@@ -20,7 +20,6 @@ from pydantic import BaseModel, ValidationError
 from model.errors import CorpusError
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.hyperparameters import find_symbol
-from model.spec.lora import DEFAULT_RANK
 from tuner.errors import SpaceError
 from tuner.space.objective import Compare, Objective
 from tuner.space.parameter import SIZES, Parameter
@@ -36,6 +35,7 @@ from tuner.space.settings import (
 )
 from tuner.space.space import SearchSpace
 from tuner.space_file.entries import EntryReader
+from tuner.space_file.lora_section import read_lora
 from tuner.space_file.overrides import Override, annotated
 from tuner.space_file.rules import check
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
@@ -164,7 +164,7 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
             parts |= {name: part} if part is not None else {}
     parts["model"] = _parameters(file, "model", entries.size)
     parts["hyperparameters"] = _parameters(file, "hyperparameters", entries.hyperparameter)
-    for parameter in _lora(file, entries):
+    for parameter in read_lora(file, entries):
         section = "model" if parameter.name in SIZES else "hyperparameters"
         parts[section] |= {parameter.key: parameter}
     parts["name"] = _name(file, data.get("name"))
@@ -352,17 +352,6 @@ def _located_model(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
 def _path(file: YamlFile, place: Place, path: str) -> Path:
     """Return the absolute path of a path that the user wrote at a place."""
     return file.folder(place) / os.path.expanduser(path)  # noqa: PTH111 - keeps ~ of no user
-
-
-def _lora(file: YamlFile, entries: EntryReader) -> list[Parameter]:
-    """Return the parameters of `lora:`, with a rank; none without the section, or if it is off."""
-    data = file.data.get("lora")
-    if data == "off" or data is False:
-        return []
-    parameters = [*_parameters(file, "lora", entries.lora).values()]
-    if "lora" in file.data and not file.is_wrong("lora") and "rank" not in (data or {}):
-        parameters += entries.lora("rank", DEFAULT_RANK)
-    return parameters
 
 
 def _parameters(

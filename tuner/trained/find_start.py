@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 _SHOWN_SEARCHES = 5
 _BYTES_PER_WEIGHT = 16  # of the weight, its gradient and two moments, in float32
+_BYTES_PER_FROZEN = 4
 # Entries of `model:` that change no tensor and not what the model computes for one short document.
 _FREE = ("context_length", "attend_across_documents")
 _DEFAULT_CONTEXT = 1_024  # pretrained models read up to 131,072 tokens, which no trial can afford
@@ -278,13 +279,23 @@ def pretrained_start(space: SearchSpace, folder: str) -> tuple[SearchSpace, Warm
         tensors = {f"weights.{name}": tensor for name, tensor in found.weights().items()}
         return InitFrom(sha256=checkpoint.digest(tensors)), tensors
 
-    memory = _BYTES_PER_WEIGHT * found.architecture.num_parameters / 1e9
-    about = (
-        f"{found.about}; training takes {memory:.1f} GB for each slot, without activations; the "
-        f"moments are zero"
-    )
+    about = f"{found.about}; training takes {_memory(space, found)}; the moments are zero"
     fingerprint = tokenizer.fingerprint if tokenizer else None
     return space, WarmStart(folder, about, found.architecture, None, config, fingerprint, load)
+
+
+def _memory(space: SearchSpace, found: Pretrained) -> str:
+    """Return the memory of training as text, without activations."""
+    a = found.architecture
+    if not space.is_lora:
+        memory = _BYTES_PER_WEIGHT * a.num_parameters / 1e9
+        return f"{memory:.1f} GB for each slot, without activations"
+    trained = max(shape.num_trained for shape in space.shapes(a.vocab_size))
+    return (
+        f"{_BYTES_PER_FROZEN * a.num_parameters / 1e9:.2f} GB for the frozen weights, once for a "
+        f"machine, and {_BYTES_PER_WEIGHT * trained / 1e6:.1f} MB for each slot ({trained:,} "
+        f"weights of LoRA), without activations"
+    )
 
 
 def _with_model(space: SearchSpace, found: Pretrained) -> SearchSpace:

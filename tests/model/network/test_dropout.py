@@ -30,7 +30,7 @@ Tokens = tuple[np.ndarray, np.ndarray]
 def masks(keys: Tensor, **places: list[float]) -> Dropout:
     """Return the masks of a tick whose slots drop at some places."""
     rates = torch.tensor([places.get(place, [0.0] * len(keys)) for place in PLACES])
-    embedding, attention, residual = rates
+    embedding, attention, residual, _ = rates
     slots = tuple(attention.nonzero().flatten().tolist())
     has = bool(embedding.any()), slots, bool(residual.any())
     return Dropping(*has, len(keys), CPU).masks(keys, rates)

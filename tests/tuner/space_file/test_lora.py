@@ -68,8 +68,8 @@ MISTAKES = {
               "lora_alpha must be a number in (0, 100000], got 0"),
     "scaling": (f"lora: {{scaling: ▲alpha}}\n{START}", "lora_scaling must be one of alpha/rank | "
                 "alpha/sqrt(rank), got alpha; did you mean alpha/rank?"),
-    "section": (f"lora: ▲8\n{START}", "lora must be a mapping from names to values or ranges, "
-                "got 8"),
+    "section": (f"lora: ▲8\n{START}", "lora must be off or a mapping with the keys rank, "
+                "targets, alpha, scaling, dropout, b_rate_factor, got 8"),
     "in model": (f"model: {{▲lora_rank: 4}}\n{START}", "lora_rank belongs to the section lora:, "
                  "as rank; move it there"),
     "in hyperparameters": (f"hyperparameters: {{▲α_lora: 4}}\n{START}", "α_lora belongs to the "
