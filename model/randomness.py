@@ -106,6 +106,25 @@ def truncated_normal(
     return values.view(shape)
 
 
+def uniform(
+    key: int, shape: tuple[int, ...], bound: float, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw uniformly from (−bound, bound).
+
+    Args:
+        key: 64-bit key.
+        shape: of the result.
+        bound: limit.
+        device: a device that computes in float64.
+
+    Returns:
+        float32, of `shape`, computed in float64.
+    """
+    counter = torch.arange(math.prod(shape), device=device)
+    bits = _logical_shift(_mix64_tensor(counter ^ _signed(key)), 11)
+    return (bound * (2.0**-52 * (bits.double() + 0.5) - 1)).float().view(shape)
+
+
 def _mix64_tensor(x: Tensor) -> Tensor:
     """Return the bits of `mix64` as int64, for int64 of the same bits.
 

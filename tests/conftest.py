@@ -19,7 +19,7 @@ from model.corpus.pairs import PairDataset
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.derive import derive
-from model.spec.trial import TrialSpec
+from model.spec.trial import InitFrom, TrialSpec
 
 gc.disable()  # until `pytest_collection_finish`
 
@@ -166,6 +166,7 @@ def make_spec(
         reports: int = 3,
         micro_batch: int = 2,
         model: Mapping[str, Any] | None = None,
+        init_from: InitFrom | None = None,
         **hyperparameters: Any,
     ) -> TrialSpec:
         sizes = {"d_model": 16, "n_layers": 1, "n_heads": 2, "context_length": 8, "d_ff": 32}
@@ -190,6 +191,7 @@ def make_spec(
             micro_batch=micro_batch,
             report_tokens=-(-h.total_steps * h.batch_size * length // reports),
             seed=seed,
+            init_from=init_from,
         )
 
     return make

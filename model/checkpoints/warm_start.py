@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from model.checkpoints import checkpoint
 from model.errors import CheckpointError
-from model.spec.architecture import Architecture, parameter_shapes
+from model.spec.architecture import parameter_shapes, trained_shapes
 from model.spec.trial import InitFrom, TrialSpec
 
 Shape = tuple[int, ...]
@@ -59,6 +61,8 @@ class WarmStartSource:
     def tensors_for(self, *, optimizer_state: bool) -> tuple[InitFrom, dict[str, Tensor]]:
         """Return the tensors from which a trial starts, and their entry in its specification.
 
+        Those of a LoRA trial are its adapters alone, which no trial can start from.
+
         Args:
             optimizer_state: True to continue with the optimizer's moments. The weights are then
                 those that the moments belong to, and the moments' count of updates continues, also
@@ -72,10 +76,11 @@ class WarmStartSource:
         if not optimizer_state:
             is_averaged = any(name.startswith("mean.") for name in self.tensors)
             kinds = {"weights": "mean" if is_averaged else "weights"}
+        shapes = trained_shapes(self.spec.architecture)
         tensors = {
             f"{kind}.{name}": self.tensors[f"{source_kind}.{name}"]
             for kind, source_kind in kinds.items()
-            for name in parameter_shapes(self.spec.architecture)
+            for name in shapes
             if f"{source_kind}.{name}" in self.tensors
         }
         for kind in kinds:
@@ -84,7 +89,7 @@ class WarmStartSource:
                 for name, tensor in tensors.items()
                 if name.startswith(f"{kind}.")
             }
-            if mismatch := first_shape_mismatch(self.spec.architecture, of_kind):
+            if mismatch := first_shape_mismatch(shapes, of_kind):
                 name, shape, actual = mismatch
                 raise CheckpointError(
                     f"the checkpoint does not fit its specification: {kind} of {name} "
@@ -114,13 +119,40 @@ def read_start(folder: Path, init_from: InitFrom) -> dict[str, Tensor]:
     """
     path = start_path(folder, init_from)
     tensors, _ = checkpoint.read(path)
+    _check_start(path, tensors, init_from)
+    return tensors
+
+
+def _check_start(path: Path, tensors: Mapping[str, Tensor], init_from: InitFrom) -> None:
     sha256 = checkpoint.digest(tensors)
     if sha256 != init_from.sha256:
         raise CheckpointError(
             f"{path} holds other weights than the trial started from (SHA-256 {sha256[:12]}… "
             f"instead of {init_from.sha256[:12]}…); restore the original file"
         )
-    return tensors
+
+
+def map_start(folder: Path | None, spec: TrialSpec) -> dict[str, Tensor]:
+    """Return the weights of a start by the names of `parameter_shapes`, mapped from their file.
+
+    Processes that map a file share its pages of memory.
+
+    Args:
+        folder: folder of the starts.
+        spec: specification with `init_from`.
+
+    Raises:
+        CheckpointError: as `initial_state`.
+    """
+    assert spec.init_from is not None
+    path = start_path(_checked(folder), spec.init_from)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is missing or damaged: {error}") from error
+    _check_start(path, tensors, spec.init_from)
+    _check_shapes(spec, tensors)
+    return {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}
 
 
 def initial_state(folder: Path | None, spec: TrialSpec) -> dict[str, Tensor]:
@@ -137,18 +169,8 @@ def initial_state(folder: Path | None, spec: TrialSpec) -> dict[str, Tensor]:
         CheckpointError: as `read_start`, or if there is no folder or a shape does not fit.
     """
     assert spec.init_from is not None
-    if folder is None:
-        raise CheckpointError(
-            "the trial starts from another trial; pass the folder of the starts to the engine"
-        )
-    tensors = read_start(folder, spec.init_from)
-    mismatch = first_shape_mismatch(spec.architecture, tensors)
-    if mismatch is not None:
-        name, expected, actual = mismatch
-        raise CheckpointError(
-            f"the start does not fit: {name} {shape_text(actual)} in the start and "
-            f"{shape_text(expected)} in the trial"
-        )
+    tensors = read_start(_checked(folder), spec.init_from)
+    _check_shapes(spec, tensors)
     for name in parameter_shapes(spec.architecture):
         weights = tensors[f"weights.{name}"]
         for kind in ("m", "v"):
@@ -157,21 +179,38 @@ def initial_state(folder: Path | None, spec: TrialSpec) -> dict[str, Tensor]:
     return tensors
 
 
+def _checked(folder: Path | None) -> Path:
+    if folder is None:
+        raise CheckpointError(
+            "the trial starts from another trial; pass the folder of the starts to the engine"
+        )
+    return folder
+
+
+def _check_shapes(spec: TrialSpec, tensors: Mapping[str, Tensor]) -> None:
+    mismatch = first_shape_mismatch(parameter_shapes(spec.architecture), tensors)
+    if mismatch is not None:
+        name, expected, actual = mismatch
+        raise CheckpointError(
+            f"the start does not fit: {name} {shape_text(actual)} in the start and "
+            f"{shape_text(expected)} in the trial"
+        )
+
+
 def shape_text(shape: Shape | None) -> str:
     """Return `has the shape (16, 8)`, or `is missing`."""
     return "is missing" if shape is None else f"has the shape {shape}"
 
 
 def first_shape_mismatch(
-    architecture: Architecture, tensors: Mapping[str, Tensor]
+    expected: Mapping[str, Shape], tensors: Mapping[str, Tensor]
 ) -> tuple[str, Shape | None, Shape | None] | None:
-    """Return the first parameter whose shape differs between an architecture and a start.
+    """Return the first parameter whose shape is not the expected one.
 
     Returns:
-        Its name, its shape in the architecture and in the start (None if missing); None if all
+        Its name, its expected shape and that in the tensors (None if missing); None if all
         shapes are equal.
     """
-    expected = parameter_shapes(architecture)
     actual = {
         name.removeprefix("weights."): tuple(tensor.shape)
         for name, tensor in tensors.items()

@@ -7,6 +7,7 @@ from model.engine.planner import Planner
 from model.engine.slot import Slot
 from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
+from model.stack.base import Base
 from model.stack.stack import Stack
 
 
@@ -17,6 +18,10 @@ class ActiveStack:
         self.shape, self.stack = shape_of(spec), stack
         self.planner = Planner(*self.shape, train, is_data_on_device=stack.data is not None)
         self.slots: list[Slot | None] = [None] * stack.width
+
+    def fits(self, shape: tuple[Architecture, int], base: Base | None) -> bool:
+        """Return True if the stack holds trials of a shape over some frozen weights."""
+        return self.shape == shape and self.stack.base is base
 
     @property
     def occupied(self) -> list[tuple[int, Slot]]:

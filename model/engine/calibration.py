@@ -29,6 +29,7 @@ from model.engine.measurements import add_measurement, key_of, read_measurements
 from model.engine.planner import QUANTUM_TICKS, plan_of
 from model.engine.slot import TrialRequest, start_trial
 from model.spec.trial import TrialSpec
+from model.stack.base import Base
 from model.stack.stack import Stack
 
 _NUM_QUANTA = 3  # measured quanta, after one to warm up
@@ -156,14 +157,15 @@ def stack_meter(spec: TrialSpec, setup: Setup) -> Meter:
     def measure(width: int) -> Measurement:
         gc.collect()  # frees the memory of earlier stacks
         begin_peak(setup.device)
+        base = Base.random(a, setup.device, setup.precision) if a.lora_rank else None
         stack = Stack(
             a, width, setup.device, setup.precision, data=setup.data,
-            masks_targets=spec.data.examples,
+            masks_targets=spec.data.examples, base=base,
         )  # fmt: skip
         slots = [start_trial(TrialRequest(str(row), spec), None, None)[0] for row in range(width)]
         for row, slot in enumerate(slots):
             slot.tick = max(0, slot.ticks_per_step - QUANTUM_TICKS)  # each quantum has an update
-            stack.load(row, spec.seed, averaged=averaged)
+            stack.load(row, spec.seed, averaged=averaged, scale=spec.lora_scale)
         seconds, tokens = [], 0
         for _ in range(1 + _NUM_QUANTA):
             started = time.perf_counter()

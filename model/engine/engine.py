@@ -37,6 +37,7 @@ from model.engine.slot import TrialRequest, start_trial
 from model.sources.choices import ChoiceSet
 from model.spec.trial import TrialSpec
 from model.stack import compiled
+from model.stack.base import Bases
 from model.stack.plan import QuantumPlan
 from model.stack.stack import Measured, Stack
 
@@ -67,7 +68,7 @@ class Engine:
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
         device: "cpu", "cuda", "cuda:1", "mps" …
         dtype: dtype of the computation, one of `precision.DTYPES`.
-        is_compiled: True to run compiled ticks, on a CPU; see `model.stack.compiled`.
+        is_compiled: True to run compiled ticks, on a CPU, but of LoRA; see `model.stack.compiled`.
         checkpoint_dir: folder for a checkpoint of each trial at each report, laid out as in
             `model.checkpoints.store`; they are written while training continues. None writes no
             checkpoints.
@@ -116,7 +117,7 @@ class Engine:
         self._evaluator = Evaluator(
             self._validation_data, self._writer, checkpoint_dir, decode, choices
         )
-        self._starts = starts
+        self._starts, self._bases = starts, Bases(starts, self.device, self.precision)
         self._stacks: deque[ActiveStack] = deque()
         self._waiting: deque[TrialRequest] = deque()
         self._pending: deque[PendingReport] = deque()  # reports that were not returned yet
@@ -325,14 +326,16 @@ class Engine:
     def _place(self, request: TrialRequest) -> None:
         """Load a trial into a row of a stack of its shape; make a stack if none has room."""
         self._wait_for_checkpoints(request)
-        if self._is_compiled:
+        if self._is_compiled and not request.spec.architecture.lora_rank:
             compiled.prepare(request.spec, self.precision.name)
         slot, tensors = start_trial(request, self._checkpoint_dir, self._starts)
         active = self._stack_with_room(slot.spec)
         row = active.empty_row
         assert row is not None
         averaged = slot.spec.hyperparameters.ema_decay > 0
-        active.stack.load(row, slot.spec.seed, tensors, averaged=averaged)
+        active.stack.load(
+            row, slot.spec.seed, tensors, averaged=averaged, scale=slot.spec.lora_scale
+        )
         active.slots[row] = slot
 
     def _wait_for_checkpoints(self, request: TrialRequest) -> None:
@@ -347,15 +350,15 @@ class Engine:
 
     def _stack_with_room(self, spec: TrialSpec) -> ActiveStack:
         """Return a stack of the specification's shape with an empty row; make it if needed."""
-        shape = shape_of(spec)
-        with_room = (s for s in self._stacks if s.shape == shape and s.empty_row is not None)
+        shape, base = shape_of(spec), self._bases.of(spec)
+        with_room = (s for s in self._stacks if s.fits(shape, base) and s.empty_row is not None)
         active = next(with_room, None)
         if active is None:
             self._drop_empty_stacks()  # the new stack may need their memory
             stack = Stack(
                 spec.architecture, self.width, self.device, precision=self.precision,
-                data=self._device_data, is_compiled=self._is_compiled,
-                masks_targets=isinstance(self._train_data, ExampleDataset),
+                data=self._device_data, is_compiled=self._is_compiled and base is None,
+                masks_targets=isinstance(self._train_data, ExampleDataset), base=base,
             )  # fmt: skip
             active = ActiveStack(spec, stack, self._train_data)
             self._stacks.append(active)

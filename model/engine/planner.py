@@ -178,7 +178,7 @@ def _plan_slot(plan: QuantumPlan, row: int, slot: Slot, train: Dataset) -> None:
     shares = (counts / counts.sum(1, keepdims=True)).reshape(-1)  # of each tick
     plan.weight[:, row] = shares[slot.tick : slot.tick + q_ticks]
     plan.label_smoothing[row], plan.z_loss[row] = h.label_smoothing, h.z_loss
-    rates = h.embedding_dropout, h.attention_dropout, h.residual_dropout
+    rates = h.embedding_dropout, h.attention_dropout, h.residual_dropout, h.lora_dropout
     plan.dropout[:, row] = rates
     for q in range(q_ticks):
         update, tick = divmod(slot.tick + q, slot.ticks_per_step)

@@ -24,6 +24,7 @@ from model.engine.slot import TrialRequest, start_trial
 from model.parallel import end_with_parent
 from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
+from model.stack.base import Base
 from model.stack.stack import Stack
 
 _SECONDS = 0.5
@@ -60,9 +61,11 @@ def gain_of_products(spec: TrialSpec, seconds: float = _SECONDS) -> float:
 
 def _tick(spec: TrialSpec, data: Dataset, dtype: str) -> Callable[[], float]:
     """Return a function that runs a tick with an update, and returns its seconds."""
-    cpu = torch.device("cpu")
-    stack = Stack(spec.architecture, 1, cpu, Precision.of(dtype, cpu))
-    stack.load(0, spec.seed, averaged=spec.hyperparameters.ema_decay > 0)
+    cpu, a = torch.device("cpu"), spec.architecture
+    precision = Precision.of(dtype, cpu)
+    base = Base.random(a, cpu, precision) if a.lora_rank else None
+    stack = Stack(a, 1, cpu, precision, base=base)
+    stack.load(0, spec.seed, averaged=spec.hyperparameters.ema_decay > 0, scale=spec.lora_scale)
     slot = start_trial(TrialRequest("0", spec), None, None)[0]
     slot.tick = slot.ticks_per_step - 1
     plan = plan_of([slot], spec.architecture, spec.micro_batch, data)

@@ -212,7 +212,7 @@ def start_trial(
         store.delete_partial_files(folder, request.trial_id)
     state = _find_state(request, folder)
     if state is None:
-        is_warm = slot.spec.init_from is not None
+        is_warm = slot.spec.init_from is not None and not slot.spec.architecture.lora_rank
         return slot, initial_state(starts, slot.spec) if is_warm else None
     index = _spec_index(chain, state)
     assert index is not None

@@ -197,6 +197,14 @@ class Family:
                 weights[name] = _from_halves(a, name, part).float().contiguous()
         return {name: weights[name] for name in own}
 
+    def rows(self, a: Architecture, name: str, w: Tensor) -> Tensor:
+        """Return a tensor whose rows are those of one of ours, in the order of the family."""
+        return _to_halves(a, name, w)
+
+    def own_rows(self, a: Architecture, name: str, w: Tensor) -> Tensor:
+        """Undo `rows`."""
+        return _from_halves(a, name, w)
+
     def config(self, a: Architecture) -> dict[str, Any]:
         """Return the config.json of a model."""
         a = _untied(a)

@@ -26,6 +26,8 @@ class TrainedModel:
         name: short name, for instance `lm-3, trial 7`.
         about: first part of the README, in Markdown: description and metrics.
         details: last part of the README, after its usage.
+        adapters: LoRA's matrices by the names of `adapter_shapes`, which `weights` has in it; None
+            without LoRA.
     """
 
     spec: TrialSpec
@@ -34,6 +36,7 @@ class TrainedModel:
     name: str
     about: str
     details: str
+    adapters: Mapping[str, Tensor] | None = None
 
     @property
     def architecture(self) -> Architecture:

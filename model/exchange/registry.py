@@ -14,10 +14,16 @@ from model.exchange.folder import check_target, write_folder
 from model.exchange.format import Format, TrainedModel
 from model.exchange.gguf import LLAMA_CPP
 from model.exchange.hugging_face import HUGGING_FACE
+from model.exchange.peft import PEFT
 from model.exchange.torch_state import PLAIN
 from model.spec.architecture import Architecture
 
-FORMATS: Mapping[str, Format] = {"hf": HUGGING_FACE, "gguf": LLAMA_CPP, "torch": PLAIN}
+FORMATS: Mapping[str, Format] = {
+    "hf": HUGGING_FACE,
+    "gguf": LLAMA_CPP,
+    "torch": PLAIN,
+    "peft": PEFT,
+}
 
 
 def check(name: str, a: Architecture, pattern: str | None, target: Path, *, force: bool) -> None:

@@ -16,7 +16,8 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from model.network.dropout import SlotMasks
-from model.network.layers import Weights, biased, dense_gradient, linear, linears, softmax
+from model.network.layers import Weights, dense_gradient, softmax
+from model.network.lora import projections
 from model.network.norms import rmsnorm
 from model.network.positions import Position, Turn, rope_both
 from model.randomness import DropoutMasks
@@ -108,17 +109,13 @@ class Attention:
         Returns:
             (K, B, T, D).
         """
-        wq, *wkv = (w[f"{self.name}.{part}_proj.weight"] for part in "qkv")
-        d = wq.shape[1] // self.num_heads
+        d = w[f"{self.name}.q_proj.weight"].shape[1] // self.num_heads
         lead, few = (*x.shape[:3], self.num_heads, d), (*context.shape[:3], self.num_kv_heads, d)
+        names = [f"{self.name}.{part}_proj" for part in "qkv"]
         if context is x:
-            q, k, v = linears([wq, *wkv], x)
+            q, k, v = projections(w, names, x)
         else:
-            q, (k, v) = linear(wq, x), linears(wkv, context)
-        q, k, v = (
-            biased(w, f"{self.name}.{part}_proj", y)
-            for part, y in zip("qkv", (q, k, v), strict=True)
-        )
+            (q,), (k, v) = projections(w, names[:1], x), projections(w, names[1:], context)
         q = q.view(lead)  # (K, B, T, H, d)
         k, v = k.view(few), v.view(few)  # (K, B, S, H′, d)
         q, k = self.norm(w, self.name, q, k)
@@ -128,8 +125,7 @@ class Attention:
         q, k = self.turn(q, k, positions)
         y = attend(q, k, v, layer_index)  # (KB, H, T, d)
         y = y.transpose(1, 2).reshape(*x.shape[:3], -1)
-        output = f"{self.name}.output_proj"
-        return biased(w, output, linear(w[f"{output}.weight"], y))
+        return projections(w, [f"{self.name}.output_proj"], y)[0]
 
 
 def attend_causally(q: Tensor, k: Tensor, v: Tensor, layer_index: int = 0) -> Tensor:

@@ -17,7 +17,8 @@ from model.network.layers import Weights
 from model.network.norms import NORMS, Norm
 from model.network.positions import Position, rope_both
 from model.randomness import DropoutMasks
-from model.spec.architecture import Architecture, Tower
+from model.spec.architecture import Architecture
+from model.spec.choices import Tower
 from model.spec.multipliers import branch_multiplier, query_multiplier
 
 Observe = Callable[[str, Tensor], None]  # of a quantity by name

@@ -14,7 +14,7 @@ from torch import Tensor
 from model.device.async_copy import begin_upload
 from model.randomness import DropoutMasks
 
-PLACES = ("embedding", "attention", "residual")  # of dropout, each with its rate
+PLACES = ("embedding", "attention", "residual", "lora")  # of dropout, each with its rate
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,13 @@ class Dropout:
         embedding: masks of the token embeddings.
         attention: masks of the attention probabilities.
         residual: masks of the values that the branches of a block add to the residual stream.
+        lora: masks of the inputs of LoRA's matrices.
     """
 
     embedding: DropoutMasks | None = None
     attention: SlotMasks | None = None
     residual: DropoutMasks | None = None
+    lora: DropoutMasks | None = None
 
 
 class Dropping:
@@ -63,6 +65,7 @@ class Dropping:
         residual: True if a slot drops what the branches add.
         width: K.
         device: device of the stack.
+        adapters: True if a slot drops inputs of LoRA's matrices.
         together: True to compute attention both with and without dropout for all slots, and pick
             one for each: no shape of a tensor then depends on the number of slots that drop.
     """
@@ -75,9 +78,11 @@ class Dropping:
         width: int,
         device: torch.device,
         *,
+        adapters: bool = False,
         together: bool = False,
     ) -> None:
         self._embedding, self._attention, self._residual = embedding, attention, residual
+        self._adapters = adapters
         self._together = together
         if attention and together:
             attention = tuple(range(width))
@@ -92,9 +97,9 @@ class Dropping:
 
         Args:
             keys: random key of each slot, (K,) int64.
-            rates: (3, K), rate at each of `PLACES`, in [0, 1), float32.
+            rates: (4, K), rate at each of `PLACES`, in [0, 1), float32.
         """
-        embedding, attention, residual = rates
+        embedding, attention, residual, adapters = rates
         slot_masks = None
         if self._attention:
             masks = DropoutMasks(keys[self._slots], attention[self._slots])
@@ -104,4 +109,5 @@ class Dropping:
             DropoutMasks(keys, embedding) if self._embedding else None,
             slot_masks,
             DropoutMasks(keys, residual) if self._residual else None,
+            DropoutMasks(keys, adapters) if self._adapters else None,
         )

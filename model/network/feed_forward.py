@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-from model.network.layers import Weights, biased, linear, linears
+from model.network.layers import Weights
+from model.network.lora import projections
 
 Activation = Callable[[Tensor], Tensor]
 FeedForward = Callable[[Weights, Tensor], Tensor]
@@ -58,9 +59,8 @@ def _gated(activation: Activation) -> FeedForward:
     """Return the layer w2·(activation(w1·x) ⊙ w3·x), with the biases that there are."""
 
     def layer(w: Weights, x: Tensor) -> Tensor:
-        gate, up = linears([w["ffn.w1.weight"], w["ffn.w3.weight"]], x)
-        inner = activation(biased(w, "ffn.w1", gate)) * biased(w, "ffn.w3", up)
-        return biased(w, "ffn.w2", linear(w["ffn.w2.weight"], inner))
+        gate, up = projections(w, ["ffn.w1", "ffn.w3"], x)
+        return projections(w, ["ffn.w2"], activation(gate) * up)[0]
 
     return layer
 
@@ -72,8 +72,8 @@ def _plain(activation: Activation) -> FeedForward:
     """
 
     def layer(w: Weights, x: Tensor) -> Tensor:
-        inner = activation(biased(w, "ffn.w1", linear(w["ffn.w1.weight"], x)))
-        return biased(w, "ffn.w2", linear(w["ffn.w2.weight"], inner))
+        (inner,) = projections(w, ["ffn.w1"], x)
+        return projections(w, ["ffn.w2"], activation(inner))[0]
 
     return layer
 

@@ -45,10 +45,10 @@ class _HeadLoss(torch.autograd.Function):
         cap: float,
         products: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:
-        with_slope = any(ctx.needs_input_grad[:2])
+        with_slope, needs_w = any(ctx.needs_input_grad[:2]), ctx.needs_input_grad[1]
         dx = torch.empty_like(x) if with_slope else None
         dw: Tensor | None = None
-        if with_slope and products == x.dtype:
+        if needs_w and products == x.dtype:
             dw = torch.zeros_like(w, dtype=torch.float32)
         losses, plain_losses = list[Tensor](), list[Tensor]()
         size = _CHUNKS.get(x.device.type, _CHUNK)
@@ -72,7 +72,8 @@ class _HeadLoss(torch.autograd.Function):
                 -1
             )  # (K, n, 1), multiplied with D instead of V columns
             dx[:, chunk] = torch.bmm(slope, w) * each
-            dw = _add_product(dw, slope.transpose(1, 2), (x[:, chunk] * each).to(products))
+            if needs_w:
+                dw = _add_product(dw, slope.transpose(1, 2), (x[:, chunk] * each).to(products))
         ctx.save_for_backward(dx, dw)
         loss = torch.cat(losses, 1).sum(-1)  # (K,)
         if not plain_losses:
@@ -86,7 +87,8 @@ class _HeadLoss(torch.autograd.Function):
         dx, dw = ctx.saved_tensors  # the second gradient is of the plain loss: not differentiable
         up = grads[0].view(-1, 1, 1)
         # in place: torch refuses a second backward pass, which would find changed values
-        return dx.mul_(up), dw.mul_(up).to(ctx.weight_dtype), *(None,) * 6
+        dw = None if dw is None else dw.mul_(up).to(ctx.weight_dtype)
+        return dx.mul_(up), dw, *(None,) * 6
 
 
 def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
@@ -133,9 +135,14 @@ class Head:
 
     def __call__(self, w: Weights, x: Tensor) -> Tensor:
         """Return the logits (K, ..., V) of activations (K, ..., D)."""
-        table = w[self.table]
+        table = self._table(w, len(x))
         logits = linear(table.to(self.products or table.dtype), self._shrunk(x))
         return soft_cap(logits, self.cap) if self.cap else logits
+
+    def _table(self, w: Weights, k: int) -> Tensor:
+        """Return the matrix for k slots; a frozen one serves all, without copies."""
+        table = w[self.table]
+        return table if len(table) == k else table.expand(k, -1, -1)
 
     def _shrunk(self, x: Tensor) -> Tensor:
         return x if self.shrink == 1 else x * self.shrink
@@ -168,7 +175,7 @@ class Head:
         ids, share = shares(targets.reshape(k, -1), ignore_index)
         losses: tuple[Tensor, Tensor | None] = _HeadLoss.apply(  # type: ignore[no-untyped-call]
             self._shrunk(x).reshape(k, -1, x.shape[-1]),
-            w[self.table],
+            self._table(w, k),
             ids,
             column("label_smoothing", label_smoothing, k, x.device),
             column("z_loss", z_loss, k, x.device),

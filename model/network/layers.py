@@ -116,16 +116,16 @@ def embedding(w: Tensor, ids: Tensor) -> Tensor:
     """Return the rows of a table.
 
     Args:
-        w: (K, V, d).
+        w: (K, V, d), or (1, V, d) of a table that is frozen.
         ids: (K, ...), int64 in [0, V).
 
     Returns:
         (K, ..., d).
     """
-    if len(w) == 1 and w.device.type == "cpu":
+    if len(w) == 1 and (w.device.type == "cpu" or not w.requires_grad):
         # faster; on a CPU the gradient's sums have the same order, which other devices do not
-        # guarantee
-        return F.embedding(ids[0], w[0]).unsqueeze(0)
+        # guarantee. A frozen table serves all slots.
+        return F.embedding(ids, w[0])
     slot = torch.arange(w.shape[0], device=w.device).view(-1, *[1] * (ids.dim() - 1))
     return w[slot, ids]
 

@@ -47,15 +47,17 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
         w, unit, inverse = ctx.saved_tensors
         gain = _each(w, unit)
         g = grads[0].to(unit.dtype)
         along = g * unit  # (K, ..., D)
-        dw = along.reshape(len(w), -1, w.shape[-1]).sum(1)  # (K, D)
+        dw = None  # of frozen gains
+        if ctx.needs_input_grad[0]:
+            dw = along.reshape(len(w), -1, w.shape[-1]).sum(1).to(w.dtype)  # (K, D)
         share = along.mul_(gain).mean(-1, keepdim=True)  # (K, ..., 1)
         dx = (g * gain).sub_(unit * share).mul_(inverse)
-        return dw.to(w.dtype), dx.to(ctx.dtype), None
+        return dw, dx.to(ctx.dtype), None
 
 
 def layernorm(w: Tensor, b: Tensor, x: Tensor, eps: float = 1e-5) -> Tensor:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from model.device.precision import exact_device
 from model.network.layers import Weights, embedding
-from model.spec.architecture import RELATIVE_BUCKETS, Architecture, Tower
+from model.spec.architecture import Architecture
+from model.spec.choices import RELATIVE_BUCKETS, Tower
 
 # queries and keys (KB, H, T, d) of the same tokens, and their positions, (K, B, T) or (T,), None
 # for 0 … T−1 → queries and keys, rotated

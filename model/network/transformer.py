@@ -22,11 +22,14 @@ from model.network.block import AttentionContext, Block, Observe
 from model.network.dropout import Dropout
 from model.network.head import Head
 from model.network.layers import Weights, embedding
+from model.network.lora import SCALE, AdaptedBlock
 from model.network.norms import NORMS
 from model.network.positions import POSITIONS
 from model.randomness import truncated_normal
-from model.spec.architecture import Architecture, Tower, parameter_shapes
+from model.spec.architecture import Architecture, adapter_shapes, parameter_shapes
+from model.spec.choices import Tower
 from model.spec.multipliers import initial_std
+from model.spec.parameter_names import LORA_A, LORA_B
 
 _BOUND = 3.0  # initial weights are cut at three standard deviations
 
@@ -109,7 +112,7 @@ class Trunk:
         self._names = [
             {
                 name.removeprefix(block): name
-                for name in parameter_shapes(a)
+                for name in (*parameter_shapes(a), *adapter_shapes(a))
                 if name.startswith(block)
             }
             for block in blocks
@@ -133,16 +136,22 @@ class Trunk:
         if drop.embedding:
             x = drop.embedding(x, self._input_mask)
         for number, names in enumerate(self._names):
-            block = {short: self._operand(weights[name]) for short, name in names.items()}
+            block: Weights = {
+                short: self._operand(weights[name], short)
+                for short, name in names.items()
+                if name in weights
+            }
+            if SCALE in weights:
+                block = AdaptedBlock(block, weights[SCALE], drop.lora, number)
             layer_index = self._first_layer + number * len(self._block.layers)
             x = self._block(block, x, context, drop.residual, layer_index, observe)
         if observe:
             observe("stream", x)
         return self._last_norm(weights, x)
 
-    def _operand(self, w: Tensor) -> Tensor:
-        """Return a weight of a block, a matrix in the dtype of products."""
-        is_matrix = w.dim() == 3  # (K, o, i)
+    def _operand(self, w: Tensor, name: str) -> Tensor:
+        """Return a weight of a block, a matrix in the dtype of products, but not one of LoRA."""
+        is_matrix = w.dim() == 3 and LORA_A not in name and LORA_B not in name  # (K, o, i)
         return w if self._products is None or not is_matrix else w.to(self._products)
 
     def bias(self, weights: Weights, ids: Tensor) -> Tensor | None:
@@ -192,7 +201,8 @@ class LanguageModel:
         """Return the head's input at every position.
 
         Args:
-            weights: by the names of `parameter_shapes`, each with a leading K.
+            weights: by the names of `parameter_shapes`, each with a leading K. With LoRA these are
+                frozen, with a leading 1, and there are those of `adapter_shapes` and `lora.SCALE`.
             ids: (K, B, T), int64 in [0, V).
             begins: place of the first token of each token's example, (K, B, T), if a sequence has
                 several: attention stays within an example, and positions count from its first

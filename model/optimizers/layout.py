@@ -6,7 +6,7 @@ K = slots in a stack, P = padded parameters of one model, N = tensors of one mod
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.spec.architecture import is_decayed
 from model.spec.multipliers import PLAIN, Multipliers
+from model.spec.parameter_names import LORA_B, is_decayed
 
 Parts = tuple[slice, ...]
 UNIT = (
@@ -41,7 +41,7 @@ class Group(NamedTuple):
     """Tensors with one weight decay and equal multipliers.
 
     Attributes:
-        kind: 0 for matrices, 1 for embeddings, 2 for gains and biases.
+        kind: 0 for matrices, 1 for embeddings, 2 for gains and biases, 3 for LoRA's B.
         multipliers: their multipliers.
         members: indices into `Layout.tensors`.
     """
@@ -77,6 +77,7 @@ class Layout:
         weights: each matrix without its padding.
         hidden: the matrices inside the blocks, which Muon orthogonalizes.
         multipliers: multipliers of each tensor; empty without a target.
+        lora_b: LoRA's matrices B, which may have a rate of their own; they count as matrices, too.
     """
 
     matrices: Parts = (slice(None),)
@@ -86,6 +87,7 @@ class Layout:
     weights: Parts = ()
     hidden: tuple[Hidden, ...] = ()
     multipliers: tuple[Multipliers, ...] = ()
+    lora_b: Parts = ()
     _factors: dict[torch.device, UnitFactors] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -111,10 +113,7 @@ class Layout:
         weights: list[slice] = []
         for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
             part = parts[_part(name, shape)]
-            if part and part[-1].stop == tensor.start:  # one slice for neighbours: fewer operations
-                part[-1] = slice(part[-1].start, tensor.stop)
-            else:
-                part.append(tensor)
+            part.append(tensor)
             if part is not parts["matrices"]:
                 continue
             weights.append(slice(tensor.start, tensor.start + math.prod(shape)))
@@ -122,15 +121,20 @@ class Layout:
                 factor = multipliers.get(name, PLAIN).muon
                 hidden.setdefault(((shape[0], shape[1]), factor), []).append(tensor.start)
         return cls(
-            tuple(parts["matrices"]),
-            tuple(parts["embeddings"]),
-            tuple(parts["gains"]),
+            _joined(parts["matrices"]),
+            _joined(parts["embeddings"]),
+            _joined(parts["gains"]),
             tensors=tensors,
             weights=tuple(weights),
             hidden=tuple(
                 Hidden(shape, tuple(starts), factor) for (shape, factor), starts in hidden.items()
             ),
             multipliers=tuple(multipliers.values()),
+            lora_b=_joined(
+                tensor
+                for name, tensor in zip(shapes, tensors, strict=True)
+                if f".{LORA_B}." in name
+            ),
         )
 
     @cached_property
@@ -153,7 +157,8 @@ class Layout:
         for kind, members in enumerate(self.members):
             for index in members:
                 each = self.multipliers[index] if self.multipliers else PLAIN
-                groups.setdefault((kind, each), []).append(index)
+                is_b = any(_within(self.tensors[index], part) for part in self.lora_b)
+                groups.setdefault((3 if is_b else kind, each), []).append(index)
         return tuple(Group(*key, tuple(members)) for key, members in groups.items())
 
     def factors(self, device: torch.device) -> UnitFactors | None:
@@ -184,6 +189,17 @@ class Layout:
         for index, tensor in enumerate(self.tensors):
             x[..., tensor] *= factor[..., index, None]
         return x
+
+
+def _joined(tensors: Iterable[slice]) -> Parts:
+    """Return one slice for neighbours: fewer operations."""
+    joined: list[slice] = []
+    for tensor in tensors:
+        if joined and joined[-1].stop == tensor.start:
+            joined[-1] = slice(joined[-1].start, tensor.stop)
+        else:
+            joined.append(tensor)
+    return tuple(joined)
 
 
 def _within(tensor: slice, part: slice) -> bool:

@@ -161,4 +161,6 @@ def coefficients(step: int, learning_rate: float, h: Hyperparameters) -> Coeffic
         learning_rate: α_t.
         h: hyperparameters of the trial.
     """
-    return OPTIMIZERS[h.optimizer](step, learning_rate, h)
+    row = OPTIMIZERS[h.optimizer](step, learning_rate, h)
+    factor = h.lora_b_rate_factor
+    return row if factor == 1 else row._replace(lora_b=factor)

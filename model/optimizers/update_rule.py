@@ -8,7 +8,7 @@
     u  ← p·m/c₁ + q·g  or  m/c₁                      look-ahead: Nesterov
     u  ← u / (√(v/c₂) + ε  or 1) + λ·θ
     r  ← ‖θ‖/‖u‖ or 1                               per tensor: LAMB
-    θ  ← θ − α·r·u
+    θ  ← θ − α·f·r·u                                f of LoRA's B, 1 for all others
 
 In the model of a proxy, α, ε and the λ of the step have a factor for each tensor
 (`model.spec.multipliers`), which `Layout.factors` holds; only AdamW and Muon are used there.
@@ -64,6 +64,7 @@ class Coefficients(NamedTuple):
     muon_g: Any = 0.0  # 1 − γ of Muon
     muon: Any = 0.0  # 1: Muon for the hidden matrices
     updates: Any = 0.0  # t, from which c₁ and c₂ are computed, in Adam and its variants
+    lora_b: Any = 0.0  # f of LoRA+; 0: LoRA's B have no rate of their own
 
 
 # The row of an empty slot: no value changes, and no division is by zero.
@@ -115,6 +116,7 @@ def update(
     _add(step, theta, c.decoupled_gains, layout.gains, decay_factors)
     if _is_on(c.step_trust):
         step = layout.scale_(step, _step_trust(theta, step, c.step_trust, layout))
+    _scale_lora_b(step, c.lora_b, layout)
     if factors is not None:
         step = (_column(c.learning_rate * factors.rate) * _units(step)).flatten(-2)
         return theta - step, m, v
@@ -164,6 +166,14 @@ def _add(x: Tensor, theta: Tensor, decay: Any, parts: Parts, factors: Tensor | N
         else:
             each = _column(decay * factors[part.start // UNIT : part.stop // UNIT])
             _units(x[..., part]).add_(each * _units(theta[..., part]))
+
+
+def _scale_lora_b(step: Tensor, factor: Any, layout: Layout) -> None:
+    """Multiply the step of LoRA's B by its factor, in place."""
+    if _is_on(factor):
+        for part in layout.lora_b:
+            own = factor * step[..., part]
+            step[..., part] = torch.where(_chosen(factor), own, step[..., part])
 
 
 def _gradient_trust(theta: Tensor, g: Tensor, c: Coefficients, layout: Layout) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,56 +17,18 @@ from pydantic import (
     model_validator,
 )
 
+from model.spec.choices import (
+    GATED,
+    QKV,
+    RELATIVE_BUCKETS,
+    Activation,
+    Position,
+    Tower,
+    default_d_ff,
+)
+from model.spec.lora import LARGEST_RANK, canonical_targets, matrices_of
+from model.spec.parameter_names import LORA_A, LORA_B, is_decayed, reads_source
 from model.spec.target import SIZES_OF_TARGET, Target
-
-Activation = Literal["swiglu", "geglu", "relu", "gelu", "gelu_tanh", "silu"]
-Position = Literal["rope", "sinusoidal", "learned", "alibi", "relative", "none"]
-
-_GATED = ("swiglu", "geglu")
-_QKV = ("q_proj", "k_proj", "v_proj")
-RELATIVE_BUCKETS = 32  # buckets of distances in the relative position bias
-
-# entry → other entry → values of the other entry for which the first has an effect; entries that
-# are not listed always have one
-_SCALED = {"rope_scaling": ("linear", "llama3")}
-_LLAMA3 = {"rope_scaling": ("llama3",)}
-USED_WHEN: Mapping[str, Mapping[str, tuple[str | bool, ...]]] = {
-    "rope_theta": {"position": ("rope",)}, "rope_scaling": {"position": ("rope",)},
-    "rope_factor": _SCALED, "rope_original_length": _LLAMA3, "rope_low_frequency": _LLAMA3,
-    "rope_high_frequency": _LLAMA3, "scaled_head": {"tied_embeddings": (True,)},
-}  # fmt: skip
-
-
-def default_d_ff(d_model: int, activation: Activation = "swiglu") -> int:
-    """Return the default inner width of the feed-forward layer.
-
-    A gated layer has three matrices and gets 8/3·d_model, rounded to the nearest multiple of 64. A
-    plain layer has two matrices and gets 3/2 of that, about 4·d_model, so that both have the same
-    number of parameters.
-
-    Source: Shazeer 2020, section 2 (arXiv:2002.05202): ⅔ of the usual 4·d_model.
-    """
-    gated = max(64, 64 * round(8 * d_model / 3 / 64))
-    return gated if activation in _GATED else 3 * gated // 2
-
-
-@dataclass(frozen=True)
-class Tower:
-    """An encoder or a decoder: the blocks that one kind of sequence passes through.
-
-    Attributes:
-        prefix: prefix of the names of its weights.
-        n_layers: number of blocks.
-        max_length: length of the longest sequence, in tokens.
-        is_causal: True if a token attends only to itself and earlier tokens.
-        reads_memory: True if its blocks attend to the output of an encoder.
-    """
-
-    prefix: str
-    n_layers: int
-    max_length: int
-    is_causal: bool
-    reads_memory: bool = False
 
 
 def _late(default: Any, description: str, **limits: Any) -> Any:
@@ -160,6 +122,13 @@ class Architecture(BaseModel):
     )
     rope_high_frequency: float = _late(
         4.0, "turns in that context from which llama3 keeps angles", gt=0, le=1e6
+    )
+    lora_rank: int = _late(
+        0, "rank of LoRA's matrices, which alone are trained; 0 trains all weights",
+        ge=0, le=LARGEST_RANK,
+    )  # fmt: skip
+    lora_targets: Annotated[str, AfterValidator(canonical_targets)] = _late(
+        "all", "matrices that LoRA adapts: all, attention, mlp, or names such as q_proj,v_proj"
     )
 
     @field_validator("head_width")
@@ -255,8 +224,27 @@ class Architecture(BaseModel):
             f"n_kv_heads · {width} must be a multiple of 4, got {self.n_kv_heads} · {self.d_head}",
         )
         yield self.d_ff % 32 != 0, f"d_ff must be a multiple of 32, got {self.d_ff}"
+        yield from self._rules_of_lora()
         if self.target is not None:
             yield from self._rules_of_target(self.target)
+
+    def _rules_of_lora(self) -> Iterator[tuple[bool, str]]:
+        yield (
+            not self.lora_rank and self.lora_targets != "all",
+            "lora_targets has no effect without lora_rank; give a rank or leave it out",
+        )
+        yield (
+            self.lora_rank > 0 and self.n_encoder_layers > 0,
+            "LoRA adapts language models, and this one has an encoder; leave lora out",
+        )
+        yield (
+            self.lora_rank > 0 and self.target is not None,
+            "LoRA has no rules by which a proxy stands for its target; leave out lora or the proxy",
+        )
+        yield (
+            "gate_proj" in self.lora_targets and self.activation not in GATED,
+            f"lora_targets names gate_proj, and {self.activation} has no gate",
+        )
 
     def _rules_of_target(self, target: Target) -> Iterator[tuple[bool, str]]:
         yield (
@@ -295,6 +283,11 @@ class Architecture(BaseModel):
         return sum(math.prod(shape) for shape in parameter_shapes(self).values())
 
     @property
+    def num_trained(self) -> int:
+        """Number of parameters that training changes: all, or LoRA's."""
+        return sum(math.prod(shape) for shape in trained_shapes(self).values())
+
+    @property
     def decoder(self) -> Tower:
         """Blocks that predict the next token; all blocks of a language model."""
         has_encoder = self.n_encoder_layers > 0
@@ -314,18 +307,24 @@ class Architecture(BaseModel):
         With an encoder: of a token of the target, with its share of the source.
 
         Source: Chowdhery et al. 2022, appendix B (arXiv:2204.02311): 6 per parameter of a
-        matrix product, and 12·n_layers·d_model·context_length for attention.
+        matrix product, and 12·n_layers·d_model·context_length for attention. A frozen matrix has no
+        gradient of its own, and 4.
         """
         shapes = parameter_shapes(self)
         sizes = {name: math.prod(shapes[name]) for name in shapes if is_decayed(name)}
         if self.tied_embeddings:
             sizes["tied"] = self.vocab_size * self.d_model
         share = self.source_length / self.context_length
-        source_sizes = sum(size for name, size in sizes.items() if _reads_source(name))
+        source_sizes = sum(size for name, size in sizes.items() if reads_source(name))
         products = sum(sizes.values()) - source_sizes + share * source_sizes
         decoder_tokens = self.n_layers * (self.context_length + self.source_length)
         attended = decoder_tokens + share * self.n_encoder_layers * self.source_length
-        return 6 * products + 12 * self.n_heads * self.d_head * attended
+        scores = 12 * self.n_heads * self.d_head * attended
+        return (
+            4 * products + 6 * self.num_trained + scores
+            if self.lora_rank
+            else (6 * products + scores)
+        )
 
 
 def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
@@ -353,6 +352,31 @@ def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def adapter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return name → shape of LoRA's parameters, without the leading K; empty without LoRA.
+
+    A matrix W (o, i) gets A (r, i) and B (o, r), and computes W·x + s·B·A·x. All A come first: so
+    do those that have a rate of their own, all B, lie together.
+    """
+    if not a.lora_rank:
+        return {}
+    targets = matrices_of(a.lora_targets, is_gated=a.activation in GATED)
+    adapted = {
+        name.removesuffix(".weight"): shape
+        for name, shape in parameter_shapes(a).items()
+        if name.endswith(".weight") and ".".join(name.rsplit(".", 3)[-3:-1]) in targets
+    }
+    shapes = {f"{n}.{LORA_A}.weight": (a.lora_rank, columns) for n, (_, columns) in adapted.items()}
+    return shapes | {
+        f"{n}.{LORA_B}.weight": (rows, a.lora_rank) for n, (rows, _) in adapted.items()
+    }
+
+
+def trained_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return name → shape of the parameters that training changes: LoRA's, or all."""
+    return adapter_shapes(a) if a.lora_rank else parameter_shapes(a)
+
+
 def _in_blocks(
     tower: Tower, shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -374,7 +398,7 @@ def _block_matrices(a: Architecture, tower: Tower) -> dict[str, tuple[int, ...]]
     if tower.reads_memory:
         matrices |= {f"cross.{name}": shape for name, shape in attention.items()}
     matrices |= {"ffn.w1": (a.d_ff, a.d_model), "ffn.w2": (a.d_model, a.d_ff)}
-    if a.activation in _GATED:
+    if a.activation in GATED:
         matrices["ffn.w3"] = (a.d_ff, a.d_model)
     return {f"{name}.weight": shape for name, shape in matrices.items()}
 
@@ -386,7 +410,7 @@ def _block_gains(a: Architecture, tower: Tower) -> dict[str, tuple[int, ...]]:
         heads = ("attn", "cross") if tower.reads_memory else ("attn",)
         gains |= {f"{h}.{name}_norm.weight": a.d_head for h in heads for name in ("q", "k")}
     for name, (width, _) in _block_matrices(a, tower).items():
-        if a.biases == "all" or (a.biases == "qkv" and name.rsplit(".", 2)[-2] in _QKV):
+        if a.biases == "all" or (a.biases == "qkv" and name.rsplit(".", 2)[-2] in QKV):
             gains[f"{name.removesuffix('.weight')}.bias"] = width
     return {name: (width,) for name, width in gains.items()}
 
@@ -395,14 +419,3 @@ def _norm(a: Architecture, name: str) -> tuple[str, ...]:
     """Return the names of the parameters of a norm."""
     gain, bias = f"{name}.weight", f"{name}.bias"
     return (gain, bias) if a.norm == "layernorm" else (gain,)
-
-
-def _reads_source(name: str) -> bool:
-    """Return True if a matrix is multiplied with the tokens of the source."""
-    return name.startswith("encoder.") or ".cross.k_proj." in name or ".cross.v_proj." in name
-
-
-def is_decayed(name: str) -> bool:
-    """Return True if λ decays a parameter: the matrices, not embeddings, gains and biases."""
-    *_, layer, kind = name.split(".")
-    return kind == "weight" and (layer.endswith("_proj") or layer in {"w1", "w2", "w3", "lm_head"})

@@ -289,6 +289,29 @@ class Hyperparameters(BaseModel):
         "see below", choice_meanings=_SCHEDULES,
     )  # fmt: skip
 
+    lora_alpha: float = symbol_field(
+        16.0, "scale of LoRA's change of a matrix (Hu et al. 2021, arXiv:2106.09685)",
+        "W·x + s·B·A·x, s = α_lora/rank or α_lora/√rank",
+        symbol="α_lora", spellings=("alpha_lora",), is_late=True, gt=0, le=1e5,
+    )  # fmt: skip
+    lora_scaling: Literal["alpha/rank", "alpha/sqrt(rank)"] = symbol_field(
+        "alpha/rank", "how LoRA's scale s follows from α_lora and the rank", "see below",
+        choice_meanings={
+            "alpha/rank": "s = α_lora/rank (Hu et al. 2021)",
+            "alpha/sqrt(rank)": "s = α_lora/√rank, rsLoRA (Kalajdzievski 2023, arXiv:2312.03732)",
+        }, is_late=True,
+    )  # fmt: skip
+    lora_dropout: float = symbol_field(
+        0.0, "p_drop of the input of LoRA's matrices, not of the frozen ones",
+        "W·x + s·B·A·(x·mask/(1−p_lora))",
+        symbol="p_lora", is_late=True, ge=0, lt=1,
+    )  # fmt: skip
+    lora_b_rate_factor: float = symbol_field(
+        1.0, "LoRA+: rate of B as a multiple of A's (Hayou et al. 2024, arXiv:2402.12354)",
+        "θ_B ← θ_B − f_B·α_t·(…)",
+        symbol="f_B", is_late=True, gt=0, le=1e4,
+    )  # fmt: skip
+
     @model_validator(mode="after")
     def _rows_agree(self) -> Self:
         """Check the rules that span several rows."""
@@ -339,6 +362,10 @@ _NAMES: Mapping[str, str] = {
     for row in SYMBOL_TABLE.values()
     for spelling in (row.name, row.symbol, *row.spellings)
 }
+
+
+# rows that count in trials with LoRA only
+LORA_ROWS = ("lora_alpha", "lora_scaling", "lora_dropout", "lora_b_rate_factor")
 
 
 def find_symbol(spelling: str) -> Symbol | None:

@@ -56,7 +56,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from model.spec.architecture import Architecture, Tower, is_decayed, parameter_shapes
+from model.spec.architecture import Architecture, parameter_shapes
+from model.spec.choices import Tower
+from model.spec.parameter_names import is_decayed
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,14 @@ def symbol_field(
     spellings: tuple[str, ...] = (),
     used_when: Mapping[str, tuple[str, ...]] | None = None,
     choice_meanings: Mapping[str, str] | None = None,
+    is_late: bool = False,
     **limits: float,
 ) -> Any:
-    """Build a required pydantic field that carries its row; `derive` applies the default."""
+    """Build a required pydantic field that carries its row; `derive` applies the default.
+
+    A late row is one that older specifications lack: it is not required, and left out of their
+    JSON, and so of their hash, at its default.
+    """
     extra = {
         "symbol": symbol,
         "spellings": spellings,
@@ -101,7 +106,8 @@ def symbol_field(
         "used_when": used_when or {},
         "choice_meanings": choice_meanings or {},
     }
-    return Field(json_schema_extra=cast(Any, {"row": extra}), **cast(Any, limits))
+    late = {"default": default, "exclude_if": lambda value: value == default} if is_late else {}
+    return Field(json_schema_extra=cast(Any, {"row": extra}), **cast(Any, limits | late))
 
 
 def limits_of(field: FieldInfo) -> dict[str, float]:

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, SplitName, TokenizerConfig
 from model.spec.derive import derive, with_row_names
-from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
+from model.spec.hyperparameters import LORA_ROWS, SYMBOL_TABLE, Hyperparameters
+from model.spec.lora import check_lora, scale_of
 from model.spec.rules import trained
 from model.spec.symbol import FractionOf, Value
 from model.spec.target import SIZES_OF_TARGET
@@ -269,6 +270,26 @@ class TrialSpec(BaseModel):
                         f"its target; it must be {' or '.join(map(str, allowed))}"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _adapters_fit(self) -> Self:
+        start = self.init_from
+        steps = None if start is None else start.optimizer_steps
+        check_lora(self.architecture.lora_rank, self.hyperparameters, steps)
+        return self
+
+    @property
+    def rows(self) -> dict[str, Value]:
+        """Rows of the symbol table by name; those of LoRA only if the trial has it."""
+        is_lora = self.architecture.lora_rank > 0
+        h = self.hyperparameters
+        return {n: getattr(h, n) for n in SYMBOL_TABLE if is_lora or n not in LORA_ROWS}
+
+    @property
+    def lora_scale(self) -> float:
+        """Factor s of LoRA's change of a matrix; 0 without LoRA."""
+        h = self.hyperparameters
+        return scale_of(self.architecture.lora_rank, h.lora_alpha, h.lora_scaling)
 
     @model_validator(mode="after")
     def _continued_trial_fits(self) -> Self:

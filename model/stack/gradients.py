@@ -53,6 +53,7 @@ class Gradients:
         drop: Dropout,
         label_smoothing: Tensor | None,
         z_loss: Tensor | None,
+        frozen: Weights | None = None,
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Run both passes.
 
@@ -64,15 +65,17 @@ class Gradients:
             drop: dropout masks of the tick.
             label_smoothing: ε_ls, (K,); None for no smoothing.
             z_loss: λ_z, (K,); None for no z-loss.
+            frozen: further weights, which get no gradients.
 
         Returns:
             Losses (K,), with smoothing or a z-loss also the plain ones (K,); and gradients in the
             order of `weights`.
         """
         inputs, targets, *others = ids
-        x = self.model.activations(weights, inputs, *others, drop=drop)
+        every = weights if frozen is None else {**frozen, **weights}
+        x = self.model.activations(every, inputs, *others, drop=drop)
         loss, *plain = self.model.head.losses(
-            weights, x, targets, label_smoothing, z_loss, ignore_index=self.ignored
+            every, x, targets, label_smoothing, z_loss, ignore_index=self.ignored
         )
         grads = torch.autograd.grad(loss, list(weights.values()), share)
         return (loss.detach(), *plain), grads

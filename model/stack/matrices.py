@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.device.async_copy import begin_upload
 from model.optimizers.layout import UNIT, Layout
-from model.spec.architecture import Architecture, parameter_shapes
+from model.spec.architecture import Architecture, trained_shapes
 from model.spec.multipliers import multipliers
 
 # Every parameter starts at a multiple of 64 floats, so that all rows have one alignment: kernels
@@ -56,7 +56,7 @@ class Matrices:
         self, architecture: Architecture, width: int, device: torch.device, compute: torch.dtype
     ) -> None:
         self.width, self.device = width, device
-        self.shapes = parameter_shapes(architecture)
+        self.shapes = trained_shapes(architecture)
         offsets: dict[str, int] = {}
         end = 0
         for name, shape in self.shapes.items():

@@ -40,6 +40,7 @@ class ActiveFeatures(NamedTuple):
         embedding_dropout: True if a slot drops token embeddings.
         attention_dropout: slots that drop attention probabilities.
         residual_dropout: True if a slot drops what branches add to the residual stream.
+        adapter_dropout: True if a slot drops inputs of LoRA's matrices.
         columns: for each column of the coefficients, True unless it is zero for all slots.
         adaptive: True if all slots divide by √v̂.
     """
@@ -52,6 +53,7 @@ class ActiveFeatures(NamedTuple):
     embedding_dropout: bool
     attention_dropout: tuple[int, ...]
     residual_dropout: bool
+    adapter_dropout: bool
     columns: tuple[bool, ...]
     adaptive: bool
 
@@ -76,7 +78,7 @@ class QuantumPlan:
         pruning: (Q, K) value of `pruning_of` where due, otherwise OFF.
         z_loss: (K,), 0 for a slot without.
         label_smoothing: (K,), 0 for a slot without.
-        dropout: (3, K), a row for each of `dropout.PLACES`; 0 for a slot without.
+        dropout: (4, K), a row for each of `dropout.PLACES`; 0 for a slot without.
         dropout_keys: (Q, K) int64.
     """
 
@@ -103,7 +105,7 @@ class QuantumPlan:
         """Features that at least one slot uses."""
         due = self.coefficients[self.due]  # (n, C)
         names = Coefficients._fields
-        embedding, attention, residual = self.dropout
+        embedding, attention, residual, adapters = self.dropout
         return ActiveFeatures(
             host_batch=self.host_batch is not None,
             z_loss=bool(self.z_loss.any()),
@@ -113,6 +115,7 @@ class QuantumPlan:
             embedding_dropout=bool(embedding.any()),
             attention_dropout=tuple(np.flatnonzero(attention).tolist()),
             residual_dropout=bool(residual.any()),
+            adapter_dropout=bool(adapters.any()),
             columns=tuple(bool(column.any()) for column in due.T),
             adaptive=bool(due[:, names.index("adaptive")].all()),
         )
@@ -145,7 +148,7 @@ class Tick:
         weight: (K,) float32, as in the plan; so are max_norm, max_value, averaging, z_loss and
             label_smoothing.
         coefficients: (K, C) float32.
-        dropout: (3, K) float32.
+        dropout: (4, K) float32.
         dropout_keys: (K,) int64.
         due: (K,) bool.
     """

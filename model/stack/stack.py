@@ -18,15 +18,19 @@ from torch import Tensor
 from model.corpus.dataset import IGNORED, Batch, Ints
 from model.corpus.device_dataset import DeviceDataset
 from model.device.async_copy import Copied, begin_copy, begin_upload
-from model.device.precision import Precision
+from model.device.precision import Precision, exact_device
+from model.keys import derive_key
 from model.network.dropout import Dropping
 from model.network.encoder_decoder import EncoderDecoder
+from model.network.lora import SCALE, initial_adapter
+from model.network.layers import Weights
 from model.network.losses import token_losses
 from model.network.transformer import LanguageModel, initial_weight
 from model.optimizers.pruning import OFF, sparsity
 from model.spec.architecture import Architecture
 from model.spec.multipliers import initial_std
 from model.stack import compiled
+from model.stack.base import Base
 from model.stack.compiled_updates import CompiledUpdates
 from model.stack.cuda_graphs import Graphs, Result, capturing
 from model.stack.gradients import Gradients
@@ -82,6 +86,10 @@ class Stack:
             elsewhere ticks run operation by operation, and slots are updated one by one.
         is_compiled: True to run compiled ticks, which need a CPU and a width of 1.
         masks_targets: as for `Gradients`.
+        base: frozen weights of LoRA trials, whose slots train adapters; None trains all weights.
+
+    Attributes:
+        base: frozen weights of LoRA trials.
     """
 
     def __init__(
@@ -95,8 +103,10 @@ class Stack:
         graphs: Graphs | None = None,
         is_compiled: bool = False,
         masks_targets: bool = False,
+        base: Base | None = None,
     ) -> None:
-        self.architecture = architecture
+        assert (base is not None) == (architecture.lora_rank > 0)
+        self.architecture, self.base = architecture, base
         self.width = width
         self.device = torch.device(device)
         self.data = data
@@ -104,6 +114,8 @@ class Stack:
         self._precision = precision
         self._model, self._ignored = self._compute.model, self._compute.ignored
         self._matrices = Matrices(architecture, width, self.device, precision.compute)
+        self._scales = torch.zeros(width, device=self.device)  # s of LoRA, (K,)
+        self._frozen = {} if base is None else {**base.weights, SCALE: self._scales}
         self._graphs = graphs
         if self.device.type == "cuda" and graphs is None:
             self._graphs = Graphs(capturing(self.device))
@@ -122,6 +134,7 @@ class Stack:
         state: Mapping[str, Tensor] | None = None,
         *,
         averaged: bool = False,
+        scale: float = 0.0,
     ) -> None:
         """Load a trial into a slot.
 
@@ -130,19 +143,27 @@ class Stack:
             seed: seed of the trial's initial weights.
             state: tensors of a snapshot, to load instead of initial weights.
             averaged: True to keep a running mean of the weights, which `evaluate` uses.
+            scale: factor s of LoRA's change of a matrix.
         """
-        matrices = self._matrices
+        matrices, self._scales[slot] = self._matrices, scale
         matrices.clear(slot, averaged=averaged)
         for kind, matrix in matrices.state_of(slot).items():
             for name, view in matrices.views(matrix[slot : slot + 1]).items():
                 if state is not None:
                     view[0] = state[f"{kind}.{name}"].to(self.device)
                 elif kind in {"weights", "mean"}:
-                    std = initial_std(self.architecture, name)
-                    view[0] = initial_weight(seed, name, matrices.shapes[name], self.device, std)
+                    view[0] = self._initial(seed, name, matrices.shapes[name])
         matrices.refresh(slot)
         if self._per_slot is not None:
             self._per_slot.clear(slot)
+
+    def _initial(self, seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Return an initial weight of a trial, a function of its seed and the weight's name."""
+        if self.base is not None:
+            key, exact = derive_key(seed, "weights", name), exact_device(self.device)
+            return initial_adapter(key, name, shape, exact).to(self.device)
+        std = initial_std(self.architecture, name)
+        return initial_weight(seed, name, shape, self.device, std)
 
     def snapshot(self, slot: int) -> dict[str, Tensor]:
         """Return a copy of a slot's weights, moments and mean on the CPU, without K."""
@@ -201,7 +222,8 @@ class Stack:
         if features not in self._kinds:
             dropping = Dropping(
                 features.embedding_dropout, features.attention_dropout, features.residual_dropout,
-                self.width, self.device, together=self._graphs is not None,
+                self.width, self.device, adapters=features.adapter_dropout,
+                together=self._graphs is not None,
             )  # fmt: skip
             updates = self._per_slot or BatchedUpdates(self._matrices, features, self._kernel)
             self._kinds[features] = updates, dropping
@@ -245,6 +267,7 @@ class Stack:
             dropping.masks(tick.dropout_keys, tick.dropout),
             tick.label_smoothing if features.label_smoothing else None,
             tick.z_loss if features.z_loss else None,
+            self._frozen,
         )
         self._matrices.alive &= losses[0].isfinite()
         return losses, grads
@@ -289,7 +312,7 @@ class Stack:
             batch: sequences at a time.
         """
         requested, slots = slots, self._computed(slots)
-        k, weights = len(slots), self._matrices.evaluated(slots)
+        k, weights = len(slots), self._evaluated(slots)
         ids = [begin_upload(each, self.device) for each in rows.arrays]
         losses, hits = [], []
         starts = range(0, len(rows.targets), batch)
@@ -331,6 +354,13 @@ class Stack:
         # all slots with graphs: kernels may round by how many there are
         return slots if self._graphs is None else list(range(self.width))
 
+    def _evaluated(self, slots: list[int]) -> Weights:
+        """Return the weights with which some slots are evaluated, those of the base among them."""
+        weights = self._matrices.evaluated(slots)
+        if self.base is None:
+            return weights
+        return {**self._frozen, **weights, SCALE: self._scales[slots]}
+
     def _places(self, targets: Ints) -> Tensor:
         """Return the places of the targets that count, on the device; a GPU is not waited for."""
         return begin_upload(np.flatnonzero(targets != IGNORED), self.device)
@@ -352,7 +382,7 @@ class Stack:
         """
         assert isinstance(self._model, LanguageModel)
         requested, slots = slots, self._computed(slots)
-        weights, losses = self._matrices.evaluated(slots), list[Tensor]()
+        weights, losses = self._evaluated(slots), list[Tensor]()
         for start in range(0, len(inputs), batch):
             chunk = slice(start, start + batch)
             x, y = (

@@ -8,7 +8,7 @@ from tuner.arguments.home import add_search_name
 from tuner.arguments.option_types import amount, duration, real, run_name, search_name, whole
 from tuner.commands.output import in_utf8
 
-EXPORTS = ("hf", "gguf", "torch")
+EXPORTS = ("hf", "gguf", "torch", "peft")
 _NEWEST = "name of the search (default: the newest)"
 _RUN = "run id, or SEARCH/TRIAL such as lm-1/13 (default: the best trial)"
 
@@ -99,7 +99,8 @@ def add_export(export: argparse.ArgumentParser) -> None:
     export.add_argument(
         "--format", choices=EXPORTS, default="hf",
         help="hf: a folder for Hugging Face transformers; gguf: for llama.cpp; torch: a plain "
-        "state dict (default: %(default)s)",
+        "state dict; peft: the matrices of a LoRA trial alone, which the others have in the "
+        "weights (default: %(default)s)",
     )  # fmt: skip
     export.add_argument("-o", "--output", required=True, metavar="DIR", help="folder; new or empty")
     export.add_argument(

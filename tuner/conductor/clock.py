@@ -56,8 +56,8 @@ def _picoseconds(spec: TrialSpec) -> int:
         + _PER_LAYER_TICK * layers / (spec.micro_batch * a.context_length)
     )
     validated = spec.validation_sequences * a.context_length / spec.report_tokens
-    updated = _PER_PARAMETER_UPDATED * a.num_parameters / spec.tokens_per_step
-    saved = _PER_PARAMETER_SAVED * a.num_parameters / spec.report_tokens
+    updated = _PER_PARAMETER_UPDATED * a.num_trained / spec.tokens_per_step
+    saved = _PER_PARAMETER_SAVED * a.num_trained / spec.report_tokens
     return round(computed * (1 + _FORWARD * validated) + updated + saved)
 
 

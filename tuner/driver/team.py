@@ -272,6 +272,8 @@ def _is_compiled(
     from tuner.workers.devices import check_compilation, why_not_compiled
 
     setting = space.engine.compile
+    if space.is_lora:  # compiled ticks train all weights
+        return False
     if setting == "on":
         check_compilation(devices.kind)
         return True

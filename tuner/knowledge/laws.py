@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from model.spec.architecture import Architecture, is_decayed, parameter_shapes
+from model.spec.architecture import Architecture, parameter_shapes
+from model.spec.parameter_names import is_decayed
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,12 @@ def check_comparable(specs: Sequence[tuple[str, TrialSpec]]) -> None:
     if not specs:
         raise TunerError("no trial of these searches has finished")
     (first_name, first), others = specs[0], specs[1:]
+    for name, spec in specs:
+        if spec.architecture.lora_rank:
+            raise TunerError(
+                f"{name} is a LoRA trial, and the laws of scaling are of models that train all "
+                f"their weights; name searches without lora"
+            )
     for name, spec in others:
         differing = [
             label for label, value in _FACTS.items() if value(spec) != value(first)

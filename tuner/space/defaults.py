@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import cast
 
-from model.spec.architecture import Activation, Architecture, default_d_ff
+from model.spec.architecture import Architecture
+from model.spec.choices import Activation, default_d_ff
 from model.spec.hyperparameters import SYMBOL_TABLE
+from model.spec.lora import DEFAULT_RANK
 from model.spec.symbol import FractionOf
 from tuner.space.parameter import Parameter, Value
 from tuner.space.parameter_set import ParameterSet
@@ -90,6 +92,8 @@ class FirstTrial:
             d_model = self._number("d_model")
             activation = cast(Activation, self._value("activation"))
             return math.nan if math.isnan(d_model) else default_d_ff(int(d_model), activation)
+        if name == "lora_rank" and any(p.name == name for p in self._parameters):
+            return DEFAULT_RANK  # 0 is the default of spaces without LoRA
         return cast(Value, Architecture.model_fields[name].default)
 
     def _share(self, name: str, share: float, of: str) -> float:

@@ -92,6 +92,11 @@ class SearchSpace(Frozen):
         return self.parameter_set.ordered
 
     @property
+    def is_lora(self) -> bool:
+        """True if trials train LoRA's matrices over frozen weights."""
+        return any(p.name == "lora_rank" for p in self.model.values())
+
+    @property
     def searched(self) -> list[Parameter]:
         """The parameters that are not constant."""
         return self.parameter_set.searched

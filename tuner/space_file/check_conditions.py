@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import compress
 
-from model.spec.architecture import USED_WHEN
+from model.spec.choices import USED_WHEN
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.space.combinations import listed

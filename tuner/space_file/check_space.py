@@ -42,6 +42,26 @@ def start(checked: CheckedSpace) -> Iterator[Finding]:
         yield Finding(("init_from", "checkpoint"), message)
 
 
+def lora(checked: CheckedSpace) -> Iterator[Finding]:
+    """LoRA has pretrained weights to adapt, and no settings that it has no meaning for."""
+    space, key = checked.space, ("lora",)
+    if not space.is_lora:
+        return
+    if space.proxy is not None:
+        message = "LoRA has no rules by which a proxy stands for its target"
+        yield Finding(key, f"lora: {message}; leave out lora or proxy", at_key=True)
+    elif space.init_from is None:
+        message = "LoRA adapts pretrained weights"
+        fix = "give init_from: {huggingface: FOLDER}, or leave lora out"
+        yield Finding(key, f"lora: {message}; {fix}", at_key=True)
+    elif space.init_from.optimizer_state:
+        message = "LoRA trains none of the loaded weights"
+        yield Finding(("init_from", "optimizer_state"), f"{message}; leave optimizer_state out")
+    if any(space.possible("target_sparsity") or [1]):
+        message = "LoRA's B begins at zero and cannot be pruned; leave one of them out"
+        yield Finding(checked.place("target_sparsity"), f"s_final: {message}")
+
+
 def context_length(checked: CheckedSpace) -> Iterator[Finding]:
     """The data are longer than a sequence."""
     space, size = checked.space, checked.data_size

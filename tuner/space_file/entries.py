@@ -84,9 +84,9 @@ class EntryReader:
         self._is_wrong = True
         self._file.note(place, message, at_key=at_key)
 
-    def size(self, key: str, data: Any) -> list[Parameter]:
-        """Read an entry of `model:`; return no parameter if the entry is wrong."""
-        place: Place = ("model", key)
+    def size(self, key: str, data: Any, place: Place = ()) -> list[Parameter]:
+        """Read an entry of `model:`, or of another place; return no parameter if it is wrong."""
+        place = place or ("model", key)
         if key == "vocab_size":
             self._note(
                 place, "vocab_size belongs to the section tokenizer:; move it there", at_key=True
@@ -100,10 +100,10 @@ class EntryReader:
             key, place, _without_off(data) if key in MAY_BE_OFF else data, self._one_size
         )
 
-    def hyperparameter(self, key: str, data: Any) -> list[Parameter]:
-        """Read an entry of `hyperparameters:`; return no parameter if the entry is wrong."""
-        place: Place = ("hyperparameters", key)
+    def hyperparameter(self, key: str, data: Any, place: Place = ()) -> list[Parameter]:
+        """Read an entry of `hyperparameters:` as `size` does."""
         symbol = find_symbol(key)
+        place = place or ("hyperparameters", key)
         if symbol is None:
             fix = did_you_mean(key, SPELLINGS) or "; 'tuner symbols' lists all"
             self._note(place, f"unknown hyperparameter {shown(key)}{fix}", at_key=True)

@@ -35,6 +35,7 @@ from tuner.space.settings import (
 )
 from tuner.space.space import SearchSpace
 from tuner.space_file.entries import EntryReader
+from tuner.space_file.lora_section import read_lora
 from tuner.space_file.overrides import Override, annotated
 from tuner.space_file.rules import check
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
@@ -52,7 +53,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "confirm": Confirm,
     "objective": Objective,
 }
-_KEYS = ("name", "model", "hyperparameters", *_SECTIONS)
+_KEYS = ("name", "model", "lora", "hyperparameters", *_SECTIONS)
 
 
 def load_space(path: str | Path, overrides: Sequence[Override] = ()) -> SearchSpace:
@@ -163,6 +164,9 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
             parts |= {name: part} if part is not None else {}
     parts["model"] = _parameters(file, "model", entries.size)
     parts["hyperparameters"] = _parameters(file, "hyperparameters", entries.hyperparameter)
+    for parameter in read_lora(file, entries):
+        section = "model" if parameter.name in SIZES else "hyperparameters"
+        parts[section] |= {parameter.key: parameter}
     parts["name"] = _name(file, data.get("name"))
     return SearchSpace(**parts) if set(data) <= set(_KEYS) else None
 

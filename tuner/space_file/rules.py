@@ -10,6 +10,7 @@ from tuner.space_file.rule import CheckedSpace, Rule
 from tuner.space_file.yaml_file import Place, YamlFile
 
 RULES = (
+    Rule(("lora", "init_from", "hyperparameters"), check_space.lora),
     Rule((), check_proxy.start),
     Rule(("hyperparameters", "budget"), check_proxy.lengths),
     Rule(("hyperparameters",), check_proxy.batch_rule),

@@ -63,6 +63,8 @@ def range_of(entry: FieldInfo) -> str:
         return "true | false"
     if get_origin(entry.annotation) is Literal:
         return " | ".join(get_args(entry.annotation))
+    if entry.annotation is str:
+        return "name"
     limits = {
         name: getattr(item, name)
         for item in entry.metadata

@@ -5,9 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, cast
 
+from model.checkpoints.checkpoint import digest
 from model.checkpoints.warm_start import read_start, start_path, write_start
 from model.errors import CheckpointError
+from model.exchange.pretrained import Pretrained
 from model.spec.data import TokenizerConfig
 from model.spec.trial import InitFrom
 from model.tokenizer import formats as tokenizer_files
@@ -19,6 +22,9 @@ from tuner.storage.states import TOKENIZER_FILE
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.tags import START_FOLDER, Tag
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def recorded_tokenizer(
@@ -70,23 +76,34 @@ def bring_start(record: Record, search: SearchRecord, init_from: InitFrom, home:
     try:
         read_start(home.starts, init_from)
     except CheckpointError:
-        path = start_path(home.starts, init_from)
+        path, source = start_path(home.starts, init_from), search.tags.get(Tag.INIT_FROM, "")
         with TemporaryDirectory() as folder:
             copy = record.download(search.run_id, f"{START_FOLDER}/{path.name}", folder)
-            if copy is None:
+            tensors = _imported(source, init_from) if copy is None else None
+            if copy is None and tensors is None:
                 raise RecordError(
-                    f"the weights of {search.tags.get(Tag.INIT_FROM)}, from which the trial "
+                    f"the weights of {source}, from which the trial "
                     f"started, are gone from the record of {search.name}; put a copy of them at "
                     f"{path} to replay"
                 ) from None
             try:
-                tensors = read_start(copy.parent, init_from)
+                tensors = tensors or read_start(cast(Path, copy).parent, init_from)
             except CheckpointError as error:
-                raise RecordError(recorded_problem(search, copy, error)) from error
+                raise RecordError(recorded_problem(search, cast(Path, copy), error)) from error
         try:
             write_start(home.starts, init_from, tensors)
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _imported(folder: str, init_from: InitFrom) -> dict[str, Tensor] | None:
+    """Return the weights of a pretrained model's folder; None if they are not those of a start."""
+    try:
+        weights = Pretrained.open(folder).weights()
+    except (CheckpointError, OSError):
+        return None
+    tensors = {f"weights.{name}": tensor for name, tensor in weights.items()}
+    return tensors if digest(tensors) == init_from.sha256 else None
 
 
 def recorded_problem(search: SearchRecord, path: Path, error: CheckpointError) -> str:

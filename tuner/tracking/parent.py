@@ -77,7 +77,8 @@ class ParentRun:
         if TOKENIZER_FILE in sizes or (corpus := self._files.corpus(search)) is None:
             return
         self._runs.attach_text(json.dumps(corpus.files, indent=1), DATA_FILE)
-        if search.facts.init_from is not None:
+        # the base of LoRA trials may be large, and is somebody's model: a replay proves its digest
+        if search.facts.init_from is not None and not search.space.is_lora:
             from model.checkpoints.warm_start import start_path  # imports torch
 
             start = start_path(self._files.starts, search.facts.init_from)

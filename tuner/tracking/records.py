@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
 from tuner.conductor.outcome import DIVERGED, Outcome
 from tuner.errors import RecordError
@@ -144,7 +143,7 @@ def parameters_of(spec: TrialSpec) -> dict[str, str]:
     """Return the parameters of a trial's run, as MLflow keeps them."""
     target = spec.architecture.target
     values = {
-        **{name: getattr(spec.hyperparameters, name) for name in SYMBOL_TABLE},
+        **spec.rows,
         **spec.architecture.model_dump(exclude={"target"}),
         **({} if target is None else {"target": target.model_dump_json()}),
         "micro_batch": spec.micro_batch,

@@ -40,8 +40,9 @@ def export(
     Args:
         trained: the trial (`tuner.load_trial`).
         folder: folder to create; it is created completely or not at all.
-        file_format: `hf` (Hugging Face transformers), `gguf` (llama.cpp) or `torch` (a plain state
-            dict for `model.load_exported`).
+        file_format: `hf` (Hugging Face transformers), `gguf` (llama.cpp), `torch` (a plain state
+            dict for `model.load_exported`), or `peft` (LoRA's matrices alone; the others have
+            them in the weights).
         force: replace an earlier export in the folder.
         result: result of the trial's search, for the README.
 
@@ -65,6 +66,7 @@ def export(
         name=trial_name(trained),
         about=card(trained, result),
         details=details(trained),
+        adapters=trained.adapters,
     )
     try:
         return formats.export(file_format, model, Path(folder), force=force)

@@ -24,6 +24,7 @@ from model.exchange.pretrained import Pretrained
 from model.spec.architecture import Architecture, parameter_shapes
 from model.spec.chat import ChatFormat
 from model.spec.data import END_OF_TEXT, TokenizerConfig
+from model.spec.lora import LORA_ENTRIES
 from model.spec.trial import InitFrom
 from model.tokenizer.load import load_tokenizer, vocab_size_of
 from tuner.errors import RecordError, StoreError, TunerError
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 _SHOWN_SEARCHES = 5
 _BYTES_PER_WEIGHT = 16  # of the weight, its gradient and two moments, in float32
+_BYTES_PER_FROZEN = 4
 # Entries of `model:` that change no tensor and not what the model computes for one short document.
 _FREE = ("context_length", "attend_across_documents")
 _DEFAULT_CONTEXT = 1_024  # pretrained models read up to 131,072 tokens, which no trial can afford
@@ -233,6 +235,12 @@ def _start(
     source: WarmStartSource,
     tokenizer: TokenizerConfig | None,
 ) -> WarmStart:
+    if source.spec.architecture.lora_rank:
+        raise TunerError(
+            f"init_from: {description} is a LoRA trial, whose checkpoint holds adapters only; "
+            f"write its weights by 'tuner export RUN --format hf', and start from that folder by "
+            f"init_from: {{huggingface: FOLDER}}"
+        )
     loaded = source.tensors_for(optimizer_state=config.optimizer_state)
     seen = loaded[0].optimizer_steps
     moments = f"those of {seen:,} updates" if seen else "zero"
@@ -277,15 +285,25 @@ def pretrained_start(space: SearchSpace, folder: str) -> tuple[SearchSpace, Warm
         tensors = {f"weights.{name}": tensor for name, tensor in found.weights().items()}
         return InitFrom(sha256=checkpoint.digest(tensors)), tensors
 
-    memory = _BYTES_PER_WEIGHT * found.architecture.num_parameters / 1e9
-    about = (
-        f"{found.about}; training takes {memory:.1f} GB for each slot, without activations; the "
-        f"moments are zero"
-    )
+    about = f"{found.about}; training takes {_memory(space, found)}; the moments are zero"
     fingerprint = tokenizer.fingerprint if tokenizer else None
     chat = found.chat_format(tokenizer.end_of_text if tokenizer else END_OF_TEXT)
     return space, WarmStart(
         folder, about, found.architecture, None, config, fingerprint, load, chat
+    )
+
+
+def _memory(space: SearchSpace, found: Pretrained) -> str:
+    """Return the memory of training as text, without activations."""
+    a = found.architecture
+    if not space.is_lora:
+        memory = _BYTES_PER_WEIGHT * a.num_parameters / 1e9
+        return f"{memory:.1f} GB for each slot, without activations"
+    trained = max(shape.num_trained for shape in space.shapes(a.vocab_size))
+    return (
+        f"{_BYTES_PER_FROZEN * a.num_parameters / 1e9:.2f} GB for the frozen weights, once for a "
+        f"machine, and {_BYTES_PER_WEIGHT * trained / 1e6:.1f} MB for each slot ({trained:,} "
+        f"weights of LoRA), without activations"
     )
 
 
@@ -303,6 +321,8 @@ def _with_model(space: SearchSpace, found: Pretrained) -> SearchSpace:
     if not has_table:
         entries["context_length"] = min(source.context_length, _DEFAULT_CONTEXT)
     for name, parameter in own.items():
+        if name in LORA_ENTRIES:
+            continue
         values = space.possible(name)
         if name in _FREE and not (name == "context_length" and has_table):
             ends = [int(end) for end in parameter.distribution.ends()]

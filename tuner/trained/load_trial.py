@@ -10,9 +10,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from model.checkpoints.warm_start import WarmStartSource
+from model.checkpoints.warm_start import WarmStartSource, read_start
 from model.errors import CheckpointError
 from model.network.encoder_decoder import TransformerPair
+from model.network.lora import merge
 from model.network.transformer import TransformerLM
 from model.progress import OnProgress, silent
 from model.spec.trial import TrialSpec
@@ -21,7 +22,7 @@ from model.tokenizer.tokenizer import Tokenizer
 from tuner.errors import RecordError
 from tuner.home.home import Home
 from tuner.texts.formatting import short_run
-from tuner.tracking.artifacts import recorded_tokenizer
+from tuner.tracking.artifacts import bring_start, recorded_tokenizer
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import CHECKPOINT_FILE
 from tuner.trained.kept_checkpoint import kept_checkpoint
@@ -42,6 +43,8 @@ class TrainedTrial:
         tokenizer: the tokenizer of the training.
         origin: `kept` with the record, or `retrained` from the specification.
         note: difference between retrained and recorded reports; empty if they are bit-exact.
+        adapters: LoRA's matrices by the names of `model.adapter_shapes`, which `weights` has in it;
+            None without LoRA.
     """
 
     trial: TrialRecord
@@ -51,6 +54,7 @@ class TrainedTrial:
     tokenizer: Tokenizer
     origin: Literal["kept", "retrained"]
     note: str = ""
+    adapters: Mapping[str, Tensor] | None = None
 
     def model(self) -> TransformerLM | TransformerPair:
         """Return a torch module with these weights, K = 1; a pair for an encoder–decoder."""
@@ -142,8 +146,17 @@ def _read(
             f"{str(error).replace(str(path), path.name)}; delete {CHECKPOINT_FILE} of its run "
             f"{short_run(about.run_id)}, and the trial is trained again"
         ) from error
-    weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}
-    return TrainedTrial(about, spec, source.step, weights, tokenizer, origin)
+    weights, adapters = _without_kind(tensors), None
+    if spec.architecture.lora_rank:
+        assert spec.init_from is not None
+        bring_start(trials.record, trial.search, spec.init_from, trials.home)
+        base = _without_kind(read_start(trials.home.starts, spec.init_from))
+        weights, adapters = merge(base, weights, spec.lora_scale), weights
+    return TrainedTrial(about, spec, source.step, weights, tokenizer, origin, adapters=adapters)
+
+
+def _without_kind(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}
 
 
 def _retrained(

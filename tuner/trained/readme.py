@@ -41,8 +41,8 @@ def card(trained: TrainedTrial, result: SearchResult | None) -> str:
 def details(trained: TrainedTrial) -> str:
     """Return data, hyperparameters, architecture and the replay command in Markdown."""
     trial, spec = trained.trial, trained.spec
-    h, a = spec.hyperparameters, spec.architecture
-    rows = ((row.symbol, name, getattr(h, name)) for name, row in SYMBOL_TABLE.items())
+    a = spec.architecture
+    rows = ((SYMBOL_TABLE[name].symbol, name, value) for name, value in spec.rows.items())
     entries = ((name, json.dumps(value).strip('"')) for name, value in a.model_dump().items())
     versions = ", ".join(f"{name} {prose(value)}" for name, value in trial.environment.items())
     return f"""\

@@ -33,6 +33,7 @@ Ends = tuple[int, int]  # the smallest and the largest value
 
 _NAMED = ("n_layers", "d_model", "n_heads", "context_length")
 _BYTES_PER_WEIGHT = 16  # of the weight, its gradient and two moments, in float32
+_BYTES_PER_FROZEN = 4
 
 
 @dataclass(frozen=True)
@@ -261,8 +262,11 @@ def device_remarks(space: SearchSpace, vocab_size: int) -> list[str]:
 
 def memory_remarks(space: SearchSpace, vocab_size: int) -> list[str]:
     """Return a remark if the largest model of a space does not fit into this machine's memory."""
-    weights = max(shape.num_parameters for shape in space.shapes(vocab_size))
-    needed, memory = weights * _BYTES_PER_WEIGHT, machine_memory()
+    shapes = space.shapes(vocab_size)
+    weights = max(shape.num_parameters for shape in shapes)
+    trained = max(shape.num_trained for shape in shapes)
+    frozen = weights * _BYTES_PER_FROZEN if space.is_lora else 0
+    needed, memory = frozen + trained * _BYTES_PER_WEIGHT, machine_memory()
     if needed <= memory or (space.engine.device in ("auto", "cuda") and has_nvidia_gpu()):
         return []
     return [

@@ -97,6 +97,8 @@ def _devices(space: SearchSpace) -> str:
             choices.append("mixed_bfloat16 if a CPU is faster with it")
         dtype = ", ".join([*choices, "else float32"]) if choices else "float32"
     ticks = {"auto": "", "on": " Ticks are compiled.", "off": " Ticks are not compiled."}
+    if space.is_lora and engine.compile == "on":
+        ticks["on"] = " Ticks of LoRA trials are not compiled, although engine.compile is on."
     return f"Trains {where}, in {dtype}; weights and optimizer are float32.{ticks[engine.compile]}"
 
 

@@ -23,8 +23,9 @@ from torch.func import functional_call, stack_module_state, vmap
 from model.corpus.order import data_order
 from model.device.memory import give_back
 from model.engine.engine import Engine
-from model.spec.architecture import Architecture, is_decayed
+from model.spec.architecture import Architecture
 from model.spec.hyperparameters import Hyperparameters
+from model.spec.parameter_names import is_decayed
 from model.spec.schedules import learning_rate
 from parts.fusion.jobs import SEQUENCES, Job
 from parts.fusion.model import PlainModel

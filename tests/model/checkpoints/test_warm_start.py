@@ -217,7 +217,8 @@ def test_first_misfit_names_the_first_parameter(
     _, tensors = source_of(tokens, make_spec(), tmp_path).tensors_for(optimizer_state=False)
 
     def misfit(**model: Any) -> Any:
-        return warm_start.first_shape_mismatch(make_spec(model=model).architecture, tensors)
+        expected = parameter_shapes(make_spec(model=model).architecture)
+        return warm_start.first_shape_mismatch(expected, tensors)
 
     assert misfit(context_length=4, position="alibi", n_heads=4) is None
     assert misfit(d_ff=64) == ("layers.0.ffn.w1.weight", (64, 16), (32, 16))

@@ -15,7 +15,8 @@ from model.corpus.dataset import Batch
 from model.network.dropout import Dropout, SlotMasks
 from model.network.losses import cross_entropy
 from model.network.transformer import LanguageModel, TransformerLM, initial_weight
-from model.spec.architecture import Architecture, is_decayed, parameter_shapes
+from model.spec.architecture import Architecture, parameter_shapes
+from model.spec.parameter_names import is_decayed
 from model.stack.stack import Stack
 from tests.model.network.test_layers import assert_near, block_one, rmsnorm_one
 

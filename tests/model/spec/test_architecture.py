@@ -14,7 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.network.transformer import TransformerLM
-from model.spec.architecture import Architecture, default_d_ff, is_decayed, parameter_shapes
+from model.spec.architecture import Architecture, parameter_shapes
+from model.spec.choices import default_d_ff
+from model.spec.parameter_names import is_decayed
 from tests.model.architectures import mixes
 
 SMALL: dict[str, Any] = {"vocab_size": 300, "context_length": 8, "d_model": 16, "n_heads": 2}

@@ -58,6 +58,9 @@ SYMBOLS = {
     "B": "batch_size",
     "T_total": "total_steps",
     "N_epoch": "epochs",
+    "α_lora": "lora_alpha",
+    "p_lora": "lora_dropout",
+    "f_B": "lora_b_rate_factor",
 }
 
 
