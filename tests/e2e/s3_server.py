@@ -79,7 +79,11 @@ class S3Server:
         """End it; its data stay."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(30)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:  # it waits for its own parts, now and then for long
+                self._process.kill()
+                self._process.wait()
             self._process = None
 
 
