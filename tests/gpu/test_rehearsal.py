@@ -31,7 +31,10 @@ from tests.model.optimizers.test_adamw_triton import interpreted  # noqa: F401
 from tests.model.stack.test_stack import SIZES, Recorded, as_on_a_gpu, assert_near  # noqa: F401
 from tests.model.test_law import Tokens, assert_same, train
 
-pytestmark = pytest.mark.slow  # the first test imports the fake tensors of torch
+pytestmark = [
+    pytest.mark.slow,  # the first test imports the fake tensors of torch
+    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the others test it"),
+]
 CUDA = torch.device("cuda")
 
 
