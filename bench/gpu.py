@@ -26,6 +26,8 @@ machine without a network lacks can be carried there as wheels:
     python -m pip download --dest wheels --python-version 3.12 --only-binary=:all: \
         --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 pydantic safetensors
     python -m pip install --no-index --find-links wheels pydantic safetensors     # over there
+
+`pytest hypothesis pytest-xdist` as well, for tests/gpu.
 """
 
 from __future__ import annotations

@@ -224,6 +224,19 @@ def test_host_waits_once_for_a_quantum_and_once_for_a_report(
     assert calls["snapshot"] >= 10
 
 
+def test_load_of_a_checkpoint_waits_for_its_tensors_alone(
+    make_spec: MakeSpec, gpu: StandIn, watched: type[Watched]
+) -> None:
+    made = watched(make_spec().architecture, 2, CUDA)
+    made.load(0, 7)
+    state = made.snapshot(0)
+    assert watched.waits == {}
+    made.load(1, 8, state)
+    assert watched.waits == {("load", "copy of pageable memory to the device"): len(state)}
+    for name, tensor in made.snapshot(1).items():
+        assert torch.equal(tensor, state[name])
+
+
 def test_encoder_decoder_trains_on_the_stand_in(
     tmp_path: Path,
     pairs: tuple[PairDataset, PairDataset],
