@@ -20,12 +20,14 @@ go on.
 
 All parts need torch (2.11 is enough), numpy, pydantic and safetensors, and on a GPU triton, which
 torch for CUDA brings; not the service. `search` needs the dependencies of the service
-(pyproject.toml). `law` also runs tests/gpu if pytest and hypothesis are there. What a machine
-without a network lacks can be carried there as wheels:
+(pyproject.toml). `law` also runs tests/gpu if pytest, hypothesis and pytest-xdist are there. What a
+machine without a network lacks can be carried there as wheels:
 
     python -m pip download --dest wheels --python-version 3.12 --only-binary=:all: \
         --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 pydantic safetensors
     python -m pip install --no-index --find-links wheels pydantic safetensors     # over there
+
+`pytest hypothesis pytest-xdist` as well, for tests/gpu.
 """
 
 from __future__ import annotations

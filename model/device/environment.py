@@ -42,8 +42,16 @@ def environment(
         "torch": str(torch.__version__),  # a plain text: to unpickle its own type imports torch
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "sacrebleu": metadata.version("sacrebleu"),
+        "sacrebleu": _version_of("sacrebleu"),
     }
+
+
+def _version_of(distribution: str) -> str:
+    """Return the version of a distribution that a machine that only measures may lack."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def computing_dtype(setting: str, device: str) -> str:

@@ -31,7 +31,10 @@ from tests.model.optimizers.test_adamw_triton import interpreted  # noqa: F401
 from tests.model.stack.test_stack import SIZES, Recorded, as_on_a_gpu, assert_near  # noqa: F401
 from tests.model.test_law import Tokens, assert_same, train
 
-pytestmark = pytest.mark.slow  # the first test imports the fake tensors of torch
+pytestmark = [
+    pytest.mark.slow,  # the first test imports the fake tensors of torch
+    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the others test it"),
+]
 CUDA = torch.device("cuda")
 
 
@@ -219,6 +222,19 @@ def test_host_waits_once_for_a_quantum_and_once_for_a_report(
     }
     assert calls["load"] == 5
     assert calls["snapshot"] >= 10
+
+
+def test_load_of_a_checkpoint_waits_for_its_tensors_alone(
+    make_spec: MakeSpec, gpu: StandIn, watched: type[Watched]
+) -> None:
+    made = watched(make_spec().architecture, 2, CUDA)
+    made.load(0, 7)
+    state = made.snapshot(0)
+    assert watched.waits == {}
+    made.load(1, 8, state)
+    assert watched.waits == {("load", "copy of pageable memory to the device"): len(state)}
+    for name, tensor in made.snapshot(1).items():
+        assert torch.equal(tensor, state[name])
 
 
 def test_encoder_decoder_trains_on_the_stand_in(

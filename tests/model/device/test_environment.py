@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from model.device import environment as environments
 from model.device.environment import computing_dtype, environment
 from model.device.precision import DTYPES
 
@@ -59,3 +60,13 @@ def test_auto_is_float32_on_other_devices(device: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_explicit_dtype_is_kept(dtype: str) -> None:
     assert computing_dtype(dtype, "cuda") == dtype
+
+
+def test_environment_of_a_machine_that_only_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What scores translations is not needed to train."""
+
+    def version(name: str) -> str:
+        raise environments.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(environments.metadata, "version", version)
+    assert environment("cpu")["sacrebleu"] == "not installed"
