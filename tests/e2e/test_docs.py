@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+import model
+import tuner
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tests.e2e.pages import PAGES, REASONS, ROOT, Block, Reader, blocks_of, check
 from tuner.arguments.parser import parse
 from tuner.space.parameter import SIZES
+from tuner.space_file.load import _SECTIONS
 
 pytestmark = pytest.mark.slow
 
@@ -167,11 +170,36 @@ def test_commands_in_sentences_exist() -> None:
     assert found > 30
 
 
-def test_page_names_every_command() -> None:
-    table = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+def test_site_names_every_command_and_option(site: Path) -> None:
+    page = (site / "commands.html").read_text(encoding="utf-8")
     commands = re.findall(r"^    ([a-z]+)", help_of().partition("commands:\n")[2], re.MULTILINE)
-    assert len(commands) > 10
-    assert [command for command in commands if f"`tuner {command}" not in table] == []
+    assert len(commands) > 30
+    for command in commands:
+        assert f">tuner {command}<" in page
+        said = help_of(command).replace("%", "%%")
+        for option in re.findall(r"^  (--[a-z-]+)", said, re.MULTILINE):
+            assert option in {"--debug", "--json", "--home"} or f"<code>{option}" in page, option
+
+
+def test_site_names_every_section_and_its_entries(site: Path) -> None:
+    page = (site / "sections.html").read_text(encoding="utf-8")
+    for section, kind in _SECTIONS.items():
+        assert f'id="{section}"' in page
+        for entry in kind.model_fields:
+            assert f"<td><code>{entry}</code></td>" in page
+    assert "<td>&gt; 0, &lt; 1</td>" in page  # of data.validation_fraction
+    assert ">full, raced, off<" in page  # of search.defaults
+    rows = re.findall(r"<tr><td>.*?</td><td>.*?</td><td>.*?</td><td>(.*?)</td></tr>", page)
+    assert len(rows) > 60
+    assert all(rows), "an entry has no meaning in the docstring of its section"
+
+
+def test_site_names_the_public_names_of_both_packages(site: Path) -> None:
+    page = (site / "python.html").read_text(encoding="utf-8")
+    for package in (model, tuner):
+        for name in package.__all__:
+            assert f"<td><code>{name}</code></td>" in page
+    assert "<code>(path, overrides=())</code>" in page  # load_space
 
 
 def test_links_have_targets() -> None:
