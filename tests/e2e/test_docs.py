@@ -34,16 +34,16 @@ E2E, TUNER = "tests/e2e/test_", "tests/tuner/"
 # Command of a page other than the first → test that runs a command with these options. On the
 # pages, these commands are only checked. All other commands run.
 COVERED = {
-    "tuner data prepare --space search_spaces/lm.yaml":
+    "tuner data prepare --space lm":
         f"{TUNER}commands/test_tokenizer.py::test_data_prepare_and_info_describe_corpus",
-    "tuner data info --space search_spaces/lm.yaml":
+    "tuner data info --space lm":
         f"{TUNER}commands/test_tokenizer.py::test_data_prepare_and_info_describe_corpus",
-    "tuner data sample --space search_spaces/lm.yaml --sequences 2":
+    "tuner data sample --space lm --sequences 2":
         f"{TUNER}commands/test_tokenizer.py::test_data_sample_shows_the_first_batch",
     # data and tokenizer of the file itself: e2e/test_spaces.py::test_shipped_space_trains[seq2seq]
-    "tuner data prepare --space search_spaces/seq2seq.yaml":
+    "tuner data prepare --space seq2seq":
         f"{TUNER}commands/test_tokenizer.py::test_data_info_says_how_long_pairs_are",
-    "tuner data info --space search_spaces/seq2seq.yaml":
+    "tuner data info --space seq2seq":
         f"{TUNER}commands/test_tokenizer.py::test_data_info_says_how_long_pairs_are",
     "tuner generate --prompt 'def search(' --max-tokens 40":
         f"{E2E}take_away.py::test_command_streams_same_text_as_python",
@@ -51,7 +51,7 @@ COVERED = {
         f"{TUNER}trained/test_generate.py::test_command_prints_one_json_object",
     "tuner generate --runs lm-1/3 lm-1/0 --prompt 'import ' --max-tokens 20":
         f"{E2E}take_away.py::test_trials_write_side_by_side_what_they_write_alone",
-    "tuner search --space search_spaces/lm.yaml --name lm-1":
+    "tuner search --space lm --name lm-1":
         f"{E2E}search_replay.py::test_search_that_has_finished_says_so",
     "tuner search --resume lm-1 --trials 8":
         f"{E2E}resume.py::test_search_grows_on_resume_and_trains_nothing_twice",
