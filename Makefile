@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SPACE  ?= search_spaces/lm.yaml
 
-.PHONY: search ui replay test lint format fuzz mutants audit bench bench-rehearsal docs clean help
+.PHONY: search ui replay test lint format fuzz mutants audit bench bench-rehearsal docs release clean help
 
 help:
 	@echo "make search   set up and run a search: SPACE=$(SPACE), or another of search_spaces/:"
@@ -17,6 +17,7 @@ help:
 	@echo "make fuzz     read 2,000 mutations of each kind of file that others may have made"
 	@echo "make mutants  plant 100 small changes in copies of the code, and list those that no fast test notices"
 	@echo "make audit    ask OSV for known vulnerabilities of what is installed; needs a network"
+	@echo "make release  build wheel and sdist, and do what the README says with each, on two versions of Python"
 	@echo "make bench    measure training and searches beside others, and what they cost, for hours"
 	@echo "make bench-rehearsal   run the quick mode of each of these measurements, for minutes"
 
@@ -87,6 +88,10 @@ bench-rehearsal: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
+
+# Publishes nothing: wheel and sdist are in dist/. PIP=… is an argument of pip, such as an index for torch.
+release: $(VENV)/.installed-dev
+	$(BIN)/python tests/release.py $(addprefix --pip=,$(PIP))
 
 # Some tests need a browser, a Postgres database or nginx; without these they are skipped with a message.
 # Only CI installs them without being asked.

@@ -87,7 +87,7 @@ def checks(python: Path, folder: Path, homes: Sequence[str]) -> Iterator[str]:
     tuner = [python, "-m", "tuner"]
     home = folder / "runs"
     result = json.loads(run([*tuner, *SEARCH, "--home", home]).splitlines()[-1])
-    yield f"search: val_loss {result['best']['loss']:.4f} in trial {result['best']['number']}"
+    yield f"search: val_loss {result['best_val_loss']:.6f} in trial {result['best_trial']}"
     for each in (home, *homes):
         verdict = json.loads(run([*tuner, "replay", "--json", "--home", each]).splitlines()[-1])
         yield f"replay of {each}: {verdict}"

@@ -44,6 +44,8 @@ REASONS = {
     "needs several machines",
     "runs in the background",
 }
+# Files that commands of pages write, which are only checked.
+WRITTEN = {"notes.yaml", "transfer.yaml"}
 _NOTE = re.compile(r"<!-- (not run|exit|file|merged into):? (.+) -->")
 _SHELL_WORDS = set("|&;<>$`*")
 
@@ -236,7 +238,7 @@ def check(command: str, where: str) -> None:
         done = subprocess.run(dry, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, f"{where}: {command}: {done.stderr}"
     for word in words:
-        if word.endswith((".yaml", ".py")):
+        if word.endswith((".yaml", ".py")) and word not in WRITTEN:
             assert (ROOT / word).exists(), f"{where}: there is no {word}"
 
 

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+import model
+import tuner
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tests.e2e.pages import PAGES, REASONS, ROOT, Block, Reader, blocks_of, check
 from tuner.arguments.parser import parse
 from tuner.space.parameter import SIZES
+from tuner.space_file.load import _SECTIONS
 
 pytestmark = pytest.mark.slow
 
@@ -31,16 +34,16 @@ E2E, TUNER = "tests/e2e/test_", "tests/tuner/"
 # Command of a page other than the first → test that runs a command with these options. On the
 # pages, these commands are only checked. All other commands run.
 COVERED = {
-    "tuner data prepare --space search_spaces/lm.yaml":
+    "tuner data prepare --space lm":
         f"{TUNER}commands/test_tokenizer.py::test_data_prepare_and_info_describe_corpus",
-    "tuner data info --space search_spaces/lm.yaml":
+    "tuner data info --space lm":
         f"{TUNER}commands/test_tokenizer.py::test_data_prepare_and_info_describe_corpus",
-    "tuner data sample --space search_spaces/lm.yaml --sequences 2":
+    "tuner data sample --space lm --sequences 2":
         f"{TUNER}commands/test_tokenizer.py::test_data_sample_shows_the_first_batch",
     # data and tokenizer of the file itself: e2e/test_spaces.py::test_shipped_space_trains[seq2seq]
-    "tuner data prepare --space search_spaces/seq2seq.yaml":
+    "tuner data prepare --space seq2seq":
         f"{TUNER}commands/test_tokenizer.py::test_data_info_says_how_long_pairs_are",
-    "tuner data info --space search_spaces/seq2seq.yaml":
+    "tuner data info --space seq2seq":
         f"{TUNER}commands/test_tokenizer.py::test_data_info_says_how_long_pairs_are",
     "tuner generate --prompt 'def search(' --max-tokens 40":
         f"{E2E}take_away.py::test_command_streams_same_text_as_python",
@@ -48,7 +51,7 @@ COVERED = {
         f"{TUNER}trained/test_generate.py::test_command_prints_one_json_object",
     "tuner generate --runs lm-1/3 lm-1/0 --prompt 'import ' --max-tokens 20":
         f"{E2E}take_away.py::test_trials_write_side_by_side_what_they_write_alone",
-    "tuner search --space search_spaces/lm.yaml --name lm-1":
+    "tuner search --space lm --name lm-1":
         f"{E2E}search_replay.py::test_search_that_has_finished_says_so",
     "tuner search --resume lm-1 --trials 8":
         f"{E2E}resume.py::test_search_grows_on_resume_and_trains_nothing_twice",
@@ -167,11 +170,36 @@ def test_commands_in_sentences_exist() -> None:
     assert found > 30
 
 
-def test_page_names_every_command() -> None:
-    table = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+def test_site_names_every_command_and_option(site: Path) -> None:
+    page = (site / "commands.html").read_text(encoding="utf-8")
     commands = re.findall(r"^    ([a-z]+)", help_of().partition("commands:\n")[2], re.MULTILINE)
-    assert len(commands) > 10
-    assert [command for command in commands if f"`tuner {command}" not in table] == []
+    assert len(commands) > 30
+    for command in commands:
+        assert f">tuner {command}<" in page
+        said = help_of(command).replace("%", "%%")
+        for option in re.findall(r"^  (--[a-z-]+)", said, re.MULTILINE):
+            assert option in {"--debug", "--json", "--home"} or f"<code>{option}" in page, option
+
+
+def test_site_names_every_section_and_its_entries(site: Path) -> None:
+    page = (site / "sections.html").read_text(encoding="utf-8")
+    for section, kind in _SECTIONS.items():
+        assert f'id="{section}"' in page
+        for entry in kind.model_fields:
+            assert f"<td><code>{entry}</code></td>" in page
+    assert "<td>&gt; 0, &lt; 1</td>" in page  # of data.validation_fraction
+    assert ">full, raced, off<" in page  # of search.defaults
+    rows = re.findall(r"<tr><td>.*?</td><td>.*?</td><td>.*?</td><td>(.*?)</td></tr>", page)
+    assert len(rows) > 60
+    assert all(rows), "an entry has no meaning in the docstring of its section"
+
+
+def test_site_names_the_public_names_of_both_packages(site: Path) -> None:
+    page = (site / "python.html").read_text(encoding="utf-8")
+    for package in (model, tuner):
+        for name in package.__all__:
+            assert f"<td><code>{name}</code></td>" in page
+    assert "<code>(path, overrides=())</code>" in page  # load_space
 
 
 def test_links_have_targets() -> None:

@@ -220,7 +220,7 @@ def _with_suggestions(text: str, name: str) -> str:
         say(f"no values are suggested: {error}")
         return text
     values = [
-        f"{s.setting.symbol} {shown(float(f'{s.estimate.value:.2g}'))}{s.setting.unit_text}"
+        f"{s.setting.symbol} {shown(float(f'{s.estimate.value:.3g}'))}{s.setting.unit_text}"
         for s in answer.settings[:3]
     ]
     say(f"suggested, as priors of the search: {listed(values, 'and')} …, from "

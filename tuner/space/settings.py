@@ -352,7 +352,12 @@ class SearchConfig(Frozen):
 
 
 class Confirm(Frozen):
-    """`confirm:`, retraining of the best configurations with fresh seeds; `off` is top 0."""
+    """`confirm:`, retraining of the best configurations with fresh seeds; `off` is top 0.
+
+    Attributes:
+        top: number of the best configurations that are retrained.
+        seeds: number of retrainings of each, with equal seeds for all.
+    """
 
     top: int = Field(default=3, ge=0, le=100)
     seeds: int = Field(default=3, ge=2, le=100)
