@@ -22,8 +22,8 @@ from model.device.precision import Precision, exact_device
 from model.keys import derive_key
 from model.network.dropout import Dropping
 from model.network.encoder_decoder import EncoderDecoder
-from model.network.lora import SCALE, initial_adapter
 from model.network.layers import Weights
+from model.network.lora import SCALE, initial_adapter
 from model.network.losses import token_losses
 from model.network.transformer import LanguageModel, initial_weight
 from model.optimizers.pruning import OFF, sparsity
