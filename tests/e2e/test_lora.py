@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -175,4 +176,11 @@ def test_validate_says_memory_and_what_is_not_compiled(place: Workplace) -> None
     text = " ".join((run.out + run.err).split())
     assert "for the frozen weights, once for a machine, and" in text
     assert "weights of LoRA), without activations" in text
+    folder = Path(__file__).parents[2] / "search_spaces"
+    for name in ("lora", "full_finetune"):
+        run = place.tuner(
+            "validate", "--space", str(folder / f"{name}.yaml"), "--set", "model.context_length=16",
+            "--set", "init_from.huggingface=llama", "--set", "data={files: [texts]}",
+        )  # fmt: skip
+        assert run.status == 0, run.err
     assert "Ticks of LoRA trials are not compiled, although engine.compile is on." in text

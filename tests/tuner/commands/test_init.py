@@ -53,7 +53,7 @@ def test_init_refuses_unknown_studies_and_lists_the_others(
 ) -> None:
     assert main(["init", "qqq"]) == 2
     error = capsys.readouterr().err
-    assert "unknown study qqq; valid names: attention, finetune, lm, lm_gpu, optimizers" in error
+    assert "unknown study qqq; valid names: attention, finetune, full_finetune, lm, lm_gpu" in error
     assert main(["init", "../lm"]) == 2
     assert not list(tmp_path.iterdir())
     assert main(["init", "--list"]) == 0
