@@ -112,6 +112,16 @@ def test_resume_equals_uninterrupted(
     assert_same(undisturbed, (first[0] + rest[0], rest[1]))
 
 
+def test_engine_with_compiled_ticks_runs_lora_operation_by_operation(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
+) -> None:
+    spec = lora_spec(make_spec, started(make_spec, tmp_path), steps=4)
+    options: dict[str, Any] = {"slots": 1, "width": 1, "starts": tmp_path}
+    (eager,) = train(tokens, tmp_path, [spec], **options)
+    (compiled,) = train(tokens, tmp_path, [spec], is_compiled=True, **options)
+    assert_same(eager, compiled)
+
+
 def test_checkpoint_holds_adapters_only(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
 ) -> None:
