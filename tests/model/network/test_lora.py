@@ -12,7 +12,8 @@ from model.network.layers import linear
 from model.network.lora import AdaptedBlock, initial_adapter, merge, projections
 from model.randomness import DropoutMasks, mix64, uniform
 
-K, N, I, O, R = 3, 5, 8, 12, 3
+K, N, R = 3, 5, 3
+INS, OUTS = 8, 12
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -23,9 +24,9 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def block(drop: DropoutMasks | None = None) -> AdaptedBlock:
     """Two maps, of which the first one is adapted, with a bias."""
     weights = {
-        "a.weight": draw(1, O, I), "a.bias": draw(1, O), "b.weight": draw(1, O, I, seed=1),
-        "a.lora_A.weight": draw(K, R, I, seed=2).requires_grad_(),
-        "a.lora_B.weight": draw(K, O, R, seed=3).requires_grad_(),
+        "a.weight": draw(1, OUTS, INS), "a.bias": draw(1, OUTS), "b.weight": draw(1, OUTS, INS, seed=1),
+        "a.lora_A.weight": draw(K, R, INS, seed=2).requires_grad_(),
+        "a.lora_B.weight": draw(K, OUTS, R, seed=3).requires_grad_(),
     }  # fmt: skip
     return AdaptedBlock(weights, torch.tensor([0.5, 2.0, 1.0]), drop, 0)
 
@@ -38,7 +39,7 @@ def test_projection_and_gradients_are_those_of_the_formula(
     if is_together:
         monkeypatch.setattr(lora, "_each_slot", lambda f, of_slots, shared: f(of_slots, *shared))
     masks = DropoutMasks(torch.arange(K), torch.tensor([0.0, 0.5, 0.3]))
-    w, x = block(masks), draw(K, N, I, seed=4).requires_grad_()
+    w, x = block(masks), draw(K, N, INS, seed=4).requires_grad_()
     y, plain = projections(w, ["a", "b"], x)
     a, b = w["a.lora_A.weight"], w["a.lora_B.weight"]
     dropped = masks(x, lora._FIRST_PLACE)
@@ -46,7 +47,7 @@ def test_projection_and_gradients_are_those_of_the_formula(
     own = x @ w["a.weight"].mT + scale * (dropped @ a.mT @ b.mT) + w["a.bias"].unsqueeze(1)
     torch.testing.assert_close(y, own, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(plain, x @ w["b.weight"].mT)
-    up = draw(K, N, O, seed=5)
+    up = draw(K, N, OUTS, seed=5)
     for ours, expected in zip(
         torch.autograd.grad(((y + plain) * up).sum(), (x, a, b)),
         torch.autograd.grad(((own + x @ w["b.weight"].mT) * up).sum(), (x, a, b)),
@@ -57,18 +58,18 @@ def test_projection_and_gradients_are_those_of_the_formula(
 
 def test_frozen_products_in_bfloat16_leave_adapters_in_float32() -> None:
     """A change that bfloat16 would round away is there."""
-    x, w = torch.ones(1, 2, 16), torch.ones(1, O, 16, dtype=torch.bfloat16)
-    a, b = torch.full((1, 1, 16), 1 / 16), torch.full((1, O, 1), 1e-3)
+    x, w = torch.ones(1, 2, 16), torch.ones(1, OUTS, 16, dtype=torch.bfloat16)
+    a, b = torch.full((1, 1, 16), 1 / 16), torch.full((1, OUTS, 1), 1e-3)
     weights = {"a.weight": w, "a.lora_A.weight": a, "a.lora_B.weight": b}
     y = AdaptedBlock(weights, torch.ones(1), None, 0).project("a", x)
     assert y.dtype == torch.float32
-    torch.testing.assert_close(y, torch.full((1, 2, O), 16.001), rtol=0, atol=1e-5)
+    torch.testing.assert_close(y, torch.full((1, 2, OUTS), 16.001), rtol=0, atol=1e-5)
 
 
 def test_merged_weights_compute_the_same() -> None:
-    base = {"a.weight": draw(O, I).float(), "b.weight": draw(O, I, seed=1).float()}
-    adapters = {"a.lora_A.weight": draw(R, I).float(), "a.lora_B.weight": draw(O, R).float()}
-    merged, x = merge(base, adapters, 0.5), draw(1, N, I).float()
+    base = {"a.weight": draw(OUTS, INS).float(), "b.weight": draw(OUTS, INS, seed=1).float()}
+    adapters = {"a.lora_A.weight": draw(R, INS).float(), "a.lora_B.weight": draw(OUTS, R).float()}
+    merged, x = merge(base, adapters, 0.5), draw(1, N, INS).float()
     every = {n: w.unsqueeze(0) for n, w in {**base, **adapters}.items()}
     adapted = AdaptedBlock(every, torch.tensor([0.5]), None, 0)
     torch.testing.assert_close(
