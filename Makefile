@@ -78,6 +78,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/overhead.py $(call RESULT,overhead)
 	$(BIN)/python bench/load.py $(call RESULT,load)
 	$(BIN)/python bench/stack.py $(call RESULT,stack)
+	$(BIN)/python bench/lora.py $(call RESULT,lora)
 	$(BIN)/python bench/tokenizer.py $(call RESULT,tokenizer) --plot docs/bench/tokenizer.cpu.png
 	$(BIN)/python bench/benchmarks_page.py
 

@@ -56,6 +56,7 @@ BENCHES = {
         "the far end of the interval, and should be near the 95 % quantile of the gain.",
     ),
     "fusion": Bench("Training steps"),
+    "lora": Bench("LoRA trials over one base"),
     "makespan": Bench("A whole search"),
     "transfer": Bench("From a proxy to its target"),
     "stack": Bench("Servers of a team"),

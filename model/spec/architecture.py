@@ -319,12 +319,8 @@ class Architecture(BaseModel):
         products = sum(sizes.values()) - source_sizes + share * source_sizes
         decoder_tokens = self.n_layers * (self.context_length + self.source_length)
         attended = decoder_tokens + share * self.n_encoder_layers * self.source_length
-        scores = 12 * self.n_heads * self.d_head * attended
-        return (
-            4 * products + 6 * self.num_trained + scores
-            if self.lora_rank
-            else (6 * products + scores)
-        )
+        own, each = (6 * self.num_trained, 4) if self.lora_rank else (0, 6)
+        return each * products + own + 12 * self.n_heads * self.d_head * attended
 
 
 def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:

@@ -152,6 +152,17 @@ def check_stack(result: Result) -> None:
     assert 0 < asleep < 100  # ms; a search that waited for the server would have waited a second
 
 
+def check_lora(result: Result) -> None:
+    assert list(result["numbers"]) == ["float32", "mixed_bfloat16"]
+    for sides in result["numbers"].values():
+        assert list(sides) == ["ours, 1", "ours, 2", "one by one", "processes, 2"]
+        for (measured,) in sides.values():
+            assert measured["rate"] > 1
+            assert 50 < measured["megabytes"] < 3_000
+            assert 7 < measured["loss"] < 8.5  # random tokens: ln 2048
+    assert "times PEFT" in result["tables"][0]["columns"]
+
+
 def check_load(result: Result) -> None:
     (table,) = result["tables"]
     assert [row[0].split()[0] for row in table["rows"]] == [
@@ -234,6 +245,7 @@ CHECKS: dict[str, Callable[[Result], None]] = {
     "transfer": check_transfer,
     "stack": check_stack,
     "load": check_load,
+    "lora": check_lora,
     "serve": check_serve,
     "gpu.law": check_law,
     "gpu.kernel": check_kernel,
@@ -304,11 +316,13 @@ def run(name: str, folder: Path) -> tuple[Result, str]:
         return (killed_and_run if part == "kernel" else run_part)(part, folder)
     if name == "stack" and (reason := missing()) is not None:
         pytest.skip(reason)
+    if name == "lora":
+        pytest.importorskip("peft")
     out, picture = folder / "result.json", folder / "picture.png"
     command: list[Any] = [sys.executable, BENCH / f"{name}.py"]
     command += ["replay"] if name == "search_quality" else []
     command += ["--quick", "--out", out]
-    has_picture = name not in {"overhead", "stack", "load", "serve"}
+    has_picture = name not in {"overhead", "stack", "load", "serve", "lora"}
     command += ["--plot", picture] if has_picture else []
     command += {"load": ["--parts", "trials"]}.get(name, [])
     if name == "transfer":

@@ -20,10 +20,10 @@ from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
 
-# Starts from a search of another space. test_examples.py has one, and searches it from end to end:
-# records, starts and overrides. Of the others their own part is tested here, without the half a
-# minute in which all searches are alike.
-STARTS_FROM = {"finetune": "lm"}
+# Starts from a search of another space, or from a model. test_examples.py has one, and searches it
+# from end to end: records, starts and overrides; test_lora.py validates those with a model. Of the
+# others their own part is tested here, without the half a minute in which all searches are alike.
+STARTS_FROM = {"finetune": "lm", "lora": "a folder", "full_finetune": "a folder"}
 QUICK = {
     "budget.tokens": "2048",
     "budget.reports": "2",

@@ -84,7 +84,7 @@ def run_search(options: argparse.Namespace) -> int:
             "search": result.name,
             "best_trial": best.number,
             "best_run": result.run_ids.get(best.number),
-            "hyperparameters": best.spec.hyperparameters.model_dump(),
+            "hyperparameters": best.spec.rows,
             "architecture": best.spec.architecture.model_dump(),
             "budgets": [
                 {"tokens": n, "trial": t.number, result.metric: t.objective(result.metric)}

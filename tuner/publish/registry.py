@@ -151,13 +151,16 @@ class _Registry:
             if logged.tags.get("step") == str(best.step):
                 return logged
         searched = {p.name for p in self._result.space.searched}
-        values = {**best.spec.architecture.model_dump(), **best.spec.hyperparameters.model_dump()}
+        rows, a = best.spec.rows, best.spec.architecture
         return self._client.create_logged_model(
             self._result.experiment_id,
             name=self._name.replace(".", "-"),  # MLflow allows no dots in names of logged models
             source_run_id=self._run_id,
             tags=self._tags(),
-            params={name: str(values[name]) for name in sorted(searched)},
+            params={
+                name: str(rows[name] if name in rows else getattr(a, name))
+                for name in sorted(searched)
+            },
             model_type="transformer",
         )
 

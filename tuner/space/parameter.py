@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from model.spec.architecture import Architecture
-from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
+from model.spec.hyperparameters import LORA_ROWS, SYMBOL_TABLE, Hyperparameters
 from model.spec.symbol import FractionOf
 from model.spec.trial import TrialSpec
 from tuner.texts.formatting import listed, shown
@@ -334,4 +334,9 @@ _NO_ENTRIES = ("vocab_size", "end_of_text", "target")
 SIZES = tuple(n for n in Architecture.model_fields if n not in _NO_ENTRIES)
 
 
+# key of `lora:` → name of its parameter
+LORA_KEYS = {
+    "rank": "lora_rank", "targets": "lora_targets",
+    **{row.removeprefix("lora_"): row for row in LORA_ROWS},
+}  # fmt: skip
 SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, *r.spellings))

@@ -282,8 +282,7 @@ class SearchSpace(Frozen):
         return vocab_size_of(self.tokenizer)
 
     def _context_length(self, drawn: Mapping[str, Value]) -> int:
-        settings = self.settings(drawn)
-        return cast(int, settings["context_length"])
+        return cast(int, self.settings(drawn)["context_length"])
 
     def spec(self, drawn: Mapping[str, Value], corpus: DataFacts, seed: int) -> TrialSpec:
         """Return the specification of a trial.

@@ -12,6 +12,7 @@ from model.errors import CorpusError
 from model.sources.registry import source_bytes
 from model.tokenizer.load import vocab_size_of
 from tuner.space.conflicts import conflicts
+from tuner.space.parameter import LORA_KEYS
 from tuner.space_file.rule import CheckedSpace, Finding
 from tuner.texts.formatting import broken_rule
 from tuner.texts.formatting import listed as in_words
@@ -45,6 +46,11 @@ def start(checked: CheckedSpace) -> Iterator[Finding]:
 def lora(checked: CheckedSpace) -> Iterator[Finding]:
     """LoRA has pretrained weights to adapt, and no settings that it has no meaning for."""
     space, key = checked.space, ("lora",)
+    for own, name in LORA_KEYS.items():
+        place = checked.places.get(name, key)
+        if place[0] != "lora":
+            message = f"{place[1]} belongs to the section lora:, as {own}; move it there"
+            yield Finding(place, message, at_key=True)
     if not space.is_lora:
         return
     if space.proxy is not None:

@@ -20,9 +20,10 @@ from pydantic import BaseModel, ValidationError
 from model.errors import CorpusError
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.hyperparameters import find_symbol
+from model.spec.lora import DEFAULT_RANK
 from tuner.errors import SpaceError
 from tuner.space.objective import Compare, Objective
-from tuner.space.parameter import SIZES, Parameter
+from tuner.space.parameter import LORA_KEYS, SIZES, Parameter
 from tuner.space.proposals import is_table
 from tuner.space.settings import (
     Budget,
@@ -35,7 +36,6 @@ from tuner.space.settings import (
 )
 from tuner.space.space import SearchSpace
 from tuner.space_file.entries import EntryReader
-from tuner.space_file.lora_section import read_lora
 from tuner.space_file.overrides import Override, annotated
 from tuner.space_file.rules import check
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
@@ -164,7 +164,7 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
             parts |= {name: part} if part is not None else {}
     parts["model"] = _parameters(file, "model", entries.size)
     parts["hyperparameters"] = _parameters(file, "hyperparameters", entries.hyperparameter)
-    for parameter in read_lora(file, entries):
+    for parameter in _lora(file, entries):
         section = "model" if parameter.name in SIZES else "hyperparameters"
         parts[section] |= {parameter.key: parameter}
     parts["name"] = _name(file, data.get("name"))
@@ -366,3 +366,40 @@ def _parameters(
         file.note((section,), f"{message}, got {shown(entries)}")
         return {}
     return {p.key: p for key, value in entries.items() for p in read(key, value)}
+
+
+def _lora(file: YamlFile, entries: EntryReader) -> list[Parameter]:
+    """Return the parameters of `lora:`, with a rank; none without the section, or if it is off."""
+    data = file.data.get("lora")
+    if "lora" not in file.data or data == "off" or data is False:
+        return []
+    if not isinstance(data, dict):
+        message = f"lora must be off or a mapping with the keys {', '.join(LORA_KEYS)}"
+        file.note(("lora",), f"{message}, got {shown(data)}")
+        return []
+    data = {"rank": DEFAULT_RANK} | data
+    return [p for key, value in data.items() for p in _lora_entry(file, entries, key, value)]
+
+
+def _lora_entry(file: YamlFile, entries: EntryReader, key: str, value: Any) -> list[Parameter]:
+    if key not in LORA_KEYS:
+        file.note(("lora", key), unknown("key in lora:", key, [*LORA_KEYS]), at_key=True)
+        return []
+    name, place = LORA_KEYS[key], ("lora", key)
+    value = _joined_names(value) if key == "targets" else value
+    read = entries.size if name in SIZES else entries.hyperparameter
+    parameters = read(name, value, place)
+    if key == "rank" and any(0 in p.distribution.ends() for p in parameters):
+        file.note(place, "lora_rank must be at least 1, got 0; lora: off trains all weights")
+    return parameters
+
+
+def _joined_names(data: Any) -> Any:
+    """Return targets of LoRA with each list of names as one text: [q_proj, v_proj] is a value."""
+    if isinstance(data, dict):
+        kinds = ("value", "choice", "grid")
+        return {k: _joined_names(v) if k == "value" else
+                [*map(_joined_names, v)] if k in kinds and isinstance(v, list) else v
+                for k, v in data.items()}  # fmt: skip
+    is_names = isinstance(data, list) and data and all(isinstance(v, str) for v in data)
+    return ",".join(data) if is_names else data

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from model.spec.lora import LORA_ENTRIES
 from model.spec.trial import TrialSpec
 from tuner.conductor.outcome import DIVERGED, Outcome
 from tuner.errors import RecordError
@@ -141,10 +142,11 @@ class SearchRecord:
 
 def parameters_of(spec: TrialSpec) -> dict[str, str]:
     """Return the parameters of a trial's run, as MLflow keeps them."""
-    target = spec.architecture.target
+    a, target = spec.architecture, spec.architecture.target
     values = {
         **spec.rows,
-        **spec.architecture.model_dump(exclude={"target"}),
+        **a.model_dump(exclude={"target"}),
+        **({name: getattr(a, name) for name in LORA_ENTRIES} if a.lora_rank else {}),
         **({} if target is None else {"target": target.model_dump_json()}),
         "micro_batch": spec.micro_batch,
         "seed": spec.seed,

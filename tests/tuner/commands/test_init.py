@@ -55,13 +55,13 @@ def test_init_refuses_unknown_studies_and_lists_the_others(
 ) -> None:
     assert main(["init", "qqq"]) == 2
     error = capsys.readouterr().err
-    assert "unknown study qqq; valid names: attention, finetune, lm, lm_gpu, optimizers" in error
+    assert "unknown study qqq; valid names: attention, finetune, full_finetune, lm, lm_gpu" in error
     assert main(["init", "../lm"]) == 2
     assert not list(tmp_path.iterdir())
     assert main(["init", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(shipped_spaces())
-    assert lines[2].split(None, 1)[1].startswith("The default study: a small language model")
+    assert lines[3].split(None, 1)[1].startswith("The default study: a small language model")
 
 
 def test_init_names_a_folder_that_cannot_be_written(

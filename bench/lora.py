@@ -1,0 +1,173 @@
+"""LoRA trials in one process over one base, beside processes of transformers and PEFT.
+
+    python bench/lora.py                  a model of 10 million weights, 1 and 8 trials
+    python bench/lora.py --quick          a tiny one, 1 and 2 trials: a test of the bench
+    python bench/lora.py --out FILE.json  also write the result
+
+All trials have rank 8 on all matrices and random tokens. *Ours*: one engine, whose trials take
+turns. *Processes*: one trial in each of K processes of transformers, PEFT and torch's AdamW at one
+time. *One by one*: such a process after the other. Tokens a second are of a second of the
+processor, the first two updates left out, so that other work on the machine changes little. Memory
+is the largest sum of proportional set sizes: pages that processes share count once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from parts.lora.setting import SIZES, VOCAB
+from parts.measuring import (
+    ROOT,
+    about,
+    add_options,
+    brief,
+    by_turns,
+    finish,
+    goal,
+    module_command,
+    ratios,
+)
+from parts.memory import pss_bytes
+
+sys.path.append(str(ROOT))
+
+DTYPES = ("float32", "mixed_bfloat16")
+LEAST = {"float32": 1.2, "mixed_bfloat16": 2.0}  # times as many tokens a second as PEFT
+MOST_MEMORY = 1.5  # of K trials, as a multiple of one
+_PERIOD_SECONDS = 0.05
+
+
+def write_base(folder: Path, size: str) -> None:
+    """Write a Llama of random weights in the format of Hugging Face, and random tokens."""
+    import numpy as np
+    from safetensors.torch import save_file
+
+    from model.exchange.families import FAMILIES
+    from model.network.transformer import initial_weight
+    from model.spec.architecture import Architecture, parameter_shapes
+
+    a, family = Architecture(**SIZES[size].model, vocab_size=VOCAB), FAMILIES["llama"]
+    weights = {n: initial_weight(0, n, shape) for n, shape in parameter_shapes(a).items()}
+    save_file(family.export(a, weights), folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(family.config(a)), encoding="utf-8")
+    np.save(
+        folder / "tokens.npy", np.random.default_rng(0).integers(VOCAB, size=20_000, dtype="u2")
+    )
+
+
+def run(commands: list[list[str]]) -> dict[str, float]:
+    """Run programs at one time; return tokens a second of the processor, and their peak memory."""
+    processes = []
+    for command in commands:
+        line, environment = module_command(*command)
+        environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        processes.append(subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True))
+    peak = 0
+    while any(process.poll() is None for process in processes):
+        peak = max(peak, pss_bytes([process.pid for process in processes]))
+        time.sleep(_PERIOD_SECONDS)
+    found = []
+    for process in processes:
+        assert process.stdout is not None
+        if process.returncode:
+            raise SystemExit(f"{' '.join(map(str, process.args))} failed")
+        found.append(json.loads(process.stdout.read().splitlines()[-1]))
+    tokens, seconds = (sum(each[key] for each in found) for key in ("tokens", "seconds"))
+    return {"rate": tokens / seconds, "megabytes": peak / 1e6, "loss": found[0]["loss"]}
+
+
+def measure(folder: Path, size: str, trials: int, ticks: int, rounds: int) -> dict[str, Any]:
+    """Return dtype → side → numbers of each round."""
+    found: dict[str, Any] = {}
+    for dtype in DTYPES:
+        ours = ["parts.lora.ours", str(folder), size]
+        theirs = ["parts.lora.theirs", str(folder), size, str(ticks), dtype]
+        sides = {
+            "ours, 1": lambda ours=ours, d=dtype: run([[*ours, "1", str(ticks), d]]),
+            f"ours, {trials}": lambda ours=ours, d=dtype: run(
+                [[*ours, str(trials), str(ticks), d]]
+            ),
+            "one by one": lambda theirs=theirs: run([theirs]),
+            f"processes, {trials}": lambda theirs=theirs: run([theirs] * trials),
+        }
+        found[dtype] = by_turns(sides, rounds)
+    return found
+
+
+def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """Return the result in the format of `parts.measuring`.
+
+    Args:
+        numbers: dtype → side → for each round rate, megabytes and loss.
+        about: `measuring.about`, with the number of trials.
+    """
+    trials = about["trials"]
+    many, processes = f"ours, {trials}", f"processes, {trials}"
+    rows, goals = [], []
+    for dtype, sides in numbers.items():
+        rates = {name: [each["rate"] for each in rounds] for name, rounds in sides.items()}
+        memory = {name: [each["megabytes"] for each in rounds] for name, rounds in sides.items()}
+        rows += [
+            [f"{name}, {dtype}", brief(rates[name]),
+             brief(ratios(rates[name], rates["one by one"])), brief(memory[name]),
+             sides[name][0]["loss"]]
+            for name in sides
+        ]  # fmt: skip
+        fast = ratios(rates[many], rates[processes]).median
+        goals.append(goal(f"tokens a second beside PEFT, {dtype}", fast, least=LEAST[dtype]))
+        large = ratios(memory[many], memory["ours, 1"]).median
+        what = f"memory of {trials} trials, of that of one, {dtype}"
+        goals.append(goal(what, large, most=MOST_MEMORY))
+    note = (
+        f"Tokens are random, so that the loss stays near {_uniform():.1f}; both sides begin with "
+        f"the same weights."
+    )
+    return {
+        "bench": "lora",
+        "about": about,
+        "tables": [
+            {
+                "title": f"LoRA trials of a model of {about['size']}",
+                "columns": ["side", "tokens/s of a core", "times PEFT", "peak MB", "loss"],
+                "rows": rows,
+            }
+        ],
+        "goals": [] if about["rehearsal"] else goals,
+        "notes": [note],
+        "numbers": numbers,
+    }
+
+
+def _uniform() -> float:
+    return math.log(VOCAB)
+
+
+def main() -> int:
+    """Measure all sides, and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=2, help="of each side")
+    parser.add_argument("--ticks", type=int, default=12, help="of each trial")
+    add_options(parser, "a tiny model, 1 and 2 trials", has_picture=False)
+    options = parser.parse_args()
+    size, trials = ("tiny", 2) if options.quick else ("10M", 8)
+    rounds, ticks = (1, 2) if options.quick else (options.rounds, options.ticks)
+    with tempfile.TemporaryDirectory() as folder:
+        write_base(Path(folder), size)
+        numbers = measure(Path(folder), size, trials, ticks, rounds)
+    facts = about(
+        ["torch", "transformers", "peft"], rehearsal=options.quick, size=size, trials=trials
+    )
+    finish(result_of(numbers, facts), options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

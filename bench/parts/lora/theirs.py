@@ -1,0 +1,65 @@
+"""One LoRA trial of transformers and PEFT: `python -m parts.lora.theirs FOLDER SIZE TICKS DTYPE`.
+
+Prints what `parts.lora.ours` does. The loop is the plain one: AdamW, no logging, no evaluation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from parts.lora.setting import ALPHA, RANK, RATE, SIZES, WARM_UP
+
+
+def main(folder: Path, size: str, ticks: int, dtype: str) -> dict[str, object]:
+    """Train a trial for some ticks, and return what it took."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model, batch = SIZES[size]
+    length = model["context_length"]
+    base = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    config = LoraConfig(
+        r=RANK, lora_alpha=int(ALPHA), task_type="CAUSAL_LM", target_modules="all-linear"
+    )
+    adapted = get_peft_model(base, config).train()
+    optimizer = torch.optim.AdamW(
+        [p for p in adapted.parameters() if p.requires_grad], lr=RATE, betas=(0.9, 0.95),
+        weight_decay=0.1, fused=True,
+    )  # fmt: skip
+    tokens = torch.from_numpy(np.load(folder / "tokens.npy").astype(np.int64))
+    draw = np.random.default_rng(0)
+    low = dtype == "mixed_bfloat16"
+    begun = time.process_time()
+    losses = []
+    for tick in range(WARM_UP + ticks):
+        if tick == WARM_UP:
+            begun = time.process_time()
+        at = draw.integers(len(tokens) - length - 1, size=batch)
+        rows = torch.stack([tokens[i : i + length + 1] for i in at])
+        with torch.autocast("cpu", torch.bfloat16) if low else contextlib.nullcontext():
+            logits = adapted(input_ids=rows[:, :-1], use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1).float(), rows[:, 1:].flatten()
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    seconds = time.process_time() - begun
+    mean = sum(losses[WARM_UP:]) / ticks
+    return {"tokens": ticks * batch * length, "seconds": seconds, "loss": mean}
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    _, at, name, number, kind = sys.argv
+    sys.stdout.write(json.dumps(main(Path(at), name, int(number), kind)) + "\n")
