@@ -51,7 +51,7 @@ def _sweeps(options: argparse.Namespace, result: SearchResult, home: Home) -> li
     from model.parallel import processes_for
     from model.progress import Progress
     from tuner.space.conflicts import context_lengths
-from tuner.space.data_facts import DataFacts
+    from tuner.space.data_facts import DataFacts
     from tuner.terminal.progress import show_progress
     from tuner.trained.moved_data import present_space
     from tuner.transfer.sweep import Trainer, Winner, measure, sizes_of
