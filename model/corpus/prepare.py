@@ -255,10 +255,7 @@ def _build(
         work.on_progress(Progress("encoding", done, work.num_bytes, "B"))
     work.on_progress(Progress("assembling", 0, None, "B"))
     paths = [shards / f"{number:06}.npz" for number in range(count)]
-    sizes = {
-        split: assemble(building, split, paths, tokenizer, has_answers=data.examples)
-        for split in SPLITS
-    }
+    sizes = {split: assemble(building, split, paths, tokenizer) for split in SPLITS}
     _write_json(building / "files.json", identity.files)
     if data.multiple_choice is not None:
         with replacing(building / CHOICES) as file:

@@ -20,6 +20,7 @@ from model.errors import CorpusError
 from model.files import replacing
 from model.sources.chat_template import render
 from model.sources.documents import Document
+from model.sources.examples import place_of
 from model.sources.registry import documents
 from model.spec.chat import ChatFormat
 from model.spec.data import DataConfig, SplitName
@@ -189,8 +190,7 @@ def _encode_examples(
     encoded = [tokenizer.encode_numpy(tokenizer.end_of_text)[:0]]
     marks = [np.zeros(0, np.uint8)]
     for example in examples:
-        file, _, row = example.name.rpartition("#")
-        where = f"data: {file} line {int(row) + 1}"
+        where = place_of(example.name)
         text, answers = render(example.text, chat, where)
         try:
             ids, is_answer = encode_spans(tokenizer, text, answers)
@@ -205,14 +205,7 @@ def _encode_examples(
 # assemble ----------------------------------------------------------------------------------
 
 
-def assemble(
-    building: Path,
-    split: str,
-    shards: Sequence[Path],
-    tokenizer: Tokenizer,
-    *,
-    has_answers: bool = False,
-) -> int:
+def assemble(building: Path, split: str, shards: Sequence[Path], tokenizer: Tokenizer) -> int:
     """Write the shards of a split as one array of ids and one of document ends.
 
     Of examples also one of the marks of answers.
@@ -221,18 +214,20 @@ def assemble(
         UTF-8 bytes of the text of the split.
     """
     num_bytes = num_tokens = 0
+    answers = f"{split}.answers"
+    has_answers = False
     ends = [np.empty(0, np.int64)]
     for path in shards:
         with np.load(path) as shard:
             ends.append(shard[f"{split}.documents"] + num_tokens)
             num_tokens += len(shard[split])
             num_bytes += int(shard[f"{split}.bytes"])
+            has_answers = answers in shard
     with replacing(building / f"{split}.documents.npy") as file:
         np.save(file, np.concatenate(ends))
     _join(building / f"{split}.npy", shards, split, tokenizer.dtype, num_tokens)
     if has_answers:
-        name = f"{split}.answers"
-        _join(building / f"{name}.npy", shards, name, np.dtype(np.uint8), num_tokens)
+        _join(building / f"{answers}.npy", shards, answers, np.dtype(np.uint8), num_tokens)
     return num_bytes
 
 

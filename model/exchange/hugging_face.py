@@ -10,11 +10,15 @@ from model.exchange.families import family_of
 from model.exchange.format import Format, TrainedModel
 from model.exchange.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from model.generation.settings import GenerationSettings
-from model.spec.architecture import Architecture
 from model.tokenizer.pretokenizer import PATTERNS
 
 
-def _tokenizer_config(a: Architecture, end_of_text: str) -> dict[str, Any]:
+def _tokenizer_config(model: TrainedModel) -> dict[str, Any]:
+    a, end_of_text, chat = model.architecture, model.tokenizer.end_of_text, model.spec.data.chat
+    of_chats: dict[str, Any] = {}
+    if chat is not None:
+        of_chats = {**dict(chat.tokens), "eos_token": chat.end, "add_bos_token": bool(chat.begin)}
+        of_chats |= {"chat_template": chat.template} if chat.template else {}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": a.context_length,
@@ -24,14 +28,18 @@ def _tokenizer_config(a: Architecture, end_of_text: str) -> dict[str, Any]:
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
+        **of_chats,
     }
 
 
-def _generation_config(a: Architecture) -> dict[str, Any]:
-    default = GenerationSettings()
+def _generation_config(model: TrainedModel) -> dict[str, Any]:
+    a, chat, default = model.architecture, model.spec.data.chat, GenerationSettings()
+    ends = [a.end_of_text]
+    if chat is not None:  # answers end in another way than documents
+        ends = [*dict.fromkeys([*ends, *model.tokenizer.encode(chat.end)[-1:]])]
     return {
         "bos_token_id": a.end_of_text,
-        "eos_token_id": a.end_of_text,
+        "eos_token_id": ends if len(ends) > 1 else a.end_of_text,
         "pad_token_id": a.end_of_text,
         "do_sample": True,
         "temperature": default.temperature,
@@ -51,8 +59,8 @@ def _write(model: TrainedModel, folder: Path) -> None:
     model.tokenizer.save(folder, "huggingface")
     for name, value in (
         (CONFIG_FILE, family.config(a)),
-        ("tokenizer_config.json", _tokenizer_config(a, model.tokenizer.end_of_text)),
-        ("generation_config.json", _generation_config(a)),
+        ("tokenizer_config.json", _tokenizer_config(model)),
+        ("generation_config.json", _generation_config(model)),
     ):
         text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
         (folder / name).write_text(text, encoding="utf-8")

@@ -15,7 +15,7 @@ from model.errors import CorpusError
 from model.sources.streams import listed
 
 # Key by which a form is known → all of its keys that are read.
-_FORMS: Mapping[str, tuple[str, ...]] = {
+FORMS: Mapping[str, tuple[str, ...]] = {
     "messages": ("messages", "tools"),
     "completion": ("prompt", "completion", "tools"),
     "output": ("instruction", "input", "output"),
@@ -24,6 +24,12 @@ _FIRST = ("system", "developer")
 _ROLES = (*_FIRST, "user", "assistant", "tool")
 # Role → roles of messages that may not come right before it.
 _NOT_AFTER = {"user": ("user",), "assistant": ("assistant",)}
+
+
+def place_of(name: str) -> str:
+    """Return file and line of a document, the beginning of an error message."""
+    file, _, row = name.rpartition("#")
+    return f"data: {file} line {int(row) + 1}"
 
 
 def example_text(row: Mapping[str, Any], where: str) -> str:
@@ -40,14 +46,14 @@ def example_text(row: Mapping[str, Any], where: str) -> str:
     Raises:
         CorpusError: if the row has none or several of the forms, no answer, or roles out of order.
     """
-    found = [key for key in _FORMS if row.get(key) is not None]
+    found = [key for key in FORMS if row.get(key) is not None]
     if len(found) != 1:
         what = f"has {' and '.join(found)}" if found else f"has the fields {listed(row)}"
         raise CorpusError(
             f"{where} {what}, and an example is in one form: messages, prompt and completion, or "
             f"instruction and output"
         )
-    example = {key: row[key] for key in _FORMS[found[0]] if row.get(key) is not None}
+    example = {key: row[key] for key in FORMS[found[0]] if row.get(key) is not None}
     if found == ["completion"] and isinstance(example["completion"], list):
         prompt, completion = example.get("prompt") or [], example["completion"]
         if not isinstance(prompt, list):

@@ -33,7 +33,7 @@ def text_field(path: Path) -> str | None:
     if suffix == ".parquet":
         names = text_columns(path)
     elif suffix == ".jsonl":
-        names = [key for key, value in _first_object(path).items() if isinstance(value, str)]
+        names = [key for key, value in first_object(path).items() if isinstance(value, str)]
     else:
         first = next(iter(lines(texts(path, errors="strict"))), "")
         delimiter = "\t" if suffix == ".tsv" else ","
@@ -42,11 +42,17 @@ def text_field(path: Path) -> str | None:
         return _USUAL if _USUAL in names else names[0]
     found = f"the fields {', '.join(names)}" if names else "no field of text"
     raise CorpusError(
-        f"{path}: a row has {found}, and one is needed; put each document into a field text"
+        f"{path}: a row has {found}, and one is needed; put each document into a field text, "
+        f"or write examples as messages, prompt and completion, or instruction and output"
     )
 
 
-def _first_object(path: Path) -> Mapping[str, Any]:
+def first_object(path: Path) -> Mapping[str, Any]:
+    """Return the first row of a .jsonl; empty if it is no object.
+
+    Raises:
+        CorpusError: if it cannot be read.
+    """
     start = next(iter(texts(path, errors="strict")), "")[:_ROW]
     try:
         row: Any = json.loads(start.lstrip().split("\n", 1)[0])

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 from model.errors import CorpusError
+from model.sources.chat_template import render
 from model.sources.docstrings import documents_of_pairs
 from model.sources.documents import Document, pieces
 from model.sources.files import SourceFile, is_named, library_files, named_files
@@ -156,14 +157,18 @@ def text_bytes(config: DataConfig) -> int | None:
 def check_tables(config: DataConfig) -> None:
     """Read the first row of each table, so that a wrong field or column is noticed early.
 
+    A first example is written by its chat template.
+
     Raises:
-        CorpusError: if a first row cannot be read.
+        CorpusError: if a first row cannot be read, or written.
     """
     tables = (f.path for f in source_files(config) if format_suffix(f.path) in TABLES)
     for path in itertools.islice(tables, _MOST_CHECKED):
         # only decompressing all of it would show the columns of a compressed Parquet file
         if not (is_compressed(path) and format_suffix(path) == ".parquet"):
-            next(rows_of(path, config), None)
+            row = next(rows_of(path, config), None)
+            if row is not None and config.chat is not None:
+                render(row.texts[0] or "", config.chat, row.where)
 
 
 def _size(file: SourceFile) -> int:

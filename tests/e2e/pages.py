@@ -151,6 +151,8 @@ class Reader:
         vocab, merges = train_bpe(self.folder / "notes.txt", 257, ["<|endoftext|>"])
         Tokenizer(vocab, merges, ["<|endoftext|>"]).save(self.folder, "huggingface")
         (self.folder / "pairs.tsv").write_text("en\tde\na word\tein Wort\n")
+        (self.folder / "chats.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+        (self.folder / "questions.jsonl").touch()  # only looked for
 
     def do(self, block: Block) -> None:
         """Run, read or check a block."""

@@ -32,7 +32,7 @@ from tuner.terminal.progress import show_progress
 from tuner.terminal.tokens import coloured
 from tuner.texts.formatting import counted, short_hash
 from tuner.trained.warm_start import warm_started
-from tuner.validation.data_notes import data_notes
+from tuner.validation.data_notes import data_notes, example_lines
 
 _LARGEST_FILES = 5
 _MOST_SHOWN_TOKENS = 400  # of a source or a target
@@ -111,7 +111,9 @@ def _print_corpus(options: argparse.Namespace, space: SearchSpace, corpus: Corpu
     (show if corpus.answers is None else _print_example_sizes)(console, title, splits)
     for note in data_notes(corpus, lengths):
         console.write_line(note)
-    for length, count in (summary.sequences or {}).items():
+    for line in example_lines(corpus, lengths):
+        console.write_line(line)
+    for length, count in (summary.sequences or {}).items() if corpus.answers is None else ():
         console.print(f"{count:,} training sequences of {length} tokens")
     largest = sorted(corpus.files, key=lambda file: -file.bytes)[:_LARGEST_FILES]
     console.print(

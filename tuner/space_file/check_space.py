@@ -28,6 +28,10 @@ def data(checked: CheckedSpace) -> Iterator[Finding]:
     except (CorpusError, ValueError) as error:
         yield Finding(("data",), str(error))
         return
+    questions = checked.space.data.multiple_choice
+    if questions is not None and not _is_file(questions):
+        message = f"data.multiple_choice: there is no file {questions}; check the path"
+        yield Finding(("data", "multiple_choice"), message)
     if size is not None and size < 2:
         what = "are empty" if size == 0 else "hold one byte, too few to train on"
         yield Finding(("data",), f"data: the files {what}; add text to them")

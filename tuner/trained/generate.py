@@ -14,6 +14,7 @@ from model.device.threads import one_thread
 from model.generation import generate as generation
 from model.generation.generate import ENDED
 from model.generation.settings import GenerationSettings
+from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
 from model.tokenizer.tokenizer import Tokenizer
 from tuner.errors import RecordError, TunerError
@@ -100,7 +101,7 @@ def _pieces(
     """Yield the pieces of all trials, a step of each stack in turn."""
     groups: dict[str, list[int]] = {}  # architecture → indices of the trials
     for index, trained in enumerate(trials):
-        groups.setdefault(trained.spec.architecture.model_dump_json(), []).append(index)
+        groups.setdefault(_architecture(trained).model_dump_json(), []).append(index)
     stacks = [_stack(trials, indices, prompt, settings, samples) for indices in groups.values()]
     while stacks:
         for stack in tuple(stacks):
@@ -109,6 +110,14 @@ def _pieces(
                 stacks.remove(stack)
             else:
                 yield from pieces
+
+
+def _architecture(trained: TrainedTrial) -> Architecture:
+    """Return the architecture of a trial; texts end with the token that ends answers, if any."""
+    a, chat = trained.spec.architecture, trained.spec.data.chat
+    if chat is None:
+        return a
+    return a.model_copy(update={"end_of_text": trained.tokenizer.encode(chat.end)[-1]})
 
 
 def trial_name(trained: TrainedTrial) -> str:
@@ -146,7 +155,7 @@ def _stack(
 ) -> Iterator[list[Piece]]:
     """Yield the pieces of each step of trials of one architecture."""
     members = [trials[index] for index in indices]
-    a = members[0].spec.architecture
+    a = _architecture(members[0])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     weights = generation.stack_weights(a, [trained.weights for trained in members], device)
     prompts = [[trained.tokenizer.encode(prompt)] * samples for trained in members]

@@ -93,7 +93,7 @@ def test_batch_is_the_definition_row_by_row(
     batch = batch_of(made, numbers, *lengths)
     expected = [reference(*pairs[number], end, lengths) for number in drawn]
     for part, rows, length in zip(
-        batch, zip(*expected, strict=True) if expected else ([], [], []),
+        batch.arrays, zip(*expected, strict=True) if expected else ([], [], []),
         (lengths[1], lengths[1], lengths[0]), strict=True,
     ):  # fmt: skip
         assert part.shape == (*shape, length)

@@ -49,7 +49,7 @@ def fresh_weights(spec: TrialSpec) -> dict[str, torch.Tensor]:
 def loss_of(pairs: PairDataset, numbers: np.ndarray, spec: TrialSpec) -> float:
     """Of the first update, by torch: a mean over all targets of the batch."""
     rows = pairs.batch(numbers, spec.architecture)
-    x, y, sources = (torch.from_numpy(part) for part in rows)
+    x, y, sources = (torch.from_numpy(part) for part in rows.arrays)
     model = EncoderDecoder(spec.architecture)
     logits = model(fresh_weights(spec), x.unsqueeze(0), sources.unsqueeze(0))[0]
     return float(F.cross_entropy(logits.flatten(0, 1), y.flatten()))

@@ -11,6 +11,7 @@ import pytest
 from model.errors import CorpusError
 from model.sources.fingerprint import fingerprint
 from model.sources.registry import check_tables, documents
+from model.spec.chat import ChatFormat
 from model.spec.data import DataConfig
 
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
@@ -82,6 +83,13 @@ def test_first_row_is_checked_early(tmp_path: Path) -> None:
     check_tables(written(tmp_path, READ[0], {"text": "a"}))
     with pytest.raises(CorpusError, match="line 1 has the fields 'text'"):
         check_tables(written(tmp_path, {"text": "a"}))
+
+
+def test_template_is_tried_early(tmp_path: Path) -> None:
+    config = written(tmp_path, READ[0])
+    chat = ChatFormat(template="{{ raise_exception('no') }}", end="x")
+    with pytest.raises(CorpusError, match="line 1: the chat template refuses it: no"):
+        check_tables(config.model_copy(update={"chat": chat}))
 
 
 def test_only_jsonl_has_examples(tmp_path: Path) -> None:

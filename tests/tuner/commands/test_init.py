@@ -109,6 +109,20 @@ def test_init_writes_a_fine_tuning_of_a_model(
     assert "a model, with a llama of" in " ".join((told.out + told.err).split())
 
 
+def test_init_refuses_an_example_with_its_line(
+    tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "m", "llama", vocab_size=VOCAB)
+    tokenizer.save(tmp_path / "m", "huggingface")
+    rows: list[dict[str, object]] = [{"prompt": "a", "completion": "b"}, {"prompt": "a"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main(["init", "finetune", "--model", "m", "--data", "rows.jsonl"]) == 2
+    assert "rows.jsonl line 2 has the fields 'prompt', and an example" in capsys.readouterr().err
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": [{"role": "user"}]}))
+    assert main(["init", "finetune", "--model", "m", "--data", "rows.jsonl"]) == 2
+    assert "line 1: message 1 has no content" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -52,6 +52,9 @@ REPORTS = st.builds(
     token_accuracy=SOME,
     bleu=SOME,
     train_objective=SOME,
+    exact_match=SOME,
+    acc=SOME,
+    acc_norm=SOME,
 )
 
 # Writes events from a number on, and says of each that it is written.

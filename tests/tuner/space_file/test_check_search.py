@@ -200,6 +200,18 @@ MISTAKES = {
         PAIRS + HEAD + "objective: {metric: bleu}\nsearch: {scheduler: ▲median}",
         "search.scheduler: median compares unfinished trials, for which bleu has no meaning; set it ",
     ),
+    "exact answers of texts": (
+        HEAD + "objective: {metric: ▲exact_match}",
+        "exact_match is available only with examples whose answers are learned (data.examples: tr",
+    ),
+    "choices without questions": (
+        HEAD + "objective: {metric: ▲acc_norm}",
+        "acc_norm is available only with questions; give data.multiple_choice a .jsonl file, or c",
+    ),
+    "no questions": (
+        "data: {multiple_choice: ▲none.jsonl}\n" + HEAD,
+        "data.multiple_choice: there is no file ",
+    ),
     "sparsity of some": (
         HEAD + "  s_final: {choice: [0, 0.5]}\nobjective: {metric: ▲sparsity}",
         "sparsity is available only for trials that prune; give s_final values above 0 only, without w",

@@ -103,7 +103,8 @@ def test_judge_tolerates_small_differences_on_other_device_only() -> None:
 
 def fake_corpus(tokens: Tokens) -> Corpus:
     """What a retraining takes of a corpus."""
-    return cast(Corpus, SimpleNamespace(splits=tokens, tokenizer=SimpleNamespace(decode=str)))
+    tokenizer = SimpleNamespace(decode=str)
+    return cast(Corpus, SimpleNamespace(splits=tokens, choices=None, tokenizer=tokenizer))
 
 
 def replayed(tokens: Tokens, spec: TrialSpec, made: list[Report], folder: Path) -> list[Difference]:

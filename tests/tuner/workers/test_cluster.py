@@ -59,7 +59,9 @@ def space(**engine: Any) -> SearchSpace:
 
 def corpus(*, has_pairs: bool = False) -> Corpus:
     tokenizer = SimpleNamespace(decode=str)
-    stub: Any = SimpleNamespace(splits=("t", "v"), has_pairs=has_pairs, tokenizer=tokenizer)
+    stub: Any = SimpleNamespace(
+        splits=("t", "v"), has_pairs=has_pairs, tokenizer=tokenizer, choices=None
+    )
     corpus: Corpus = stub
     return corpus
 
@@ -85,7 +87,8 @@ def test_start_workers_makes_one_for_each_device(
     assert (number, slots, device) == expected
     assert (splits, folders) == (("t", "v"), ("states", "starts"))
     assert options == {
-        "dtype": "auto", "is_compiled": False, "decode": None, "storage": "", "is_cluster": False,
+        "dtype": "auto", "is_compiled": False, "decode": None, "choices": None, "storage": "",
+        "is_cluster": False,
     }  # fmt: skip
 
 
