@@ -23,6 +23,7 @@ from model.errors import CheckpointError, CorpusError
 from model.exchange.pretrained import Pretrained
 from model.spec.architecture import Architecture, parameter_shapes
 from model.spec.data import TokenizerConfig
+from model.spec.memory import BYTES_PER_WEIGHT
 from model.spec.trial import InitFrom
 from model.tokenizer.load import load_tokenizer, vocab_size_of
 from tuner.errors import RecordError, StoreError, TunerError
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SHOWN_SEARCHES = 5
-_BYTES_PER_WEIGHT = 16  # of the weight, its gradient and two moments, in float32
 # Entries of `model:` that change no tensor and not what the model computes for one short document.
 _FREE = ("context_length", "attend_across_documents")
 _DEFAULT_CONTEXT = 1_024  # pretrained models read up to 131,072 tokens, which no trial can afford
@@ -271,7 +271,7 @@ def pretrained_start(space: SearchSpace, folder: str) -> tuple[SearchSpace, Warm
         tensors = {f"weights.{name}": tensor for name, tensor in found.weights().items()}
         return InitFrom(sha256=checkpoint.digest(tensors)), tensors
 
-    memory = _BYTES_PER_WEIGHT * found.architecture.num_parameters / 1e9
+    memory = BYTES_PER_WEIGHT * found.architecture.num_parameters / 1e9
     about = (
         f"{found.about}; training takes {memory:.1f} GB for each slot, without activations; the "
         f"moments are zero"
