@@ -51,7 +51,7 @@ def run_search(options: argparse.Namespace) -> int:
         from tuner.validation.explanation import memory_remarks
 
         facts = estimated_facts(space)
-        memory = [] if options.address else memory_remarks(space, facts.vocab_size)
+        memory = [] if options.address else memory_remarks(space, facts)
         for remark in (*remarks(space, facts), *memory):
             say(f"tuner search: note: {remark}")
         space = without_copies(space)

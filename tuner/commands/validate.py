@@ -44,7 +44,7 @@ def print_explanation(console: PlainConsole, explanation: Explanation, file: str
     console.print()
     _print_stacks(console, explanation)
     console.print()
-    for line in explanation.lines:
+    for line in (*explanation.lines, *explanation.memory_lines):
         console.print(line)
     if explanation.start_lines:
         console.print()

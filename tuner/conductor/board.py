@@ -16,6 +16,7 @@ from tuner.conductor.trust import Trust
 from tuner.samplers.arms import num_finalists
 from tuner.samplers.observation import Observation
 from tuner.schedulers.expected_tokens import expected_tokens
+from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.data_facts import DataFacts
 from tuner.space.objective import Objective
 from tuner.space.proposals import DefaultsMode
@@ -36,6 +37,7 @@ class Board:
         defaults: `search.defaults`.
         in_flops: True if trials are compared after equal numbers of FLOPs.
         trust: trust in what earlier searches proposed, which the trials change.
+        most_infeasible: number of infeasible trials in whose place others are tried.
 
     Attributes:
         num_trials: number of trials that will run, as known so far.
@@ -56,6 +58,7 @@ class Board:
         *,
         in_flops: bool = False,
         trust: Trust | None = None,
+        most_infeasible: int = 0,
     ) -> None:
         self._objectives = objectives
         self.objective = objectives[0]
@@ -69,7 +72,8 @@ class Board:
         self._expected_tokens = expected_tokens
         self.confirm = confirm
         self._defaults, self._in_flops, self._trust = defaults, in_flops, trust
-        self._num_finished = 0
+        self._num_finished = self._num_infeasible = 0
+        self._most_infeasible = most_infeasible
         self.clock: Callable[[], float] = lambda: time.time()
         self.begin_session()
 
@@ -80,7 +84,19 @@ class Board:
             space.objectives, num_planned(space), lambda: expected_tokens(space, facts)[1],
             (num_finalists(space), space.confirm.seeds), space.search.defaults,
             in_flops=space.budget.flops is not None, trust=trust,
+            most_infeasible=_most_infeasible(space),
         )  # fmt: skip
+
+    def replace(self, trial: Trial) -> bool:
+        """Expect another trial in the place of an infeasible one; return False if none comes.
+
+        None comes for the points of a grid, the arms of a comparison and populations, which are
+        counted, nor once as many trials were infeasible as the search has.
+        """
+        self._num_infeasible += 1
+        is_replaced = self._num_infeasible <= self._most_infeasible and trial.is_searched
+        self.num_trials += is_replaced
+        return is_replaced
 
     def edit(self, space: SearchSpace, num_never: int) -> None:
         """Expect other trials and another confirmation.
@@ -92,6 +108,7 @@ class Board:
         continued = [t for t in self.searched if t.parent is not None]
         unplanned = len(self.confirming) + len(continued)  # they came beside those of the space
         self.num_trials, self.winner = num_planned(space) - num_never + unplanned, None
+        self.num_trials += min(self._num_infeasible, self._most_infeasible)
         self.confirm = num_finalists(space), space.confirm.seeds
 
     @property
@@ -308,3 +325,12 @@ class Board:
 def num_planned(space: SearchSpace) -> int:
     """Return the number of trials before the confirmation, those of shorter budgets included."""
     return space.search.trials * (1 + len(space.budget.shorter))
+
+
+def _most_infeasible(space: SearchSpace) -> int:
+    """Return for how many infeasible trials others are tried."""
+    search = space.search
+    is_counted = search.sampler == "grid" or space.compare or space.budget.shorter
+    if is_counted or SCHEDULERS[search.scheduler].is_population:
+        return 0
+    return search.trials

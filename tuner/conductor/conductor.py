@@ -13,8 +13,8 @@ search whatever the real timing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
@@ -23,7 +23,7 @@ from tuner.conductor.board import Board
 from tuner.conductor.clock import CLOCKS, TOKENS
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.cool_downs import CoolDowns, first_job
-from tuner.conductor.job import Job, Lane, resume_job
+from tuner.conductor.job import Job, Lane, RestoredDecisions, resume_job
 from tuner.conductor.left import estimate_left
 from tuner.conductor.outcome import DIVERGED, FINISHED, Outcome
 from tuner.conductor.retraining import conclude, missing_pairs, retraining_of
@@ -34,26 +34,12 @@ from tuner.schedulers.scheduler import Branch, Decision, Resume, SchedulerContex
 from tuner.space.cool_down import branch_specs
 from tuner.space.data_facts import DataFacts
 from tuner.space.first_draws import can_draw
-from tuner.space.parameter import Value
 from tuner.space.proposals import NOTHING, Proposals
 from tuner.space.space import SearchSpace
 
 
 class UnexpectedReport(Exception):  # noqa: N818 - the name states the problem
     """A trial reports or fails that no lane trains, or was decided otherwise."""
-
-
-@dataclass(frozen=True)
-class RestoredDecisions:
-    """Decisions read from a journal, which are not made again.
-
-    Attributes:
-        draws: trial → values drawn for the trial.
-        reused: trial → reports of an equal finished trial, taken instead of training.
-    """
-
-    draws: Mapping[int, Mapping[str, Value]] = field(default_factory=dict)
-    reused: Mapping[int, Sequence[Report]] = field(default_factory=dict)
 
 
 class Conductor:
@@ -67,6 +53,7 @@ class Conductor:
         find: returns the reports of a finished trial with a specification's hash, or none.
         clock: name of the lanes' clock, a key of `CLOCKS`.
         proposals: what earlier searches propose: first trials, and priors.
+        memory_bytes: memory for one trial; 0 if it is not known.
 
     Attributes:
         board: all trials.
@@ -86,8 +73,9 @@ class Conductor:
         find: Callable[[str], Sequence[Report]] | None = None,
         clock: str = TOKENS,
         proposals: Proposals = NOTHING,
+        memory_bytes: int = 0,
     ) -> None:
-        self._facts = facts
+        self._facts, self._memory_bytes = facts, memory_bytes
         self.proposals = proposals
         self._clock = CLOCKS[clock]
         self._restored = restored or RestoredDecisions()
@@ -97,6 +85,7 @@ class Conductor:
         # so that no lane trains a job before the report that led to the job.
         self._now = 0
         self._num_suggested = 0  # trials that the sampler suggested
+        self._num_replaced = 0  # infeasible ones, in whose place others are suggested
         self._cool_downs = CoolDowns()
         self._num_never = 0  # shorter budgets that their trunks did not reach
         # Trials ended or paused since the best one improved. Paused trials count, because the
@@ -181,7 +170,15 @@ class Conductor:
         return self._next_confirmation(lane)
 
     def _begin(self, trial: Trial, lane: int) -> Job | None:
-        """Return the first job of a trial; None if it equals an earlier one, which ends it."""
+        """Return the first job of a trial.
+
+        None if the trial equals an earlier one, or does not fit into memory: it has ended.
+        """
+        if reason := self._why_infeasible(trial):
+            trial.outcome = Outcome.infeasible(reason)
+            self._num_replaced += self.board.replace(trial)
+            self._end(trial)
+            return None
         first = self._by_hash.setdefault(trial.spec.hash, trial.number)
         if first == trial.number:
             return self._first_job(trial, lane)
@@ -189,10 +186,15 @@ class Conductor:
         self._end(trial)
         return None
 
+    def _why_infeasible(self, trial: Trial) -> str:
+        if trial.number in self._restored.draws:  # the version that began it may have known better
+            return self._restored.infeasible.get(trial.number, "")
+        return trial.why_too_large(self._memory_bytes)
+
     @property
     def _may_start(self) -> bool:
         most = self._sampler.num_configurations
-        count = self._num_suggested
+        count = self._num_suggested - self._num_replaced
         return count < self.space.search.trials and (most is None or count < most)
 
     def _add_new(self) -> Trial:
@@ -375,7 +377,7 @@ class Conductor:
     def _drop_cool_downs(self, trunk: Trial) -> None:
         """Forget the branches that an ended trial did not reach."""
         never = self._cool_downs.end(trunk.number)
-        if trunk.is_duplicate:  # of a trial that has them
+        if trunk.is_duplicate or trunk.is_infeasible:  # of a trial that has them, or of none
             never = len(self.space.budget.shorter)
         self.board.num_trials -= never
         self._num_never += never
@@ -395,7 +397,7 @@ class Conductor:
         elif settings.patience is not None and self._without_gain >= settings.patience:
             self.limit = "patience"
         elif settings.stop_when_left_below is not None and trial.has_finished:
-            left = estimate_left(self.space, self.board.searched)
+            left = estimate_left(self.space, self.board.searched, self.proposals.draws)
             if left is not None and left.share < settings.stop_when_left_below:
                 self.limit = "stop_when_left_below"
 

@@ -1,12 +1,13 @@
-"""Jobs of trials, and the lanes that the jobs occupy."""
+"""Jobs of trials, the lanes that the jobs occupy, and decisions about trials in a journal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from model.engine.report import Report
 from tuner.conductor.trial import Trial
+from tuner.space.parameter import Value
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,18 @@ def resume_job(trial: Trial, lane: int) -> Job:
     # reused reports have no checkpoint: the worker sends the rest of them after `after`
     source = None if trial.reused else (trial.number, trial.step)
     return Job(trial.number, lane, trial.step, source, trial.reused)
+
+
+@dataclass(frozen=True)
+class RestoredDecisions:
+    """Decisions read from a journal, which are not made again.
+
+    Attributes:
+        draws: trial → values drawn for the trial.
+        reused: trial → reports of an equal finished trial, taken instead of training.
+        infeasible: trial → why it does not fit into memory.
+    """
+
+    draws: Mapping[int, Mapping[str, Value]] = field(default_factory=dict)
+    reused: Mapping[int, Sequence[Report]] = field(default_factory=dict)
+    infeasible: Mapping[int, str] = field(default_factory=dict)

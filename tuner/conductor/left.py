@@ -19,7 +19,7 @@ computed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -30,6 +30,7 @@ from tuner.conductor.trial import Trial
 from tuner.samplers.registry import SAMPLERS
 from tuner.schedulers.registry import SCHEDULERS, no_draws
 from tuner.space.first_draws import first_draws
+from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
 Floats = npt.NDArray[np.float64]
@@ -82,12 +83,15 @@ class Left:
     share: float
 
 
-def estimate_left(space: SearchSpace, trials: Sequence[Trial]) -> Left | None:
+def estimate_left(
+    space: SearchSpace, trials: Sequence[Trial], proposed: Sequence[Mapping[str, Value]] = ()
+) -> Left | None:
     """Return what as many trials as a search had could still find; None if it cannot be told.
 
     Args:
         space: the searched space.
         trials: trials of the search; those that cool down or confirm do not count.
+        proposed: draws that earlier searches proposed, which the sampler did not draw.
 
     Returns:
         None with several objectives, with a list of points or a population instead of draws, and
@@ -95,7 +99,7 @@ def estimate_left(space: SearchSpace, trials: Sequence[Trial]) -> Left | None:
     """
     searched = sorted((t for t in trials if t.is_searched), key=lambda t: t.number)
     ranks = _ranks(space, [t for t in searched if t.has_finished])
-    drawn = _drawn(space, searched)
+    drawn = _drawn(space, searched, proposed)
     if no_draws(space) is not None or not ranks or len(drawn) < FEWEST:
         return None
     places = drawn[0].num_places
@@ -120,16 +124,19 @@ def estimate_left(space: SearchSpace, trials: Sequence[Trial]) -> Left | None:
     )  # fmt: skip
 
 
-def _drawn(space: SearchSpace, searched: Sequence[Trial]) -> list[Trial]:
+def _drawn(
+    space: SearchSpace, searched: Sequence[Trial], proposed: Sequence[Mapping[str, Value]]
+) -> list[Trial]:
     """Return the trials that the sampler drew, and that finished, diverged or were found worse.
 
     Where the scheduler does not compare, a trial was stopped by a limit of the search, which says
     nothing of it.
     """
     compares = SCHEDULERS[space.search.scheduler].compares
+    given = first_draws(space, proposed)
     return [
-        t for t in searched[len(first_draws(space)) :]
-        if not t.is_duplicate
+        t for t in searched
+        if t.draw not in given and not t.is_untrained
         and (t.has_finished or t.has_diverged or (compares and (t.is_stopped or t.is_paused)))
     ]  # fmt: skip
 

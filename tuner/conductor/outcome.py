@@ -13,6 +13,7 @@ class OutcomeKind(StrEnum):
     STOPPED = "stopped"  # the scheduler or a limit of the search stopped it at a report
     DIVERGED = "diverged"  # a loss or a gradient was not finite
     FAILED = "failed"  # it could not continue, for a reason outside of its configuration
+    INFEASIBLE = "infeasible"  # it does not fit into memory, so that it was not trained
     DUPLICATE = "duplicate"  # an earlier trial of the search has the same specification
     INTERRUPTED = "interrupted"  # the search halted; the trial continues if the search is resumed
 
@@ -23,10 +24,12 @@ _TEXTS = {
     OutcomeKind.STOPPED: "stopped at report ",
     OutcomeKind.DIVERGED: "diverged",
     OutcomeKind.FAILED: "failed: ",
+    OutcomeKind.INFEASIBLE: "infeasible: ",
     OutcomeKind.DUPLICATE: "same as trial ",
     OutcomeKind.INTERRUPTED: "interrupted",
 }
-_WITH_DETAIL = {OutcomeKind.STOPPED, OutcomeKind.FAILED, OutcomeKind.DUPLICATE}
+_WITH_REASON = {OutcomeKind.FAILED, OutcomeKind.INFEASIBLE}
+_WITH_DETAIL = {OutcomeKind.STOPPED, OutcomeKind.DUPLICATE, *_WITH_REASON}
 _LONGEST_NUMBER = 18  # digits
 
 
@@ -37,8 +40,8 @@ class Outcome(str):
 
     Attributes:
         kind: way in which the trial ended.
-        detail: number of the last report (stopped), reason (failed), number of the other trial
-            (duplicate); empty for all others.
+        detail: number of the last report (stopped), reason (failed, infeasible), number of the
+            other trial (duplicate); empty for all others.
     """
 
     kind: OutcomeKind
@@ -65,6 +68,11 @@ class Outcome(str):
         return cls(OutcomeKind.FAILED, reason)
 
     @classmethod
+    def infeasible(cls, reason: str) -> Self:
+        """Return the outcome of a trial that does not fit into memory."""
+        return cls(OutcomeKind.INFEASIBLE, reason)
+
+    @classmethod
     def same_as(cls, trial: int) -> Self:
         """Return the outcome of a trial that has the specification of an earlier one."""
         return cls(OutcomeKind.DUPLICATE, str(trial))
@@ -80,7 +88,7 @@ class Outcome(str):
             if kind in _WITH_DETAIL and text.startswith(start):
                 detail = text.removeprefix(start)
                 is_number = detail.isdecimal() and len(detail) <= _LONGEST_NUMBER
-                if is_number or kind is OutcomeKind.FAILED:
+                if is_number or kind in _WITH_REASON:
                     return cls(kind, detail)
             if text == start:
                 return cls(kind)

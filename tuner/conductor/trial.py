@@ -10,10 +10,11 @@ from typing import Any
 
 from model.engine.report import Report, Status
 from model.spec.cool_down import last_shared_report
+from model.spec.memory import peak_memory
 from model.spec.trial import TrialSpec
 from tuner.conductor.outcome import Outcome, OutcomeKind
 from tuner.space.parameter import Value
-from tuner.texts.formatting import metric_text, number, shown
+from tuner.texts.formatting import metric_text, number, shown, size_text
 
 
 @dataclass(repr=False)
@@ -133,6 +134,20 @@ class Trial:
         report = self.reports[index]
         return None if report.status is Status.DIVERGED else self.value(metric, report)
 
+    def why_too_large(self, memory_bytes: int) -> str:
+        """Return why the trial does not fit into memory; empty if it does.
+
+        Args:
+            memory_bytes: memory for a process that trains it; 0 if it is not known.
+        """
+        peak = peak_memory(self.spec).process if memory_bytes else 0.0
+        if peak <= memory_bytes:
+            return ""
+        return (
+            f"it needs about {size_text(peak)} of memory, and there are {size_text(memory_bytes)} "
+            f"for each trial"
+        )
+
     @property
     def has_finished(self) -> bool:
         """True if the trial used its full budget."""
@@ -149,6 +164,11 @@ class Trial:
         return self._ended_as(OutcomeKind.FAILED)
 
     @property
+    def is_infeasible(self) -> bool:
+        """True if the trial does not fit into memory, so that it was not trained."""
+        return self._ended_as(OutcomeKind.INFEASIBLE)
+
+    @property
     def is_stopped(self) -> bool:
         """True if the scheduler or a limit of the search stopped the trial."""
         return self._ended_as(OutcomeKind.STOPPED)
@@ -157,6 +177,11 @@ class Trial:
     def is_duplicate(self) -> bool:
         """True if an earlier trial of the search has the same specification."""
         return self._ended_as(OutcomeKind.DUPLICATE)
+
+    @property
+    def is_untrained(self) -> bool:
+        """True if the trial ended before it trained: it is a duplicate, or infeasible."""
+        return self.is_duplicate or self.is_infeasible
 
     def _ended_as(self, kind: OutcomeKind) -> bool:
         return self.outcome is not None and self.outcome.kind is kind

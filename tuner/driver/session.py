@@ -225,6 +225,6 @@ def _result(start: Start, training: TrainingResult) -> tuple[SearchResult, Board
 
 def _advice(result: SearchResult) -> list[str]:
     """Return recommendations for the next search."""
-    trials = [trial for trial in result.trials if trial.parent is None and not trial.is_duplicate]
+    trials = [trial for trial in result.trials if trial.parent is None and not trial.is_untrained]
     spread = result.confirmation.spread if result.confirmation else None
     return advise(result.space, trials, result.name, spread)

@@ -107,7 +107,7 @@ class Start:
         space: space of this session.
         is_recorded: True once the search must be kept: the journal has it, and the store.
         receivers, address, corpus, facts, start, mirror, products, session, team, trials, mlflow,
-            proposals: what the step of each has made.
+            proposals, trial_bytes: what the step of each has made.
     """
 
     receivers: Sequence[Receiver]
@@ -122,6 +122,7 @@ class Start:
     trials: RecordedTrials
     mlflow: MlflowProjection
     proposals: Proposals
+    trial_bytes: int
 
     def __init__(
         self, request: SearchRequest, journal: Journal, interrupts: Interrupts, ends: ExitStack,
@@ -386,10 +387,14 @@ def begin_record(start: Start) -> None:
             start.start.keep(start.home)
         text = start.request.space_text or start.space.model_dump_json(indent=2)
         description = start.start.description if start.start else ""
-        begun = SearchBegun(start.space, text, start.facts, description, start.proposals)
+        begun = SearchBegun(
+            start.space, text, start.facts, description, start.proposals,
+            start.team.devices.trial_bytes,
+        )  # fmt: skip
         journal.append(begun)
     else:
         begun = recorded.begun
+    start.trial_bytes = begun.memory_bytes
     journal.check_epoch()
     corpus = start.corpus
     start.mlflow = MlflowProjection.of(

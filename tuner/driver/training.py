@@ -214,7 +214,7 @@ def _make_conductor(start: Start, environment: Mapping[str, str]) -> Conductor:
     if recorded is None or recorded.session is None:
         conductor = Conductor(
             start.space, start.facts, slots, find=may_find, clock=order.clock,
-            proposals=start.proposals,
+            proposals=start.proposals, memory_bytes=start.trial_bytes,
         )  # fmt: skip
     else:
         start.view.phase(f"reading the journal of {start.name}")
@@ -222,7 +222,7 @@ def _make_conductor(start: Start, environment: Mapping[str, str]) -> Conductor:
         first_slots = recorded.sessions[0].slots
         conductor = Conductor(
             recorded.first_space, start.facts, first_slots, restored, may_find, order.clock,
-            start.proposals,
+            start.proposals, start.trial_bytes,
         )  # fmt: skip
         repeat(conductor, journal.events, start.name)
         if changed := environment_changes(recorded.session.environment, environment):

@@ -98,7 +98,8 @@ class ViewProjection(Projection):
             self.close()
         self.send()
         match event:
-            case TrialBegun() if event.same_as is not None:  # no report will say so
+            case TrialBegun() if event.same_as is not None or event.infeasible:
+                # no report will say so
                 trial = search.board.trials[event.number]
                 self._view.event(trial, str(trial.outcome))
             case Reported():

@@ -29,9 +29,10 @@ from tuner.home.artifact_locations import copy_database
 from tuner.home.formats import FORMAT, newer
 from tuner.home.home import Home
 from tuner.home.private_folder import private_folder
-from tuner.housekeeping.sizes import remove, size_text
+from tuner.housekeeping.sizes import remove
 from tuner.journal.journal import JOURNAL_FILE
 from tuner.lease.holder import Holder
+from tuner.texts.formatting import size_text
 
 _MANIFEST = "tuner-backup.json"
 _DATABASE = "mlflow.db"

@@ -19,14 +19,6 @@ def size_of(path: Path) -> int:
     return total
 
 
-def size_text(num_bytes: int) -> str:
-    """Return `1.2 GB`, `3.4 MB` or `5 kB`."""
-    for limit, unit in ((1e9, "GB"), (1e6, "MB")):
-        if num_bytes >= limit:
-            return f"{num_bytes / limit:.1f} {unit}"
-    return f"{-(-num_bytes // 1000)} kB"
-
-
 def remove(path: Path) -> None:
     """Delete a file or a folder, unless it is gone already.
 

@@ -108,7 +108,10 @@ class SearchStatus:
         ended = search.end.status if search.end else "interrupted"
         state = "running" if is_on else ended
         status = _of_board(search.board, name, state, driver, search.newest_ms / 1000)
-        return replace(status, left=estimate_left(search.space, search.board.searched))
+        return replace(
+            status,
+            left=estimate_left(search.space, search.board.searched, search.begun.proposals.draws),
+        )
 
 
 def _of_board(board: Board, name: str, state: str, driver: str, newest_time: float) -> SearchStatus:

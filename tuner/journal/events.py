@@ -98,6 +98,7 @@ class SearchBegun(_Event):
         facts: facts of the data that specifications need.
         start: what the trials start from, for people; empty for random weights.
         proposals: what was learned from earlier searches; nothing reads these again.
+        memory_bytes: memory for one trial; 0 if it is not known, so that every trial is tried.
     """
 
     space: SearchSpace
@@ -105,6 +106,7 @@ class SearchBegun(_Event):
     facts: DataFacts
     start: str = ""
     proposals: Proposals = NOTHING
+    memory_bytes: Count = 0
     event: Literal["search"] = field(default="search", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -170,6 +172,8 @@ class TrialBegun(_Event):
         is_reused: True if the reports of an equal finished trial are reused.
         same_as: number of an earlier trial of the search that has this specification; such a trial
             ends at once.
+        infeasible: why the trial does not fit into memory; empty if it does. Such a trial ends at
+            once.
         environment: device and versions of its worker, if they differ from those of the session;
             None if they do not.
     """
@@ -181,16 +185,18 @@ class TrialBegun(_Event):
     confirms: Count | None = None
     is_reused: bool = False
     same_as: Count | None = None
+    infeasible: str = ""
     environment: Texts | None = None
     event: Literal["trial"] = field(default="trial", kw_only=True)
 
     @classmethod
     def of_trial(cls, trial: Trial, environment: Texts | None = None) -> TrialBegun:
         """Return the event that a trial begins."""
-        same_as = int(trial.outcome.detail) if trial.outcome and trial.is_duplicate else None
+        detail = trial.outcome.detail if trial.outcome else ""
         return cls(
             trial.number, trial.draw, trial.spec, trial.parent, trial.confirms,
-            bool(trial.reused), same_as, environment,
+            bool(trial.reused), int(detail) if trial.is_duplicate else None,
+            detail if trial.is_infeasible else "", environment,
         )  # fmt: skip
 
 

@@ -239,6 +239,9 @@ class Search:
         self.trials[event.number] = JournaledTrial(trial, event, environment, event.time_ms)
         if event.same_as is not None:
             self._end_trial(trial, Outcome.same_as(event.same_as))
+        elif event.infeasible:
+            self._end_trial(trial, Outcome.infeasible(event.infeasible))
+            self.board.replace(trial)
         elif trial.is_searched and self.space.budget.shorter:
             specs = branch_specs(self.space, trial.spec, trial.draw, self.facts)
             self._cool_downs.add(trial, specs)
@@ -269,7 +272,7 @@ class Search:
         trial.outcome = outcome
         if trial.is_searched:
             never = self._cool_downs.end(trial.number)
-            if trial.is_duplicate:  # of a trial that has them
+            if trial.is_duplicate or trial.is_infeasible:  # of a trial that has them, or of none
                 never = len(self.space.budget.shorter)
             self._num_never += never
             self.board.num_trials -= never

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from model.engine.report import Report
-from tuner.conductor.conductor import Conductor, RestoredDecisions, UnexpectedReport
+from tuner.conductor.conductor import Conductor, UnexpectedReport
+from tuner.conductor.job import RestoredDecisions
 from tuner.errors import TunerError
 from tuner.journal.events import (
     Event,
@@ -20,7 +21,7 @@ from tuner.journal.events import (
 def restored_decisions(
     events: Sequence[Event], find: Callable[[str], Sequence[Report]]
 ) -> RestoredDecisions:
-    """Return the draws of all trials in a journal, and the reports that were reused.
+    """Return the draws of all trials in a journal, the reports that were reused, and what fits.
 
     Args:
         events: events of the journal.
@@ -30,6 +31,7 @@ def restored_decisions(
     return RestoredDecisions(
         {trial.number: trial.draw for trial in trials},
         {trial.number: find(trial.spec.hash) for trial in trials if trial.is_reused},
+        {trial.number: trial.infeasible for trial in trials if trial.infeasible},
     )
 
 

@@ -139,7 +139,7 @@ class ReportData:
     @property
     def originals(self) -> list[Trial]:
         """Trials that continue no other trial and repeat none: those that can be compared."""
-        return [t for t in self.trials if t.parent is None and not t.is_duplicate]
+        return [t for t in self.trials if t.parent is None and not t.is_untrained]
 
     @property
     def defaults(self) -> float | None:

@@ -126,7 +126,7 @@ class SearchResult:
     @cached_property
     def left(self) -> Left | None:
         """What as many trials again could still find; None if it cannot be told."""
-        return estimate_left(self.space, self.trials)
+        return estimate_left(self.space, self.trials, self.proposals.draws)
 
     @property
     def best_by_budget(self) -> dict[int, Trial]:

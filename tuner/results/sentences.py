@@ -212,6 +212,17 @@ def _cost(result: SearchResult) -> list[Text]:
     return lines
 
 
+def _too_large(trials: Sequence[Trial]) -> str:
+    """Say which trials did not fit into memory."""
+    number, reason = trials[0].number, trials[0].outcome.detail if trials[0].outcome else ""
+    if len(trials) == 1:
+        return f"Trial {number} does not fit into memory and was not trained: {reason}."
+    return (
+        f"{len(trials)} trials do not fit into memory and were not trained; of trial {number}: "
+        f"{reason}."
+    )
+
+
 def _endings(result: SearchResult) -> list[Text]:
     """Explain why the search ended early, and which trials were reused or failed."""
     lines = []
@@ -238,6 +249,8 @@ def _endings(result: SearchResult) -> list[Text]:
             for trial in reused
         )  # fmt: skip
         lines.append(Text(f"{len(reused)} {verb} reused from the record, not trained: {which}."))
+    if large := [trial for trial in result.trials if trial.is_infeasible]:
+        lines.append(Text(_too_large(large), style="red"))
     failures: dict[str, list[int]] = {}
     for trial in result.trials:
         if trial.outcome is not None and trial.has_failed:

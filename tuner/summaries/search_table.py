@@ -74,7 +74,7 @@ class SearchTable:
         table = cls.of(search, trials, space.searched_names, space.budget, proxy)
         return replace(
             table,
-            left=estimate_left(space, known.board.searched),
+            left=estimate_left(space, known.board.searched, known.begun.proposals.draws),
             verdict=verdict_of(known.board, space, known.confirmation),
         )
 

@@ -60,8 +60,8 @@ def print_summary(console: Console, result: SearchResult, home: str | None = Non
 
 def _outcome(trial: Trial) -> str:
     """Return the outcome as a cell; reasons of failures stand below the table."""
-    if trial.has_failed:
-        return "failed"
+    if trial.outcome is not None and (trial.has_failed or trial.is_infeasible):
+        return str(trial.outcome.kind)
     outcome = str(trial.outcome or "")
     return f"{outcome}, reused" if trial.reused and not trial.is_duplicate else outcome
 

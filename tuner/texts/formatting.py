@@ -123,6 +123,14 @@ def significant(value: float, digits: int) -> float:
     return float(f"{value:.{digits - 1}e}")
 
 
+def size_text(num_bytes: float) -> str:
+    """Return `1.2 GB`, `3.4 MB` or `5 kB`."""
+    for limit, unit in ((1e9, "GB"), (1e6, "MB")):
+        if num_bytes >= limit:
+            return f"{num_bytes / limit:.1f} {unit}"
+    return f"{-(-num_bytes // 1000):.0f} kB"
+
+
 def clock(seconds: float) -> str:
     """Return a duration as 1:05 (minutes and seconds), 1:00:00, or from two days on 2 d 1:00:00."""
     minutes, rest = divmod(round(seconds), 60)

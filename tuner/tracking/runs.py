@@ -35,7 +35,7 @@ _SHARED_TAGS = (Tag.SAMPLER, Tag.SCHEDULER)
 # First word of our status → status of MLflow; any other word means FAILED.
 _STATUSES = {
     "running": "RUNNING", "finished": "FINISHED", "stopped": "FINISHED", "same": "FINISHED",
-    "interrupted": "KILLED",
+    "interrupted": "KILLED", "infeasible:": "KILLED",
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from model.spec.architecture import Architecture, parameter_shapes
 from model.spec.chat import ChatFormat
 from model.spec.data import END_OF_TEXT, TokenizerConfig
 from model.spec.lora import LORA_ENTRIES
+from model.spec.memory import BYTES_PER_FROZEN, BYTES_PER_WEIGHT
 from model.spec.trial import InitFrom
 from model.tokenizer.load import load_tokenizer, vocab_size_of
 from tuner.errors import RecordError, StoreError, TunerError
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SHOWN_SEARCHES = 5
-_BYTES_PER_WEIGHT = 16  # of the weight, its gradient and two moments, in float32
-_BYTES_PER_FROZEN = 4
 # Entries of `model:` that change no tensor and not what the model computes for one short document.
 _FREE = ("context_length", "attend_across_documents")
 _DEFAULT_CONTEXT = 1_024  # pretrained models read up to 131,072 tokens, which no trial can afford
@@ -297,12 +296,12 @@ def _memory(space: SearchSpace, found: Pretrained) -> str:
     """Return the memory of training as text, without activations."""
     a = found.architecture
     if not space.is_lora:
-        memory = _BYTES_PER_WEIGHT * a.num_parameters / 1e9
+        memory = BYTES_PER_WEIGHT * a.num_parameters / 1e9
         return f"{memory:.1f} GB for each slot, without activations"
     trained = max(shape.num_trained for shape in space.shapes(a.vocab_size))
     return (
-        f"{_BYTES_PER_FROZEN * a.num_parameters / 1e9:.2f} GB for the frozen weights, once for a "
-        f"machine, and {_BYTES_PER_WEIGHT * trained / 1e6:.1f} MB for each slot ({trained:,} "
+        f"{BYTES_PER_FROZEN * a.num_parameters / 1e9:.2f} GB for the frozen weights, once for a "
+        f"machine, and {BYTES_PER_WEIGHT * trained / 1e6:.1f} MB for each slot ({trained:,} "
         f"weights of LoRA), without activations"
     )
 

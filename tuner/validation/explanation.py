@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached
 from model.device.processor import machine_memory
 from model.sources.registry import check_tables, text_bytes
 from model.spec.architecture import Architecture
+from model.spec.memory import PeakMemory, peak_memory
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.schedulers.expected_tokens import expected_tokens
@@ -20,7 +21,7 @@ from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import ASSUMED_BYTES, estimated_facts
 from tuner.space.remarks import remarks, without_copies
 from tuner.space.space import SearchSpace
-from tuner.texts.formatting import counted, shown
+from tuner.texts.formatting import counted, shown, size_text
 from tuner.trained.warm_start import warm_started
 from tuner.validation.data_notes import data_notes, example_lines
 from tuner.validation.sentences import search_lines
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 Ends = tuple[int, int]  # the smallest and the largest value
 
 _NAMED = ("n_layers", "d_model", "n_heads", "context_length")
-_BYTES_PER_WEIGHT = 16  # of the weight, its gradient and two moments, in float32
-_BYTES_PER_FROZEN = 4
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,13 @@ class StackSummary:
     train_sequences: int | None
     steps: Ends
     epochs: Ends | None
+
+
+class ShapePeak(NamedTuple):
+    """A model of the space, and the predicted peak memory of its training."""
+
+    architecture: Architecture
+    memory: PeakMemory
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,20 @@ class Explanation:
             basis = "its size is unknown before it is read"
         return [f"The corpus has not been prepared yet; {basis}."]
 
+    @cached_property
+    def peaks(self) -> Sequence[ShapePeak]:
+        """Predicted peak memory of the smallest and of the largest model; one if all are alike."""
+        return _peaks(self.space, self.facts)
+
+    @property
+    def memory_lines(self) -> list[str]:
+        """What a process needs that trains one trial; none if the defaults break a rule."""
+        if not self.peaks:
+            return []
+        *least, most = (size_text(peak.memory.process) for peak in self.peaks)
+        needed = f"{least[0]} to {most}" if least else most
+        return [f"Memory: about {needed} on a CPU for each trial in training, by prediction."]
+
     @property
     def start_lines(self) -> list[str]:
         """Sentences on the checkpoint that trials start from; none without one."""
@@ -159,6 +179,7 @@ class Explanation:
             "budget_tokens": self.space.budget_tokens(self.facts),
             "expected_tokens": expected,
             "full_tokens": full,
+            "peak_bytes": [round(peak.memory.process) for peak in self.peaks],
             "search": self.lines,
             "notes": self.notes,
             "exact": self.is_exact,
@@ -195,7 +216,7 @@ def explain(space: SearchSpace, home: Home, file: str = "") -> Explanation:
         about = "" if corpus else "about "
         where = f"with {about}{facts.train_size:,} training {facts.noun}, {message}"
         raise TunerError(f"{file or space.name}: {where}")
-    notes = [*remarks(space, facts), *device_remarks(space, facts.vocab_size)]
+    notes = [*remarks(space, facts), *device_remarks(space, facts)]
     space = without_copies(space)
     stacks = _stacks(space, facts, is_known=corpus is not None or size is not None)
     return Explanation(space, facts, corpus, size, start, stacks, notes)
@@ -245,32 +266,44 @@ def _name(shape: Architecture, others: Sequence[str]) -> str:
     return name + "".join(f", {other} {shown(getattr(shape, other))}" for other in others)
 
 
-def device_remarks(space: SearchSpace, vocab_size: int) -> list[str]:
+def device_remarks(space: SearchSpace, facts: DataFacts) -> list[str]:
     """Return remarks on a space that this machine cannot train, one sentence each.
 
     Args:
         space: search space.
-        vocab_size: number of token ids.
+        facts: facts of the data, or an estimate.
     """
     if space.engine.device == "cuda" and not has_nvidia_gpu():
         return [
             "engine.device is cuda, and this machine has no GPU of NVIDIA, so that it can validate "
             "the space but not run the search"
         ]
-    return memory_remarks(space, vocab_size)
+    return memory_remarks(space, facts)
 
 
-def memory_remarks(space: SearchSpace, vocab_size: int) -> list[str]:
+def memory_remarks(space: SearchSpace, facts: DataFacts) -> list[str]:
     """Return a remark if the largest model of a space does not fit into this machine's memory."""
-    shapes = space.shapes(vocab_size)
-    weights = max(shape.num_parameters for shape in shapes)
-    trained = max(shape.num_trained for shape in shapes)
-    frozen = weights * _BYTES_PER_FROZEN if space.is_lora else 0
-    needed, memory = frozen + trained * _BYTES_PER_WEIGHT, machine_memory()
-    if needed <= memory or (space.engine.device in ("auto", "cuda") and has_nvidia_gpu()):
+    peaks, memory = _peaks(space, facts), machine_memory()
+    is_on_gpu = space.engine.device in ("auto", "cuda") and has_nvidia_gpu()
+    if is_on_gpu or not peaks or peaks[-1].memory.process <= memory:
         return []
+    weights = peaks[-1].architecture.num_parameters
     return [
-        f"a model of {weights:,} weights takes at least {needed / 1e9:,.0f} GB with its gradients "
-        f"and moments, and this machine has {memory / 1e9:,.0f} GB of memory; search a smaller "
-        f"model"
+        f"a model of {weights:,} weights needs about {size_text(peaks[-1].memory.process)} of "
+        f"memory to train, and this machine has {size_text(memory)}, so that its trials would be "
+        f"infeasible; search a smaller model"
     ]
+
+
+def _peaks(space: SearchSpace, facts: DataFacts) -> Sequence[ShapePeak]:
+    """Return the models that need the least and the most memory, with the other defaults."""
+    try:
+        spec = space.spec(space.only_drawn(space.defaults()), facts, 0)
+    except ValueError:  # the facts may be an estimate that breaks a rule
+        return []
+    peaks = [
+        ShapePeak(shape, peak_memory(spec.model_copy(update={"architecture": shape})))
+        for shape in space.shapes(facts.vocab_size)
+    ]
+    ends = [choose(peaks, key=lambda peak: peak.memory.trial) for choose in (min, max)]
+    return ends[1:] if ends[0] == ends[1] else ends

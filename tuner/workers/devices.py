@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 
 from model.device.compiler import check_compiler
+from model.device.processor import machine_memory
 from model.errors import CompileError
 from tuner.errors import TunerError
 from tuner.space.space import SearchSpace
@@ -37,6 +38,13 @@ class Devices:
     needs_calibration: bool = False
     is_compiled: bool = False
     is_cluster: bool = False
+
+    @property
+    def trial_bytes(self) -> int:
+        """Memory of this machine for each trial in training; 0 on GPUs and clusters: unknown."""
+        if self.kind != "cpu" or self.is_cluster:
+            return 0
+        return machine_memory() // (self.number * self.slots)
 
 
 def check_devices(space: SearchSpace) -> None:

@@ -127,7 +127,7 @@ def _last(lab: Lab, settings: Mapping[str, Any], seed: int) -> Conductor:
 
 
 def _left(conductor: Conductor) -> Left | None:
-    return estimate_left(conductor.space, conductor.board.searched)
+    return estimate_left(conductor.space, conductor.board.searched, conductor.proposals.draws)
 
 
 def _best(conductor: Conductor) -> float:

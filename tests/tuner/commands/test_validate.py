@@ -262,4 +262,4 @@ def test_weights_beyond_the_memory_are_said(
         main([command, *validated(tmp_path, "{files: a.txt}", more)[1:]])
         captured = capsys.readouterr()
         text = " ".join((captured.out + captured.err).split())
-        assert ("and this machine has 1 GB of memory; search a smaller model" in text) == is_said
+        assert ("of memory to train, and this machine has 1.0 GB, so that" in text) == is_said

@@ -9,6 +9,7 @@ TEXTS = {
     OutcomeKind.STOPPED: "stopped at report 3",
     OutcomeKind.DIVERGED: "diverged",
     OutcomeKind.FAILED: "failed: the worker died: no memory",
+    OutcomeKind.INFEASIBLE: "infeasible: it needs 3 GB",
     OutcomeKind.DUPLICATE: "same as trial 12",
     OutcomeKind.INTERRUPTED: "interrupted",
 }

@@ -9,8 +9,7 @@ from tuner.commands.output import consoles, print_json, say
 from tuner.errors import StoreError
 from tuner.home.home import Home
 from tuner.housekeeping.backup import Backup, back_up, restore
-from tuner.housekeeping.sizes import size_text
-from tuner.texts.formatting import counted
+from tuner.texts.formatting import counted, size_text
 
 
 def _searches(found: Backup) -> str:

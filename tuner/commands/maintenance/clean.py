@@ -7,9 +7,8 @@ from pathlib import Path
 
 from tuner.commands.output import can_ask, confirmed, consoles, home_of, print_json, say
 from tuner.housekeeping.leftovers import delete_leftovers, find_leftovers
-from tuner.housekeeping.sizes import size_text
 from tuner.terminal.tables import table
-from tuner.texts.formatting import counted
+from tuner.texts.formatting import counted, size_text
 
 
 def run_clean(options: argparse.Namespace) -> int:

@@ -6,8 +6,7 @@ import argparse
 
 from tuner.commands.output import confirmed, consoles, home_of, print_json
 from tuner.housekeeping.deletion import Deletion, carry_out, plan_deletion, version_text
-from tuner.housekeeping.sizes import size_text
-from tuner.texts.formatting import listed
+from tuner.texts.formatting import listed, size_text
 
 
 def run_delete(options: argparse.Namespace) -> int:
