@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from model.spec.architecture import Architecture, Tower
+from model.spec.architecture import Architecture
+from model.spec.choices import Tower
 from model.spec.trial import TrialSpec
 
 _FLOAT = 4  # bytes
