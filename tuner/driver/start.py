@@ -1,7 +1,7 @@
 """The start of a session: named steps, each of which adds what later ones need.
 
-    checks ─▶ data ─▶ sources ─▶ bucket ─▶ dtype ─▶ Ray ─▶ workers ─▶ record ─▶ training
-                                                     └──▶ store ────────┘
+    checks ─▶ compilation ─▶ data ─▶ sources ─▶ bucket ─▶ dtype ─▶ Ray ─▶ workers ─▶ record
+                                                                    └──▶ store ────────┘
 
 A search that begins takes the steps of one that is resumed; its journal is empty. What a step
 imports stands in the step, because a second of imports before Ray's processes start is a second
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from model.corpus.corpus import Corpus
 from model.progress import Progress
 from tuner.driver.interrupt import Interrupts
-from tuner.driver.team import Team, start_ray, start_team
+from tuner.driver.team import Team, begin_compilation, start_ray, start_team
 from tuner.driver.view import SilentView, View
 from tuner.errors import Interrupted, TunerError
 from tuner.home.home import Home
@@ -169,6 +169,15 @@ class Start:
             if self.journal.stop_request() is not None:
                 raise Interrupted(0)
 
+    def check_over(self) -> None:
+        """End what a thread does for the start, once the start has ended early.
+
+        Raises:
+            Interrupted: if it has.
+        """
+        if self.is_over:
+            raise Interrupted(0)
+
     def give_up(self) -> None:
         """Let no step aside wait any more: the process could not end."""
         self.is_over = True
@@ -209,19 +218,34 @@ def take_steps(steps: Sequence[Step], start: Start) -> None:
         Interrupted: if a signal or a request has come.
     """
     aside: dict[str, Future[None]] = {}
+
+    def timed(step: Step) -> None:
+        begun = time.monotonic()
+        step.run(start)
+        if start.request.debug:
+            seconds, since = time.monotonic() - begun, time.monotonic() - start.began
+            where = " beside the others" if step.is_aside else ""
+            start.view.phase(f"step {step.name}: {seconds:.1f} s{where}, at {since:.1f} s")
+
     for step in steps:
+        begun = time.monotonic()
         for name in step.after:
             while not aside[name].done():
                 start.check()
                 wait([aside[name]], timeout=_WAIT_SECONDS)
             aside[name].result()
+        if step.after and start.request.debug:
+            waited = time.monotonic() - begun
+            start.view.phase(
+                f"step {step.name} has waited {waited:.1f} s for {', '.join(step.after)}"
+            )
         start.check()
         if step.is_aside:
             pool = ThreadPoolExecutor(1)
-            aside[step.name] = pool.submit(step.run, start)
+            aside[step.name] = pool.submit(timed, step)
             pool.shutdown(wait=False)  # a signal need not wait for it
         else:
-            step.run(start)
+            timed(step)
 
 
 def edited_space(recorded: Search | None, name: str, request: SearchRequest) -> SearchSpace:
@@ -260,6 +284,27 @@ def check_inputs(start: Start) -> None:
         start.view.phase(f"{start.name} goes on from its journal{edited}")
     is_cluster = start.address is not None
     start.early_record = check_early(start.space, start.home, is_cluster=is_cluster)
+
+
+def compile_early(start: Start) -> None:
+    """Begin to measure the dtype and to compile, for which no data are needed.
+
+    A warm start, whose tokenizer is not known yet, measures when its data are there, and its
+    workers compile.
+    """
+    from tuner.space.estimate import estimated_facts
+    from tuner.workers.products import begin_measurement
+
+    start.products, recorded = None, start.recorded
+    if start.address is not None or (recorded is None and start.space.init_from is not None):
+        return
+    facts = estimated_facts(start.space) if recorded is None else recorded.facts
+    if recorded is None:
+        start.products = begin_measurement(start.space, facts, start.home.calibration)
+    if start.products is not None:
+        start.ray.callback(start.products.end)
+    last = recorded.session if recorded else None
+    begin_compilation(start.space, facts, last, start.products, start.check_over)
 
 
 def prepare_data(start: Start) -> None:
@@ -318,11 +363,12 @@ def _close_mirror(start: Start, mirror: Follower) -> None:
 
 
 def measure_dtype(start: Start) -> None:
-    """Begin to measure which dtype is faster on this machine's CPU, in a process."""
+    """Begin to measure which dtype is faster on this machine's CPU, in a process, if none does."""
     from tuner.workers.products import begin_measurement
 
-    start.products = None
-    if start.recorded is None:
+    if start.recorded is not None or start.products is not None:
+        return
+    if start.space.init_from is not None or start.address is not None:
         start.products = begin_measurement(start.space, start.facts, start.home.calibration)
     if start.products is not None:
         start.ray.callback(start.products.end)
@@ -399,6 +445,7 @@ def begin_record(start: Start) -> None:
 
 STEPS: Sequence[Step] = (
     Step("checks", check_inputs),
+    Step("compilation", compile_early),
     Step("data", prepare_data),
     Step("sources", learn),
     Step("bucket", claim_bucket),

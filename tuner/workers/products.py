@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,6 +53,7 @@ class ProductsMeasurement:
         kept = read_measurements(file).get(self._key, {}).get("gain")
         self._gain = kept if isinstance(kept, float) else 0.0
         self._process = _begin(spec) if is_worth_it and not self._gain else None
+        self._lock = threading.Lock()  # compilation waits in a thread, and the start of workers
 
     def dtype(self, on_wait: Callable[[], None] = lambda: None) -> str:
         """Wait for the result; return mixed_bfloat16 if it is clearly faster, otherwise float32.
@@ -59,11 +61,16 @@ class ProductsMeasurement:
         Args:
             on_wait: function to call about twenty times a second meanwhile.
         """
-        if self._process is not None:
-            self._gain = _answer(self._process, on_wait)
-            self._process = None
-            if self._gain:
-                add_measurement(self._file, self._key, {"gain": self._gain, **self._facts})
+        while not self._lock.acquire(timeout=_WAIT_SECONDS):
+            on_wait()
+        try:
+            if self._process is not None:
+                self._gain = _answer(self._process, on_wait)
+                self._process = None
+                if self._gain:
+                    add_measurement(self._file, self._key, {"gain": self._gain, **self._facts})
+        finally:
+            self._lock.release()
         return MIXED if self._gain >= LEAST_GAIN else "float32"
 
     def end(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -29,9 +30,13 @@ from tuner.tracking import projection as projection_module
 from tuner.tracking.tags import Tag
 
 
-def started(interrupts: Interrupts | None = None) -> Any:
+def started(interrupts: Interrupts | None = None, *, debug: bool = False) -> Any:
     interrupts = interrupts or Interrupts()
-    return SimpleNamespace(interrupts=interrupts, check=interrupts.check)
+    said: list[str] = []
+    return SimpleNamespace(
+        interrupts=interrupts, check=interrupts.check, began=0.0, said=said,
+        request=SimpleNamespace(debug=debug), view=SimpleNamespace(phase=said.append),
+    )  # fmt: skip
 
 
 def test_steps_are_taken_in_order_and_wait_for_those_aside() -> None:
@@ -58,6 +63,21 @@ def test_steps_are_taken_in_order_and_wait_for_those_aside() -> None:
         started(),
     )
     assert taken == ["data", "workers", "store", "record"]
+
+
+def test_debug_shows_what_a_step_took_and_waited_for() -> None:
+    start = started(debug=True)
+    steps = [
+        Step("store", lambda start: None, is_aside=True),
+        Step("record", lambda start: None, after=("store",)),
+    ]
+    take_steps(steps, start)
+    texts = [re.sub(r"\d+\.\d", "N", text) for text in start.said]
+    assert texts == [
+        "step store: N s beside the others, at N s",
+        "step record has waited N s for store",
+        "step record: N s, at N s",
+    ]
 
 
 def test_steps_of_a_search_have_names_and_wait_for_steps_before_them() -> None:
