@@ -17,7 +17,7 @@ from tuner import leaving
 from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.view import View
-from tuner.errors import Interrupted
+from tuner.errors import Interrupted, TunerError
 from tuner.home.home import Home
 from tuner.journal.events import SessionBegun
 from tuner.space.data_facts import DataFacts
@@ -322,7 +322,7 @@ def begin_compilation(
         return
 
     def run() -> None:
-        with suppress(CompileError, Interrupted):
+        with suppress(CompileError, TunerError, Interrupted):
             dtype = engine.dtype if products is None else products.dtype(check)
             if last is not None and dtype == "auto":
                 dtype = last.environment["dtype"]

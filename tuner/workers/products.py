@@ -29,6 +29,7 @@ LEAST_GAIN = 1.1  # times as fast as float32; measurements of a tick differ by a
 _LEAST_SECONDS = 80.0  # of expected training: a shorter search does not repay the measurement
 _TIMEOUT_SECONDS = 20.0  # on a machine that is too busy to measure
 _WAIT_SECONDS = 0.05
+_END_SECONDS = 1.0  # for a thread to notice that nobody needs the answer
 
 
 class ProductsMeasurement:
@@ -74,11 +75,16 @@ class ProductsMeasurement:
         return MIXED if self._gain >= LEAST_GAIN else "float32"
 
     def end(self) -> None:
-        """End the process, if it still measures."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        """End the process, if it still measures; a thread that waits for it must have been told."""
+        if not self._lock.acquire(timeout=_END_SECONDS):
+            return  # that thread ends the process
+        try:
+            if self._process is not None:
+                self._process.kill()
+                self._process.communicate()
+                self._process = None
+        finally:
+            self._lock.release()
 
 
 def begin_measurement(
