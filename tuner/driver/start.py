@@ -14,7 +14,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 from model.corpus.corpus import Corpus
 from model.progress import Progress
 from tuner.driver.interrupt import Interrupts
+from tuner.driver.steps import Step
 from tuner.driver.team import Team, begin_compilation, start_ray, start_team
 from tuner.driver.view import SilentView, View
 from tuner.errors import Interrupted, TunerError
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from tuner.workers.products import ProductsMeasurement
     from tuner.workers.ray_session import RaySession
 
-_WAIT_SECONDS = 0.05  # between two checks for a signal
 _MIRROR_SECONDS = 10.0  # longest wait for the storage at the end
 
 OnResult = Callable[[SearchResult], None]
@@ -169,6 +168,11 @@ class Start:
             if self.journal.stop_request() is not None:
                 raise Interrupted(0)
 
+    def say_debug(self, text: str) -> None:
+        """Tell a user who asks for it, with --debug, how the start goes on."""
+        if self.request.debug:
+            self.view.phase(text)
+
     def check_over(self) -> None:
         """End what a thread does for the start, once the start has ended early.
 
@@ -192,60 +196,6 @@ def say_waiting(view: View, interrupts: Interrupts) -> Wait:
         interrupts.check()
 
     return waiting
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step of a start.
-
-    Attributes:
-        name: name of the step.
-        run: does it.
-        after: names of the steps aside that must have ended.
-        is_aside: True to do it in a thread while the next steps are done.
-    """
-
-    name: str
-    run: Callable[[Start], None]
-    after: Sequence[str] = ()
-    is_aside: bool = False
-
-
-def take_steps(steps: Sequence[Step], start: Start) -> None:
-    """Take the steps in order; between two of them, a signal or 'tuner stop' ends the start.
-
-    Raises:
-        Interrupted: if a signal or a request has come.
-    """
-    aside: dict[str, Future[None]] = {}
-
-    def timed(step: Step) -> None:
-        begun = time.monotonic()
-        step.run(start)
-        if start.request.debug:
-            seconds, since = time.monotonic() - begun, time.monotonic() - start.began
-            where = " beside the others" if step.is_aside else ""
-            start.view.phase(f"step {step.name}: {seconds:.1f} s{where}, at {since:.1f} s")
-
-    for step in steps:
-        begun = time.monotonic()
-        for name in step.after:
-            while not aside[name].done():
-                start.check()
-                wait([aside[name]], timeout=_WAIT_SECONDS)
-            aside[name].result()
-        if step.after and start.request.debug:
-            waited = time.monotonic() - begun
-            start.view.phase(
-                f"step {step.name} has waited {waited:.1f} s for {', '.join(step.after)}"
-            )
-        start.check()
-        if step.is_aside:
-            pool = ThreadPoolExecutor(1)
-            aside[step.name] = pool.submit(timed, step)
-            pool.shutdown(wait=False)  # a signal need not wait for it
-        else:
-            timed(step)
 
 
 def edited_space(recorded: Search | None, name: str, request: SearchRequest) -> SearchSpace:
@@ -443,7 +393,7 @@ def begin_record(start: Start) -> None:
     start.is_recorded = True
 
 
-STEPS: Sequence[Step] = (
+STEPS: Sequence[Step[Start]] = (
     Step("checks", check_inputs),
     Step("compilation", compile_early),
     Step("data", prepare_data),

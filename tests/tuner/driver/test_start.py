@@ -16,7 +16,8 @@ from tuner.driver import search as search_module
 from tuner.driver import start as start_module
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.search import resume, search
-from tuner.driver.start import STEPS, Start, Step, begin_record, open_store, take_steps
+from tuner.driver.start import STEPS, Start, begin_record, open_store
+from tuner.driver.steps import Step, take_steps
 from tuner.errors import Interrupted, JournalError, Replaced, StoreError, TunerError
 from tuner.home.home import Home
 from tuner.journal.events import SearchBegun
@@ -30,13 +31,12 @@ from tuner.tracking import projection as projection_module
 from tuner.tracking.tags import Tag
 
 
-def started(interrupts: Interrupts | None = None, *, debug: bool = False) -> Any:
+def started(interrupts: Interrupts | None = None) -> Any:
     interrupts = interrupts or Interrupts()
     said: list[str] = []
     return SimpleNamespace(
-        interrupts=interrupts, check=interrupts.check, began=0.0, said=said,
-        request=SimpleNamespace(debug=debug), view=SimpleNamespace(phase=said.append),
-    )  # fmt: skip
+        interrupts=interrupts, check=interrupts.check, began=0.0, said=said, say_debug=said.append
+    )
 
 
 def test_steps_are_taken_in_order_and_wait_for_those_aside() -> None:
@@ -65,8 +65,8 @@ def test_steps_are_taken_in_order_and_wait_for_those_aside() -> None:
     assert taken == ["data", "workers", "store", "record"]
 
 
-def test_debug_shows_what_a_step_took_and_waited_for() -> None:
-    start = started(debug=True)
+def test_steps_say_what_they_took_and_waited_for() -> None:
+    start = started()
     steps = [
         Step("store", lambda start: None, is_aside=True),
         Step("record", lambda start: None, after=("store",)),
