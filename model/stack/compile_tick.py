@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -73,15 +74,42 @@ def traceable(kind: TickKind) -> tuple[Function, tuple[Tensor, ...]]:
     return gradients, (matrices.copy.detach(), *numbers, rates, keys, *ids)
 
 
+class _BesideCompiler:
+    """Runs the commands of torch's C++ builder; the calls are compiled while the loops are.
+
+    Args:
+        run: runs a command and waits for its end.
+    """
+
+    def __init__(self, run: Callable[[str, str], None]) -> None:
+        self._run, self._pool = run, ThreadPoolExecutor(1)
+        self._calls: Future[None] | None = None
+
+    def __call__(self, command: str, cwd: str) -> None:
+        """Begin to compile the calls; or run another command, and link only when all is there."""
+        is_compilation = " -c " in command
+        if is_compilation and ".wrapper." in command:
+            # the builder removes its folder once it believes that this has ended
+            self._calls = self._pool.submit(self._run, command, str(Path(cwd).parent))
+            return
+        if not is_compilation and self._calls is not None:
+            self._calls.result()
+        self._run(command, cwd)
+
+
 def compile_gradients(kind: TickKind, file: Path) -> None:
     """Write the shared library of a kind of ticks."""
     import torch._inductor
-    from torch._inductor import config
+    from torch._inductor import config, cpp_builder, cpu_vec_isa
 
     torch.set_num_threads(1)
     function, arguments = traceable(kind)
     # With real tensors: the tables that the network keeps must not hold fake ones.
     graph = make_fx(function, tracing_mode="real")(*arguments)
+    cpp_builder.run_compile_cmd = _BesideCompiler(cpp_builder.run_compile_cmd)
+    if config.cpp.vec_isa_ok:
+        # the setting skips one test of each instruction set; this skips the tests of its parts
+        cpu_vec_isa.VecISA.check_build = lambda isa, code: True
     with config.patch(
         {
             "cpp.threads": 1,

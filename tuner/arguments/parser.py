@@ -114,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     debug = argparse.ArgumentParser(add_help=False)
     debug.add_argument(
-        "--debug", action="store_true", help="show tracebacks; a search keeps Ray's logs"
+        "--debug",
+        action="store_true",
+        help="show tracebacks; a search keeps Ray's logs, and says what each step took",
     )
     common = argparse.ArgumentParser(add_help=False, parents=[debug])
     common.add_argument(

@@ -19,8 +19,8 @@ from tuner.driver.start import (
     Start,
     edited_space,
     say_waiting,
-    take_steps,
 )
+from tuner.driver.steps import take_steps
 from tuner.driver.view import View
 from tuner.errors import JournalError, StorageError, TunerError
 from tuner.home.home import Home

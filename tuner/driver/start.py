@@ -1,7 +1,7 @@
 """The start of a session: named steps, each of which adds what later ones need.
 
-    checks ─▶ data ─▶ sources ─▶ bucket ─▶ dtype ─▶ Ray ─▶ workers ─▶ record ─▶ training
-                                                     └──▶ store ────────┘
+    checks ─▶ compilation ─▶ data ─▶ sources ─▶ bucket ─▶ dtype ─▶ Ray ─▶ workers ─▶ record
+                                                                    └──▶ store ────────┘
 
 A search that begins takes the steps of one that is resumed; its journal is empty. What a step
 imports stands in the step, because a second of imports before Ray's processes start is a second
@@ -14,7 +14,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from model.corpus.corpus import Corpus
 from model.progress import Progress
 from tuner.driver.interrupt import Interrupts
-from tuner.driver.team import Team, start_ray, start_team
+from tuner.driver.steps import Step
+from tuner.driver.team import Team, begin_compilation, start_ray, start_team
 from tuner.driver.view import SilentView, View
 from tuner.errors import Interrupted, TunerError
 from tuner.home.home import Home
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from tuner.workers.products import ProductsMeasurement
     from tuner.workers.ray_session import RaySession
 
-_WAIT_SECONDS = 0.05  # between two checks for a signal
 _MIRROR_SECONDS = 10.0  # longest wait for the storage at the end
 
 OnResult = Callable[[SearchResult], None]
@@ -170,6 +169,20 @@ class Start:
             if self.journal.stop_request() is not None:
                 raise Interrupted(0)
 
+    def say_debug(self, text: str) -> None:
+        """Tell a user who asks for it, with --debug, how the start goes on."""
+        if self.request.debug:
+            self.view.phase(text)
+
+    def check_over(self) -> None:
+        """End what a thread does for the start, once the start has ended early.
+
+        Raises:
+            Interrupted: if it has.
+        """
+        if self.is_over:
+            raise Interrupted(0)
+
     def give_up(self) -> None:
         """Let no step aside wait any more: the process could not end."""
         self.is_over = True
@@ -184,45 +197,6 @@ def say_waiting(view: View, interrupts: Interrupts) -> Wait:
         interrupts.check()
 
     return waiting
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step of a start.
-
-    Attributes:
-        name: name of the step.
-        run: does it.
-        after: names of the steps aside that must have ended.
-        is_aside: True to do it in a thread while the next steps are done.
-    """
-
-    name: str
-    run: Callable[[Start], None]
-    after: Sequence[str] = ()
-    is_aside: bool = False
-
-
-def take_steps(steps: Sequence[Step], start: Start) -> None:
-    """Take the steps in order; between two of them, a signal or 'tuner stop' ends the start.
-
-    Raises:
-        Interrupted: if a signal or a request has come.
-    """
-    aside: dict[str, Future[None]] = {}
-    for step in steps:
-        for name in step.after:
-            while not aside[name].done():
-                start.check()
-                wait([aside[name]], timeout=_WAIT_SECONDS)
-            aside[name].result()
-        start.check()
-        if step.is_aside:
-            pool = ThreadPoolExecutor(1)
-            aside[step.name] = pool.submit(step.run, start)
-            pool.shutdown(wait=False)  # a signal need not wait for it
-        else:
-            step.run(start)
 
 
 def edited_space(recorded: Search | None, name: str, request: SearchRequest) -> SearchSpace:
@@ -264,6 +238,27 @@ def check_inputs(start: Start) -> None:
         start.view.phase(f"{start.name} goes on from its journal{edited}")
     is_cluster = start.address is not None
     start.early_record = check_early(start.space, start.home, is_cluster=is_cluster)
+
+
+def compile_early(start: Start) -> None:
+    """Begin to measure the dtype and to compile, for which no data are needed.
+
+    A warm start, whose tokenizer is not known yet, measures when its data are there, and its
+    workers compile.
+    """
+    from tuner.space.estimate import estimated_facts
+    from tuner.workers.products import begin_measurement
+
+    start.products, recorded = None, start.recorded
+    if start.address is not None or (recorded is None and start.space.init_from is not None):
+        return
+    facts = estimated_facts(start.space) if recorded is None else recorded.facts
+    if recorded is None:
+        start.products = begin_measurement(start.space, facts, start.home.calibration)
+    if start.products is not None:
+        start.ray.callback(start.products.end)
+    last = recorded.session if recorded else None
+    begin_compilation(start.space, facts, last, start.products, start.check_over)
 
 
 def prepare_data(start: Start) -> None:
@@ -323,11 +318,12 @@ def _close_mirror(start: Start, mirror: Follower) -> None:
 
 
 def measure_dtype(start: Start) -> None:
-    """Begin to measure which dtype is faster on this machine's CPU, in a process."""
+    """Begin to measure which dtype is faster on this machine's CPU, in a process, if none does."""
     from tuner.workers.products import begin_measurement
 
-    start.products = None
-    if start.recorded is None:
+    if start.recorded is not None or start.products is not None:
+        return
+    if start.space.init_from is not None or start.address is not None:
         start.products = begin_measurement(start.space, start.facts, start.home.calibration)
     if start.products is not None:
         start.ray.callback(start.products.end)
@@ -406,8 +402,9 @@ def begin_record(start: Start) -> None:
     start.is_recorded = True
 
 
-STEPS: Sequence[Step] = (
+STEPS: Sequence[Step[Start]] = (
     Step("checks", check_inputs),
+    Step("compilation", compile_early),
     Step("data", prepare_data),
     Step("sources", learn),
     Step("bucket", claim_bucket),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,7 @@ from tuner import leaving
 from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.view import View
+from tuner.errors import Interrupted, TunerError
 from tuner.home.home import Home
 from tuner.journal.events import SessionBegun
 from tuner.space.data_facts import DataFacts
@@ -292,6 +294,46 @@ def _is_compiled(
 def _dtype(devices: Devices) -> str:
     """Return the dtype of a CPU: without a measurement, "auto" is float32."""
     return "float32" if devices.dtype == "auto" else devices.dtype
+
+
+def begin_compilation(
+    space: SearchSpace,
+    facts: DataFacts,
+    last: SessionBegun | None,
+    products: ProductsMeasurement | None,
+    check: Callable[[], None],
+) -> None:
+    """Begin to compile the ticks of the first trial, in a thread, if the search compiles them.
+
+    A worker that needs them earlier waits. What cannot be compiled fails in the worker.
+
+    Args:
+        space: search space.
+        facts: facts of the data, which may be estimated.
+        last: last session of a resumed search; None if the search begins.
+        products: measurement of products in bfloat16, if one was begun.
+        check: function that raises an exception if the start has ended.
+    """
+    from model.stack.compiled_file import compiled_file
+    from model.stack.tick_kind import TickKind
+    from tuner.workers.devices import Devices, has_nvidia_gpu, num_cores
+
+    engine = space.engine
+    may_be_gpu = engine.device == "auto" and (has_nvidia_gpu() or sys.platform == "darwin")
+    if may_be_gpu or engine.device not in {"auto", "cpu"} or engine.compile == "off":
+        return
+
+    def run() -> None:
+        with suppress(CompileError, TunerError, Interrupted):
+            dtype = engine.dtype if products is None else products.dtype(check)
+            if last is not None and dtype == "auto":
+                dtype = last.environment["dtype"]
+            devices = Devices("cpu", engine.workers or num_cores(), 1, dtype)
+            if _is_compiled(space, facts, last, devices):
+                spec = space.spec(space.defaults(), facts, space.search.seed)
+                compiled_file(TickKind.of(spec, _dtype(devices)))
+
+    threading.Thread(target=run, name="compilation", daemon=True).start()
 
 
 def calibrate(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,7 @@ LEAST_GAIN = 1.1  # times as fast as float32; measurements of a tick differ by a
 _LEAST_SECONDS = 80.0  # of expected training: a shorter search does not repay the measurement
 _TIMEOUT_SECONDS = 20.0  # on a machine that is too busy to measure
 _WAIT_SECONDS = 0.05
+_END_SECONDS = 1.0  # for a thread to notice that nobody needs the answer
 
 
 class ProductsMeasurement:
@@ -52,6 +54,7 @@ class ProductsMeasurement:
         kept = read_measurements(file).get(self._key, {}).get("gain")
         self._gain = kept if isinstance(kept, float) else 0.0
         self._process = _begin(spec) if is_worth_it and not self._gain else None
+        self._lock = threading.Lock()  # compilation waits in a thread, and the start of workers
 
     def dtype(self, on_wait: Callable[[], None] = lambda: None) -> str:
         """Wait for the result; return mixed_bfloat16 if it is clearly faster, otherwise float32.
@@ -59,19 +62,29 @@ class ProductsMeasurement:
         Args:
             on_wait: function to call about twenty times a second meanwhile.
         """
-        if self._process is not None:
-            self._gain = _answer(self._process, on_wait)
-            self._process = None
-            if self._gain:
-                add_measurement(self._file, self._key, {"gain": self._gain, **self._facts})
+        while not self._lock.acquire(timeout=_WAIT_SECONDS):
+            on_wait()
+        try:
+            if self._process is not None:
+                self._gain = _answer(self._process, on_wait)
+                self._process = None
+                if self._gain:
+                    add_measurement(self._file, self._key, {"gain": self._gain, **self._facts})
+        finally:
+            self._lock.release()
         return MIXED if self._gain >= LEAST_GAIN else "float32"
 
     def end(self) -> None:
-        """End the process, if it still measures."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        """End the process, if it still measures; a thread that waits for it must have been told."""
+        if not self._lock.acquire(timeout=_END_SECONDS):
+            return  # that thread ends the process
+        try:
+            if self._process is not None:
+                self._process.kill()
+                self._process.communicate()
+                self._process = None
+        finally:
+            self._lock.release()
 
 
 def begin_measurement(

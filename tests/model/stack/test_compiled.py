@@ -184,7 +184,7 @@ def test_damaged_code_is_deleted(
     """The next start compiles anew: a trial that fails names the file."""
     damaged = tmp_path / "damaged.so"
     damaged.write_bytes(b"\x7fELF")
-    monkeypatch.setattr(compiled, "_file_of", lambda kind: damaged)
+    monkeypatch.setattr(compiled, "compiled_file", lambda kind: damaged)
     engine = Engine(*tokens, slots=1, is_compiled=True)
     with pytest.raises(CompileError, match=r"damaged\.so cannot be loaded and was deleted"):
         list(engine.run([make(micro_batch=1, batch_size=1)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ from tuner.driver import search as search_module
 from tuner.driver import start as start_module
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.search import resume, search
-from tuner.driver.start import STEPS, Start, Step, begin_record, open_store, take_steps
+from tuner.driver.start import STEPS, Start, begin_record, open_store
+from tuner.driver.steps import Step, take_steps
 from tuner.errors import Interrupted, JournalError, Replaced, StoreError, TunerError
 from tuner.home.home import Home
 from tuner.journal.events import SearchBegun
@@ -31,7 +33,10 @@ from tuner.tracking.tags import Tag
 
 def started(interrupts: Interrupts | None = None) -> Any:
     interrupts = interrupts or Interrupts()
-    return SimpleNamespace(interrupts=interrupts, check=interrupts.check)
+    said: list[str] = []
+    return SimpleNamespace(
+        interrupts=interrupts, check=interrupts.check, began=0.0, said=said, say_debug=said.append
+    )
 
 
 def test_steps_are_taken_in_order_and_wait_for_those_aside() -> None:
@@ -58,6 +63,21 @@ def test_steps_are_taken_in_order_and_wait_for_those_aside() -> None:
         started(),
     )
     assert taken == ["data", "workers", "store", "record"]
+
+
+def test_steps_say_what_they_took_and_waited_for() -> None:
+    start = started()
+    steps = [
+        Step("store", lambda start: None, is_aside=True),
+        Step("record", lambda start: None, after=("store",)),
+    ]
+    take_steps(steps, start)
+    texts = [re.sub(r"\d+\.\d", "N", text) for text in start.said]
+    assert texts == [
+        "step store: N s beside the others, at N s",
+        "step record has waited N s for store",
+        "step record: N s, at N s",
+    ]
 
 
 def test_steps_of_a_search_have_names_and_wait_for_steps_before_them() -> None:

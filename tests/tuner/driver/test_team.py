@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from model.stack import compiled_file
 from model.stack.tick_kind import TickKind
 from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.driver import team
-from tuner.driver.team import Order, calibrate, choose_devices, choose_order
+from tuner.driver.team import (
+    Order,
+    begin_compilation,
+    calibrate,
+    choose_devices,
+    choose_order,
+)
 from tuner.errors import TunerError
 from tuner.journal.events import SessionBegun
 from tuner.space.data_facts import DataFacts
@@ -149,6 +157,38 @@ def test_measurement_of_a_new_search_chooses_the_dtype(monkeypatch: pytest.Monke
         )
         assert made.session is ray
     assert [on.dtype for on in started] == ["mixed_bfloat16", "auto"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "last", "expected"),
+    [
+        ({"compile": "on"}, None, "mixed_bfloat16"),  # as it was measured
+        ({"compile": "on", "dtype": "float32"}, "float32", "float32"),
+        ({"compile": "auto", "dtype": "float32"}, "float32", "float32"),  # a resumed search
+        ({"compile": "off"}, None, None),
+        ({"compile": "auto", "device": "cuda"}, None, None),
+    ],
+)
+def test_compilation_begins_with_the_first_trials_ticks(
+    monkeypatch: pytest.MonkeyPatch, engine: dict[str, str], last: str | None, expected: str | None
+) -> None:
+    made: list[TickKind] = []
+    monkeypatch.setattr(compiled_file, "compiled_file", made.append)
+    monkeypatch.setattr(devices_module, "why_not_compiled", lambda: None)
+    monkeypatch.setattr(devices_module, "has_nvidia_gpu", lambda: False)
+    monkeypatch.setattr(team.sys, "platform", "linux")
+    space = SPACE.model_copy(update={"engine": SPACE.engine.model_copy(update=engine)})
+    measured = SimpleNamespace(dtype=lambda check: "mixed_bfloat16")
+    recorded = None
+    if last is not None:
+        environment = {"device": "cpu: x", "dtype": last, "compiled": "g++ 12"}
+        recorded = SessionBegun(environment, 2, in_order=True)
+    begin_compilation(space, FACTS, recorded, None if recorded else measured, lambda: None)
+    for thread in threading.enumerate():
+        if thread.name == "compilation":
+            thread.join()
+    spec = space.spec(space.defaults(), FACTS, space.search.seed)
+    assert made == ([] if expected is None else [TickKind.of(spec, expected)])
 
 
 def test_forced_compilation_needs_a_compiler_and_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
