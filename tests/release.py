@@ -11,6 +11,7 @@ index that has torch for processors alone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,6 +36,7 @@ TABLE = ("tuner show", "tuner show --yaml", "tuner report", "tuner export -o exp
 QUICK = ("--trials", "4", "--set", "budget.tokens=20_000", "--set", "confirm=off")
 NEWEST, OLDEST = 30, 11  # minor versions of Python 3 that are looked for
 _BUILD = "from setuptools import build_meta as b; b.build_sdist({0!r}); b.build_wheel({0!r})"
+_SECONDS = 120  # until a server listens
 _LINK = re.compile(r"http://127\.0\.0\.1:\d+\S*")
 _NOTES = "A line of somebody's own text, of no use but to be read.\n\n" * 400
 
@@ -107,16 +110,26 @@ def _page_of(words: Sequence[str], folder: Path, environment: dict[str, str]) ->
     ) as server:  # fmt: skip
         assert server.stdout is not None
         link = next((m[0] for line in server.stdout if (m := _LINK.search(line))), None)
-        status = 0
         try:
-            if link is not None:
-                with urllib.request.urlopen(link.split("#")[0], timeout=60) as page:
-                    status = page.status
+            status = _status_of(link, server) if link else 0
         finally:
             server.send_signal(signal.SIGINT)
     if status != 200:
         sys.exit(f"{' '.join(words)} shows no page: {link}, status {status}")
     return f"{link} answers"
+
+
+def _status_of(link: str, server: subprocess.Popen[str]) -> int:
+    """Return the status of a page, which is shown before the server listens; 0 if it never does."""
+    for _ in range(_SECONDS):
+        try:
+            with urllib.request.urlopen(link.split("#")[0], timeout=60) as page:
+                return int(page.status)
+        except urllib.error.URLError:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(timeout=1)
+                return 0
+    return 0
 
 
 def main() -> None:

@@ -72,7 +72,8 @@ def test_best_trial_leaves_as_a_space(
     path.parent.mkdir()
     path.write_text(text, encoding="utf-8")
     assert cli.main(["validate", "--space", str(path), "--json", *home]) == 0
-    assert json.loads(capsys.readouterr().out)["trials"] == 1
+    explained = json.loads(capsys.readouterr().out)
+    assert explained["full_tokens"] == explained["budget_tokens"]  # of one trial
     assert cli.main(["show", "--yaml", "--csv", *home]) == 2
     assert "--yaml prints one trial; leave --by and --csv out" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 from tuner.errors import StoreError
 from tuner.home.home import Home
 from tuner.housekeeping.installation import check_installation
-from tuner.tracking.store import check_write, open_client, reason_of, store_errors
+from tuner.tracking.store import check_write, open_client, reading_errors, reason_of, store_errors
 
 
 @pytest.mark.parametrize("code", [401, 403])
@@ -52,6 +52,13 @@ def test_other_answers_are_named_by_number() -> None:
 )
 def test_refused_connection_says_what_to_set(text: str, reason: str) -> None:
     assert reason_of(MlflowException(text)) == reason
+
+
+def test_database_of_a_newer_mlflow_says_what_to_upgrade() -> None:
+    """MLflow passes on an error of Alembic, whose class says nothing to a user."""
+    said = "cannot be used: a newer MLflow made it: upgrade this one with 'pip install --upgrade"
+    with pytest.raises(StoreError, match=said), reading_errors("sqlite:///mlflow.db"):
+        raise RuntimeError("Can't locate revision identified by 'dc11669786a5'")
 
 
 @pytest.mark.slow
