@@ -39,9 +39,20 @@ class Bench(NamedTuple):
     what: str = ""
 
 
+_LEARNING = (
+    "Searches replayed on a table of trained configurations, as on the page of [search quality]"
+    "(search_quality.md). *Learned from the atlas* has the proposals of the shipped atlas without "
+    "the table's text and models of its size. Sources that *mislead* propose the worst "
+    "configurations, some at random, the best with a rate ten times too low, or what is good after "
+    "one report and bad at the end. *Perfect* samplers and proposals know the table."
+)
 BENCHES = {
     "search_quality": Bench("Does the search search well?", "search_quality.md"),
     "search_quality_curves": Bench("Where curves cross", "search_quality_curves.md"),
+    "learning": Bench("Searches that learn", "learning.md", _LEARNING),
+    "learning_curves": Bench(
+        "Searches that learn, where curves cross", "learning_curves.md", _LEARNING
+    ),
     "suggest": Bench("Suggestions without a trial", "suggest.md"),
     "left": Bench(
         "How much is left",

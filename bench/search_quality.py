@@ -187,7 +187,8 @@ def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]
             jobs = [(*place, settings, seed) for seed in range(seeds)]
             traces = list(pool.map(_trace, jobs))
             seconds = (time.monotonic() - began) / seeds
-            summary = _summary(lab.table, traces, until) | {"variant": name in VARIANTS}
+            kinds = {"variant": name in VARIANTS, "bound": name in BOUNDS}
+            summary = _summary(lab.table, traces, until) | kinds
             reach = "–".join(f"{v:.1f}" for v in summary["reach"])
             trials = traces[0].trials
             print(f"{name:24} to 1 %: {reach:18} {trials:4} trials, {seconds:5.1f} s a search")

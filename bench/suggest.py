@@ -39,13 +39,13 @@ Lines = Mapping[str, Mapping[str, Any]]
 
 
 def trained_of(
-    judge: Judge, judged: Sequence[Judged], names: Mapping[str, str], shop: Workshop
+    judge: Judge, judged: Sequence[Judged], names: Mapping[str, str], shop: Workshop, dearest: float
 ) -> Lines:
     """Train the suggestions of cheap cells, and the best settings by all trials."""
     every = {}
     for each in judged:
         target = each.target
-        if target.parameters * target.tokens > DEAREST:
+        if target.parameters * target.tokens > dearest:
             continue
         points = {
             f"{each.cell}/{each.left_out}": each.point,
@@ -203,6 +203,10 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / "runs" / "atlas", help="texts and trained trials"
     )
+    parser.add_argument(
+        "--dearest", type=float, default=DEAREST,
+        help="weights times tokens up to which suggestions are trained (default: 6e10)",
+    )  # fmt: skip
     add_options(parser, f"{QUICK} suggestions, nothing trained")
     options = parser.parse_args()
     judge = Judge(read_atlas())
@@ -213,7 +217,7 @@ def main() -> int:
         if options.quick and len(judged) == QUICK:
             break
     shop = Workshop(options.folder, options.processes, nice=5)
-    lines = {} if options.quick else trained_of(judge, judged, names, shop)
+    lines = {} if options.quick else trained_of(judge, judged, names, shop, options.dearest)
     found = {"suggestions": [entry(each, names, lines) for each in judged]}
     where = about(["numpy", "scipy"], rehearsal=options.quick, trials=read_atlas().source.trials)
     finish(result_of(found, where), options, plot)

@@ -104,6 +104,36 @@ def test_searches_that_were_told_what_is_left_are_compared_with_more_trials() ->
     assert result["goals"][0]["reached"] >= 80
 
 
+def test_misleading_sources_are_compared_with_a_search_that_knows_nothing() -> None:
+    results = import_module("parts.search_quality.result")
+
+    def method(mean: float) -> dict[str, Any]:
+        return {
+            "variant": False, "seeds": 9, "most": 1, "reach": [mean] * 3,
+            "regret": {"1": [None] * 3}, "mean_to": {str(x): [mean, 0.3] for x in results.LEVELS},
+        }  # fmt: skip
+
+    methods = {
+        results.bound(results.COLD, 1): method(6.0),
+        results.bound(results.LEARNED, 1): method(1.2),
+        results.bound(results.misled("the worst"), 1): method(6.5),
+        results.bound(results.misled("at random"), 1): method(7.5),
+    }
+    facts = dict.fromkeys(("rows", "within_goal", "diverged"), 9)
+    facts |= dict.fromkeys(("best", "defaults", "snap_error", "snap_error_plain"), 4.0)
+    texts = dict.fromkeys(("space", "command", "date", "device", "torch"), "made-up")
+    about = {"study": "lm", "slots": 2, "rehearsal": False, "bounds": True}
+    table = {**facts, **texts, "weights": {"B": 1.0}}
+    result = results.result_of({"methods": methods, "table": table}, about)
+    assert result["bench"] == "learning"
+    rows = {row[0]: row[1] for row in result["tables"][1]["rows"]}
+    assert rows["nothing known, to within 1 %"] == "6.0 ± 0.3"
+    assert rows["… misled, the worst: more than nothing known"] == "+0.5 ± 0.4"
+    reached = {goal["what"].partition(":")[0]: goal["reached"] for goal in result["goals"]}
+    assert reached == {"learned from the atlas; 1 slot": 1.2, "misled": 1.5}
+    assert [goal["most"] for goal in result["goals"]] == [1.5, 1.0, 1.0]
+
+
 # goals and options ------------------------------------------------------------------------------
 
 

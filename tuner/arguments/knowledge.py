@@ -25,6 +25,11 @@ def add_suggest(suggest: argparse.ArgumentParser) -> None:
         "--tokens", type=amount, metavar="D", help="training tokens of the model, such as 8B"
     )
     suggest.add_argument(
+        "--data", metavar="TEXT",
+        help="text of the model: that of a search of the home, or code, prose or markup of the "
+        "atlas (default: one that no source has); with --parameters",
+    )  # fmt: skip
+    suggest.add_argument(
         "--learn-from", nargs="+", metavar="SEARCH",
         help="searches to learn from, or atlas, or off for published laws alone (default: auto, "
         "all searches of the home and the atlas)",

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from tuner.arguments.option_types import duration, new_name, override, search_name, whole
+from tuner.space_file.overrides import Override
 
 PRIORITIES = ("low", "normal", "high", "urgent")
 _JOBS = {  # commands for searches that other processes run
@@ -36,6 +37,11 @@ def add_search(search: argparse.ArgumentParser) -> None:
     search.add_argument(
         "--notify", action="append", default=[], metavar="URL",
         help="tell this webhook, or URL of Apprise, how the search ends; may be repeated",
+    )  # fmt: skip
+    search.add_argument(
+        "--suggest", dest="overrides", action="append_const",
+        const=Override.parse("search.learn_from=auto"),
+        help="begin with what earlier searches and the atlas suggest: search.learn_from=auto",
     )  # fmt: skip
     search.add_argument("--quiet", action="store_true", help="show no progress, only the result")
     search.add_argument(

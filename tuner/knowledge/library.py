@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from tuner.errors import JournalError, TunerError
 from tuner.home.home import Home
 from tuner.journal.fold import Search
-from tuner.journal.journal import read_entries
+from tuner.journal.journal import read_entries, read_search
 from tuner.knowledge.atlas import read_atlas
-from tuner.knowledge.evidence import Evidence, evidence_of, obstacle
+from tuner.knowledge.evidence import Evidence, evidence_of, obstacle, text_of
 from tuner.knowledge.tables import read_table
 from tuner.space.proposals import SourceUsed, is_table
-from tuner.texts.formatting import counted, did_you_mean
+from tuner.texts.formatting import counted, did_you_mean, listed
 
 ATLAS = "atlas"
 _FEWEST = 3  # trials of a search that tell something
@@ -80,6 +80,27 @@ def collect(home: Home, names: Sequence[str] | None = None, *, besides: str = ""
         atlas = read_atlas()
         parts.append((atlas.source, atlas.evidence))
     return Library(tuple(parts), tuple(left_out))
+
+
+def text_named(name: str, home: Home) -> str:
+    """Return a text with its tokenizer, as evidence names it.
+
+    Args:
+        name: name of a search, which has the text, or of a text of the atlas.
+        home: home of the searches.
+
+    Raises:
+        TunerError: if there is no such search or text.
+    """
+    shipped: Mapping[str, str] = read_atlas().card["fingerprints"]
+    names = [path.name for path in home.searches()]
+    search = read_search(home.search(name)) if name in names else None
+    if search is not None:
+        return text_of(search.facts.data_fingerprint, search.facts.tokenizer_fingerprint)
+    if name not in shipped:
+        near = did_you_mean(name, (*names, *shipped)) or f"; the atlas has {listed(shipped, 'and')}"
+        raise TunerError(f"there is no search and no text {name}{near}")
+    return shipped[name]
 
 
 def _of_search(home: Home, name: str) -> tuple[SourceUsed, Evidence] | str:

@@ -51,3 +51,9 @@ def overrides_in(text: str) -> list[Override]:
     lines = [line.removeprefix(_LINE) for line in comments.splitlines() if line.startswith(_LINE)]
     overrides = [Override.parse(line) for line in lines if title]
     return list({override.path: override for override in overrides}.values())
+
+
+def without_overrides(text: str) -> str:
+    """Return the text of a search-space file without the comments that `annotated` wrote."""
+    plain, title, _ = text.rpartition(f"\n{_TITLE}\n")
+    return f"{plain.rstrip()}\n" if title else text

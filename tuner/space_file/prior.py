@@ -16,7 +16,14 @@ from tuner.space.parameter import (
     Range,
     Value,
 )
-from tuner.space_file.yaml_file import Place, whole_if_equal
+from tuner.space_file.yaml_file import (
+    Edit,
+    Place,
+    added,
+    find_value,
+    replaced,
+    whole_if_equal,
+)
 from tuner.texts.formatting import did_you_mean, listed, shown, unknown
 
 CONFIDENCES: Mapping[str, float] = {"low": 0.25, "medium": 0.5, "high": 0.75}
@@ -112,7 +119,7 @@ def add_priors(text: str, priors: Mapping[str, Prior]) -> str:
         priors: name of a hyperparameter → prior, which replaces the entry's own.
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    entries = _value(root, "hyperparameters") if isinstance(root, yaml.MappingNode) else None
+    entries = find_value(root, "hyperparameters") if isinstance(root, yaml.MappingNode) else None
     if not isinstance(entries, yaml.MappingNode):
         return text
     edits = []
@@ -126,21 +133,10 @@ def add_priors(text: str, priors: Mapping[str, Prior]) -> str:
     return text
 
 
-def _value(mapping: yaml.MappingNode, key: str) -> yaml.Node | None:
-    return next((value for name, value in mapping.value if name.value == key), None)
-
-
-def _edit(text: str, entry: yaml.MappingNode, prior: Prior) -> tuple[int, int, str]:
-    """Return start and end of the text that is replaced, and the new text."""
+def _edit(text: str, entry: yaml.MappingNode, prior: Prior) -> Edit:
     written = f"{{centre: {_written(prior.centre)}, confidence: {shown(prior.confidence)}}}"
-    old = _value(entry, "prior")
-    if old is not None:
-        end = old.start_mark.index + len(text[old.start_mark.index : old.end_mark.index].rstrip())
-        return old.start_mark.index, end, written
-    last_key, last = entry.value[-1]
-    end = last.start_mark.index + len(text[last.start_mark.index : last.end_mark.index].rstrip())
-    indent = "\n" + " " * last_key.start_mark.column
-    return end, end, f"{', ' if entry.flow_style else indent}prior: {written}"
+    old = find_value(entry, "prior")
+    return added(text, entry, "prior", written) if old is None else replaced(text, old, written)
 
 
 def _written(value: Value) -> str:

@@ -21,6 +21,7 @@ def search_lines(space: SearchSpace, facts: DataFacts) -> list[str]:
         *_arms(space),
         *([space.proxy_text(facts.vocab_size)] if space.proxy else []),
         _trials(space, facts),
+        *_sources(space),
         _scheduler(space),
         *_hints(space),
         _objective(space),
@@ -73,6 +74,24 @@ def _trials(space: SearchSpace, facts: DataFacts) -> str:
         f"{counted(space.budget.reports, 'report')}: {described(space)}sampler {search.sampler}, "
         f"which {sampler}."
     )
+
+
+def _sources(space: SearchSpace) -> list[str]:
+    """Say what the search learns from, and how it begins then."""
+    search = space.search
+    if search.learn_from == "off":
+        return []
+    of = "all searches of the home and the atlas"
+    if search.learn_from != "auto":
+        of = listed(search.learn_from, "and")
+    first = "" if search.defaults == "off" else "the defaults and "
+    begins = f"after {first}a random configuration" if first else "after random configurations"
+    if not SCHEDULERS[search.scheduler].pauses(space):
+        begins = "after the defaults" if first else "first"
+    return [
+        f"Learns from {of}: up to three proposed configurations come {begins}, and two of them "
+        f"train to the end, unless the first losses contradict the sources."
+    ]
 
 
 def _scheduler(space: SearchSpace) -> str:

@@ -131,10 +131,16 @@ def result_of(numbers: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str,
     if costs:
         tables.append(_cost_table(methods, costs))
         goals = [] if about["rehearsal"] else _goals_of_learning(methods, costs)
-    titles = {False: "Samplers and schedulers", True: "The default and variants of it"}
-    for is_variant, title in titles.items():
-        some = {name: method for name, method in methods.items() if method["variant"] == is_variant}
-        title = "Regret by tokens" if is_bound else title
+    for title, is_variant, is_possible in (
+        ("Samplers and schedulers", False, False),
+        ("The default and variants of it", True, False),
+        ("What is possible", False, True),
+    ):
+        some = {
+            name: method
+            for name, method in methods.items()
+            if (method["variant"], method.get("bound", False)) == (is_variant, is_possible)
+        }
         tables += [{"title": title, "columns": columns, "rows": _rows(some)}] if some else []
     name = "learning" if is_bound else "search_quality"
     return {

@@ -13,7 +13,7 @@ from tuner.space_file.load import load_space
 
 
 def test_size_is_answered_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    size = ["--parameters", "200k", "--tokens", "1M"]
+    size = ["--parameters", "200k", "--tokens", "1M", "--data", "prose"]
     home = ["--home", str(tmp_path)]
     assert main(["suggest", *size, *home, "--json"]) == 0
     captured = capsys.readouterr()
@@ -35,11 +35,18 @@ def test_space_is_written_with_priors(tmp_path: Path, capsys: pytest.CaptureFixt
     path, out = tmp_path / "a.yaml", tmp_path / "b.yaml"
     path.write_text(SPACE.replace("%s", "trials: 4"), encoding="utf-8")
     command = ["suggest", "--space", str(path), "-o", str(out), "--home", str(tmp_path / "none")]
+    command += ["--set", "search.trials=7", "--set", "engine.workers=1"]
+    command += ["--set", "hyperparameters.weight_decay={log: [2e-3, 0.5]}"]
     assert main(command) == 0
     captured = capsys.readouterr()
     assert f"tuner search --space {out}" in captured.err
     assert not (tmp_path / "none").exists()
-    priors = {p.name: p.prior for p in load_space(out).searched}
+    space = load_space(out)
+    assert (space.search.trials, space.engine.workers) == (7, 1)
+    assert "On the command line" not in out.read_text(encoding="utf-8")
+    (decay,) = (p for p in space.searched if p.name == "weight_decay")
+    assert (decay.distribution.low, decay.distribution.high) == (2e-3, 0.5)
+    priors = {p.name: p.prior for p in space.searched}
     assert set(priors) == {"max_learning_rate", "warmup_steps", "weight_decay", "batch_size"}
     assert all(prior is not None for prior in priors.values())
     assert main(command) == 2
@@ -55,6 +62,11 @@ def test_space_is_written_with_priors(tmp_path: Path, capsys: pytest.CaptureFixt
             "needs the --space to begin with",
         ),
         (["--parameters", "1M", "--tokens", "1M", "--learn-from", "x-1"], "there is no search x-1"),
+        (
+            ["--parameters", "1M", "--tokens", "1M", "--data", "cod"],
+            "no text cod; did you mean code",
+        ),
+        (["--space", "lm", "--data", "code"], "--data belongs to --parameters"),
         (["--record"], ""),
     ],
 )

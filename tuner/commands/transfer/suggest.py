@@ -25,6 +25,8 @@ def run_suggest(options: argparse.Namespace) -> int:
     home = Home.of(options.home)
     if options.record:
         return _record(options, home)
+    if options.data and not options.parameters:
+        raise TunerError("--data belongs to --parameters; a space names its own data")
     if bool(options.parameters) != bool(options.tokens):
         raise TunerError("--parameters and --tokens belong together; give both")
     if options.output and not options.space:
@@ -37,7 +39,11 @@ def run_suggest(options: argparse.Namespace) -> int:
         answer, text = _answer_for_size(options, home), ""
     _print(options, answer)
     if options.output:
-        _write_space(Path(options.output), text, answer)
+        from tuner.space_file.overrides import without_overrides
+        from tuner.space_file.yaml_file import with_values
+
+        changes = [(override.path, override.text) for override in options.overrides]
+        _write_space(Path(options.output), with_values(without_overrides(text), changes), answer)
     file = _predict(home, answer)
     print_json(options, {**answer.as_json, "prediction": file})
     return 0
@@ -46,8 +52,11 @@ def run_suggest(options: argparse.Namespace) -> int:
 def _answer_for_size(options: argparse.Namespace, home: Home) -> Answer:
     from tuner.knowledge.answer import answer_for
     from tuner.knowledge.basin import TargetCell
+    from tuner.knowledge.library import text_named
 
-    return answer_for(_library(options, home), TargetCell(options.parameters, options.tokens))
+    text = text_named(options.data, home) if options.data else ""
+    target = TargetCell(options.parameters, options.tokens, text)
+    return answer_for(_library(options, home), target)
 
 
 def _answer_for_space(options: argparse.Namespace, home: Home) -> tuple[Answer, str]:
