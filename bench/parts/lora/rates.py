@@ -28,14 +28,14 @@ from model.spec.trial import InitFrom, TrialSpec
 from parts.measuring import ROOT
 
 MODEL = {"d_model": 64, "n_layers": 2, "n_heads": 4, "context_length": 64}
-BASE_TOKENS, TUNE_TOKENS, SEEDS, VOCAB = 1_500_000, 160_000, 3, 1_024
+BASE_TOKENS, TUNE_TOKENS, SEEDS, VOCAB = 400_000, 48_000, 2, 1_024
 SCHEDULE = {"schedule": "linear", "min_learning_rate": 0.0, "batch_size": 8}
 RATES = {
-    "LoRA, rank 2": (1e-3, 3e-3, 1e-2, 3e-2, 0.1),
-    "LoRA, rank 8": (1e-3, 3e-3, 1e-2, 3e-2, 0.1),
-    "LoRA, rank 32": (1e-3, 3e-3, 1e-2, 3e-2, 0.1),
-    "all weights": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
-    "from random weights": (3e-3, 1e-2, 3e-2),
+    "LoRA, rank 2": (1e-3, 3e-3, 1e-2, 3e-2),
+    "LoRA, rank 8": (1e-3, 3e-3, 1e-2, 3e-2),
+    "LoRA, rank 32": (1e-3, 3e-3, 1e-2, 3e-2),
+    "all weights": (1e-4, 3e-4, 1e-3, 3e-3),
+    "from random weights": (1e-2, 3e-2),
 }
 
 
