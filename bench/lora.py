@@ -9,6 +9,9 @@ turns. *Processes*: one trial in each of K processes of transformers, PEFT and t
 time. *One by one*: such a process after the other. Tokens a second are of a second of the
 processor, the first two updates left out, so that other work on the machine changes little. Memory
 is the largest sum of proportional set sizes: pages that processes share count once.
+
+*Rates*: a small Llama is trained on the standard library, exported, and imported by trials on
+functions and their docstrings, each at equally many tokens.
 """
 
 from __future__ import annotations
@@ -30,10 +33,13 @@ from parts.measuring import (
     add_options,
     brief,
     by_turns,
+    completed,
     finish,
     goal,
+    last_message,
     module_command,
     ratios,
+    spread,
 )
 from parts.memory import pss_bytes
 
@@ -43,6 +49,7 @@ DTYPES = ("float32", "mixed_bfloat16")
 LEAST = {"float32": 1.2, "mixed_bfloat16": 2.0}  # times as many tokens a second as PEFT
 MOST_MEMORY = 1.5  # of K trials, as a multiple of one
 _PERIOD_SECONDS = 0.05
+_LONGEST_SECONDS = 7_200
 
 
 def write_base(folder: Path, size: str) -> None:
@@ -106,13 +113,14 @@ def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
     """Return the result in the format of `parts.measuring`.
 
     Args:
-        numbers: dtype → side → for each round rate, megabytes and loss.
+        numbers: as `speed` dtype → side → for each round rate, megabytes and loss; as `rates` side
+            → what `parts.lora.rates` prints.
         about: `measuring.about`, with the number of trials.
     """
     trials = about["trials"]
     many, processes = f"ours, {trials}", f"processes, {trials}"
     rows, goals = [], []
-    for dtype, sides in numbers.items():
+    for dtype, sides in numbers["speed"].items():
         rates = {name: [each["rate"] for each in rounds] for name, rounds in sides.items()}
         memory = {name: [each["megabytes"] for each in rounds] for name, rounds in sides.items()}
         rows += [
@@ -138,12 +146,24 @@ def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
                 "title": f"LoRA trials of a model of {about['size']}",
                 "columns": ["side", "tokens/s of a core", "times PEFT", "peak MB", "loss"],
                 "rows": rows,
-            }
+            },
+            {
+                "title": "Rates: loss on held-out text after equally many tokens",
+                "columns": ["side", "best α_max", "its loss, other seeds", "loss by α_max"],
+                "rows": [_rates(side, each) for side, each in numbers["rates"].items()],
+            },
         ],
         "goals": [] if about["rehearsal"] else goals,
         "notes": [note],
         "numbers": numbers,
     }
+
+
+def _rates(side: str, found: dict[str, Any]) -> list[Any]:
+    seeds = [loss for loss in found["seeds"] if loss is not None]
+    pairs = zip(found["rates"], found["losses"], strict=True)
+    curve = ", ".join(f"{rate:g}: {'–' if loss is None else f'{loss:.3f}'}" for rate, loss in pairs)
+    return [side, found["best"], spread(seeds) if seeds else None, curve]
 
 
 def _uniform() -> float:
@@ -161,7 +181,15 @@ def main() -> int:
     rounds, ticks = (1, 2) if options.quick else (options.rounds, options.ticks)
     with tempfile.TemporaryDirectory() as folder:
         write_base(Path(folder), size)
-        numbers = measure(Path(folder), size, trials, ticks, rounds)
+        numbers = {"speed": measure(Path(folder), size, trials, ticks, rounds)}
+    with tempfile.TemporaryDirectory() as folder:
+        command, environment = module_command(
+            "parts.lora.rates", folder, *(["quick"] if options.quick else [])
+        )
+        done = completed(command, environment, _LONGEST_SECONDS)
+        if done.returncode:
+            raise SystemExit(last_message(done))
+        numbers["rates"] = json.loads(done.stdout.splitlines()[-1])
     facts = about(
         ["torch", "transformers", "peft"], rehearsal=options.quick, size=size, trials=trials
     )

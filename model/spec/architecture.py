@@ -362,6 +362,7 @@ def adapter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
         for name, shape in parameter_shapes(a).items()
         if name.endswith(".weight") and ".".join(name.rsplit(".", 3)[-3:-1]) in targets
     }
+    shapes: dict[str, tuple[int, ...]]
     shapes = {f"{n}.{LORA_A}.weight": (a.lora_rank, columns) for n, (_, columns) in adapted.items()}
     return shapes | {
         f"{n}.{LORA_B}.weight": (rows, a.lora_rank) for n, (rows, _) in adapted.items()

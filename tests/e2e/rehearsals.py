@@ -153,8 +153,13 @@ def check_stack(result: Result) -> None:
 
 
 def check_lora(result: Result) -> None:
-    assert list(result["numbers"]) == ["float32", "mixed_bfloat16"]
-    for sides in result["numbers"].values():
+    rates = result["numbers"]["rates"]
+    assert len(rates) == 5
+    assert all(1 < loss < 7 for side in rates.values() for loss in side["losses"])
+    assert rates["all weights"]["losses"] != rates["from random weights"]["losses"]
+    speed = result["numbers"]["speed"]
+    assert list(speed) == ["float32", "mixed_bfloat16"]
+    for sides in speed.values():
         assert list(sides) == ["ours, 1", "ours, 2", "one by one", "processes, 2"]
         for (measured,) in sides.values():
             assert measured["rate"] > 1

@@ -15,7 +15,8 @@ from model.exchange.pretrained import Pretrained
 from model.network.lora import merge
 from model.spec.architecture import adapter_shapes
 from model.tokenizer.tokenizer import Tokenizer
-from tests.e2e.conftest import Run, Workplace, journal_lines, make_workplace
+from tests.e2e.command_process import Run
+from tests.e2e.conftest import Workplace, journal_lines, make_workplace
 from tests.model.exchange.test_pretrained import write
 from tests.tuner.tracking.recorded import stored_spec
 from tuner.home.home import Home

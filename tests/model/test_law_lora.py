@@ -51,7 +51,7 @@ def test_trial_ignores_its_neighbours(
         make(lora_dropout=0.1, lora_b_rate_factor=4.0, optimizer="lion"),
     ]  # fmt: skip
     stop = {1: 1, 3: 2}
-    options = {"starts": tmp_path, "dtype": dtype}
+    options: dict[str, Any] = {"starts": tmp_path, "dtype": dtype}
     together = train(tokens, tmp_path, specs, slots=3, width=3, stop=stop, **options)
     for number, (spec, outcome) in enumerate(zip(specs, together, strict=True)):
         stopped = {0: stop[number]} if number in stop else None
@@ -172,7 +172,12 @@ def test_start_of_lora_is_the_base_itself(
 ) -> None:
     """B is zero: before the first update the loss is that of the base."""
     start = started(make_spec, tmp_path)
-    rates = {"schedule": "constant", "learning_rate": 1e-30, "steps": 3, "weight_decay": 0.0}
+    rates: dict[str, Any] = {
+        "schedule": "constant",
+        "learning_rate": 1e-30,
+        "steps": 3,
+        "weight_decay": 0.0,
+    }
     lora = train(tokens, tmp_path, [lora_spec(make_spec, start, **rates)], slots=1, width=1,
                  starts=tmp_path)  # fmt: skip
     full = train(tokens, tmp_path, [make_spec(init_from=start, **rates)], slots=1, width=1,

@@ -24,7 +24,8 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def block(drop: DropoutMasks | None = None) -> AdaptedBlock:
     """Two maps, of which the first one is adapted, with a bias."""
     weights = {
-        "a.weight": draw(1, OUTS, INS), "a.bias": draw(1, OUTS), "b.weight": draw(1, OUTS, INS, seed=1),
+        "a.weight": draw(1, OUTS, INS), "b.weight": draw(1, OUTS, INS, seed=1),
+        "a.bias": draw(1, OUTS),
         "a.lora_A.weight": draw(K, R, INS, seed=2).requires_grad_(),
         "a.lora_B.weight": draw(K, OUTS, R, seed=3).requires_grad_(),
     }  # fmt: skip
