@@ -28,7 +28,7 @@ from tuner.serve.dispatcher import FOLDER
 from tuner.serve.machine import LoadMeter
 from tuner.serve.metrics import exposition
 from tuner.serve.operations.operations import Operations
-from tuner.serve.pages import login
+from tuner.serve.pages import design_routes, login
 from tuner.serve.pages import routes as pages
 from tuner.serve.pages.frame import Frame, wants_page
 from tuner.serve.service import Conflict, Service
@@ -75,7 +75,7 @@ def make_app(
             **REFUSALS, 200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}
         },
     )  # fmt: skip
-    for each in (pages.router, login.router):
+    for each in (pages.router, design_routes.router, login.router):
         app.include_router(each)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, _for_people(handler))

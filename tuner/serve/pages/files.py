@@ -22,7 +22,12 @@ from tuner.texts.formatting import shown
 _TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 _KEPT = "public, max-age=31536000, immutable"
 _STYLE = "style.css"
-_SHEETS = ("uPlot.min.css", "page.css", "frame.css")  # the later one has the last word
+_SHEETS = (
+    "uPlot.min.css",
+    "page.css",
+    "frame.css",
+    "design.css",
+)  # the later one has the last word
 
 
 @dataclass(frozen=True)
