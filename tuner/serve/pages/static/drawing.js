@@ -26,7 +26,11 @@ function scaled(low, high, isLog, from, to) {
   const span = b - a || 1;
   const place = (value) => from + ((isLog ? Math.log10(value) : value) - a) / span * (to - from);
   const ticks = [];
-  if (isLog && span >= 1) {
+  if (isLog && span >= 0.7 && span < 2) {
+    for (let power = Math.floor(a); power <= b; power += 1) {
+      for (const each of [1, 2, 5]) if (each * 10 ** power >= low * 0.999 && each * 10 ** power <= high * 1.001) ticks.push(each * 10 ** power);
+    }
+  } else if (isLog && span >= 1) {
     const every = Math.ceil(span / 5);
     for (let power = Math.ceil(a - 1e-9); power <= b + 1e-9; power += every) ticks.push(10 ** power);
   } else {

@@ -136,7 +136,7 @@ export class Form {
     const field = isOpen
       ? el("input", { name, value: plain(value), placeholder: fallback, inputmode: ["integer", "number"].includes(setting.type) ? "decimal" : null, change, spellcheck: "false", autocomplete: "off" })
       : el("select", { name, change }, el("option", { value: "" }, fallback ? `(${fallback})` : "(not set)"), options.map((each) => el("option", { value: each, selected: String(each) === plain(value) }, each)));
-    return el("div.field", {}, el("label", { title: setting.meaning }, el("span", {}, setting.name, setting.unit ? el("small", {}, `, ${setting.unit}`) : null), field, el("small", {}, setting.meaning, limits(setting))));
+    return el("div.field", {}, el("label", {}, el("span", {}, setting.name, setting.unit ? el("small", {}, `, ${setting.unit}`) : null), field, el("small", {}, said(setting.meaning), limits(setting))));
   }
 
   /** Return the fields of an entry that may be searched: its kind, and its value, ends or values. */
@@ -145,13 +145,13 @@ export class Form {
     const found = distribution(value);
     const path = [section, key];
     const base = path.join(".");
-    const input = (text, label, suffix) => el("input", { name: `${base}.${suffix}`, value: text, "aria-label": `${label} of ${row.symbol}`, placeholder: suffix === "value" && value === undefined ? `default ${row.default_text ?? plain(row.default)}` : label, spellcheck: "false", autocomplete: "off" });
+    const input = (text, label, suffix) => el("input", { name: `${base}.${suffix}`, value: text, "aria-label": `${label} of ${row.symbol}`, placeholder: suffix === "value" && value === undefined ? `default ${row.default_text || plain(row.default)}` : label, spellcheck: "false", autocomplete: "off" });
     const kinds = row.type === "string" || row.type === "boolean" ? ["value", ...lists] : Object.keys(this.#schema.kinds);
     const kind = found ? found.kind : "text";
     const select = el("select", { name: `${base}.kind`, "aria-label": `Kind of ${row.symbol}` }, [...kinds, ...(found ? [] : ["text"])].map((each) => el("option", { value: each, selected: each === kind, title: this.#schema.kinds[each] ?? "as it stands in the text" }, each)));
     const inputs = !found ? [input(flow(value), "text", "text")]
       : pairs.includes(kind) ? [input(found.texts[0], "low end", "low"), input(found.texts[1], "high end", "high")]
-        : kind === "value" && row.choices.length ? [el("select", { name: `${base}.value`, "aria-label": `Value of ${row.symbol}` }, el("option", { value: "" }, `(default ${row.default_text ?? plain(row.default)})`), row.choices.map((each) => el("option", { value: each, selected: each === found.texts[0], title: row.choice_meanings?.[each] ?? "" }, each)))]
+        : kind === "value" && row.choices.length ? [el("select", { name: `${base}.value`, "aria-label": `Value of ${row.symbol}` }, el("option", { value: "" }, `(default ${row.default_text || plain(row.default)})`), row.choices.map((each) => el("option", { value: each, selected: each === found.texts[0], title: row.choice_meanings?.[each] ?? "" }, each)))]
           : [input(found.texts[0], kind === "value" ? "value" : "values, apart by commas", "value")];
     const send = () => this.#change([{ path, value: written(select.value, inputs.map((each) => each.value.trim()), found?.beside ?? "") }]);
     inputs.forEach((each) => each.addEventListener("change", () => { if (inputs.length === 1 || inputs.every((one) => one.value.trim())) send(); }));
@@ -159,10 +159,13 @@ export class Form {
     const remove = value === undefined ? null : el("button.quiet", { type: "button", "aria-label": `Remove ${row.symbol}`, click: () => this.#change([{ path, value: null }]) }, "remove");
     return el("div.field.drawn", { role: "group", "aria-label": row.symbol },
       el("div.name", {}, el("strong", {}, row.symbol), row.symbol === row.name ? null : el("small", {}, row.name), row.unit ? el("small", {}, row.unit) : null),
-      el("small", {}, `${row.meaning}; ${row.range}, default ${row.default_text ?? plain(row.default)}`),
+      el("small", {}, `${said(row.meaning)}${limits(row)}, default ${row.default_text || plain(row.default)}`),
       el("div.row", {}, select, inputs, remove), found?.beside ? el("small", {}, "with ", el("code", {}, found.beside)) : null);
   }
 }
+
+/** Return a sentence of the code's documentation without its marks and its full stop. */
+const said = (meaning) => meaning.replaceAll("`", "").replace(/\.$/, "");
 
 function limits({ low, high, is_low_open: isLowOpen, is_high_open: isHighOpen }) {
   if ((low === null || low === undefined) && (high === null || high === undefined)) return "";

@@ -106,7 +106,7 @@ function showMistakes(error) {
   byId("verdict").textContent = mistakes.length === 1 ? "One mistake:" : `${mistakes.length} mistakes:`;
   byId("verdict").className = "says problem";
   byId("mistakes").replaceChildren(...mistakes.map((each) => el("li", {},
-    each.line ? el("button", { type: "button", click: () => goTo(each) }, `${each.line}:${each.column}`) : null, " ", sentence(each.message))));
+    each.line ? el("button", { type: "button", click: () => goTo(each) }, `${each.line}:${each.column}`) : null, " ", each.message)));
   showSubmit();
 }
 
