@@ -13,6 +13,7 @@ from typing import Any
 from rich.text import Text
 
 from model.engine.report import METRICS, SOME_METRICS
+from tuner.commands.jobs.remote import client_of, operated, trial_of, width_of
 from tuner.commands.output import (
     as_json,
     consoles,
@@ -62,6 +63,14 @@ def run_show(options: argparse.Namespace) -> int:
         raise TunerError("give a run id or --by, not both")
     if options.csv and options.json:
         raise TunerError("give --csv or --json, not both")
+    if (client := client_of(options)) is not None:
+        search, trial = trial_of(options.run, options.search)
+        operation = operated(
+            options, client, search, "show", trial=trial, by=options.by, all=options.all,
+            csv=options.csv, json_line=options.json, width=width_of(options),
+        )  # fmt: skip
+        print_data(client.output(operation.id))
+        return 0
     results = PlainConsole(quiet=True) if options.csv else consoles(options)[0]
     home = recorded_home(options)
     record = Record(home.tracking_uri)
