@@ -180,8 +180,8 @@ def run_replay(options: argparse.Namespace) -> int:
     if (client := client_of(options)) is not None:
         if options.prepared:
             raise TunerError("--prepared is not sent to a server; leave it out")
-        search, trial = trial_of(options.run, options.search)
-        operation = operated(options, client, search, "replay", trial=trial)
+        search, number = trial_of(options.run, options.search)
+        operation = operated(options, client, search, "replay", trial=number)
         return _show_replay(options, operation.result or {})
     from tuner.trained.replay import replay  # loads torch
 

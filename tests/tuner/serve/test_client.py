@@ -98,7 +98,7 @@ def test_commands_let_a_server_work(
     page = tmp_path / "page.html"
     assert run("report", "-o", str(page)) == f"wrote {page}: a, 2 trials, 0.0 MB\n"
     assert page.read_text() == "<p>a report"
-    replay = run("replay", "a/1", status=1)
+    replay = run("replay", "--search", "a", status=1)
     assert replay == "trial 3 of a (run 12345678, finished):\ndifferent: by 1\n"
     assert main(["replay", "a/0", "--server", url]) == 2
     assert capsys.readouterr().err == "tuner replay: the data has changed\n"
