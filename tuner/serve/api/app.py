@@ -20,13 +20,14 @@ from tuner.errors import JournalInUse, RecordError, SpaceError, TunerError
 from tuner.serve.access import Access, Refused
 from tuner.serve.api import routes
 from tuner.serve.api.guard import Guard
-from tuner.serve.api.overview import Overview
 from tuner.serve.api.requests import REFUSALS, Asking, Serving
 from tuner.serve.api.uploads import MOST_UPLOAD_BYTES
 from tuner.serve.metrics import exposition
-from tuner.serve.pages import login
+from tuner.serve.pages import login, result_routes
 from tuner.serve.pages import routes as pages
 from tuner.serve.pages.frame import Frame, wants_page
+from tuner.serve.pages.overview import Overview
+from tuner.serve.pages.results import Results
 from tuner.serve.service import Conflict, Service
 from tuner.serve.views import ConflictView, MistakeView
 
@@ -55,9 +56,10 @@ def make_app(
         description="Searches that share the machines of a team.",
     )  # fmt: skip
     app.state.service, app.state.access, app.state.frame = service, access, Frame()
-    app.state.overview = Overview(service)
+    app.state.overview, app.state.results = Overview(service), Results(service.searches)
     app.add_middleware(Guard, hosts=hosts, log=log, limits={f"{API}/uploads": MOST_UPLOAD_BYTES})
     app.include_router(routes.router, prefix=API, responses=REFUSALS)
+    app.include_router(result_routes.router, prefix=API, responses=REFUSALS)
     app.add_api_route("/healthz", _health, tags=["health"])
     app.add_api_route("/readyz", _ready, tags=["health"], responses={503: REFUSALS[503]})
     app.add_api_route(

@@ -13,10 +13,10 @@ from starlette.concurrency import run_in_threadpool
 
 from tuner.errors import RecordError
 from tuner.journal.fold import Search
+from tuner.report.series import ending
 from tuner.serve.access import Refused
 from tuner.serve.api.downsampling import downsampled
 from tuner.serve.api.files import file_of, files_of
-from tuner.serve.api.overview import Overview, changes
 from tuner.serve.api.requests import Asking, Serving
 from tuner.serve.api.stream import JournalLines, stream
 from tuner.serve.api.uploads import keep_upload
@@ -40,7 +40,7 @@ from tuner.serve.views import (
 
 router = APIRouter(tags=["searches"])
 _PAGE = 100
-_MOST_CURVES = 1000
+_MOST_CURVES, _MOST_POINTS, _FEWEST_POINTS = 10_000, 100_000, 4
 
 Name = Annotated[str, Path(description="Name of the search", min_length=1, max_length=100)]
 Class = Literal["low", "normal", "high", "urgent"]
@@ -114,19 +114,6 @@ def list_searches(
         if state is None or view.state == state:
             found.append(view)
     return SearchList(searches=found)
-
-
-@router.get(
-    "/events", response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": _EVENT}}}},
-)  # fmt: skip
-async def search_events(request: Request, user: Asking) -> Response:
-    """Stream the searches that change, all of them first."""
-    overview: Overview = request.app.state.overview
-    return StreamingResponse(
-        changes(lambda: overview.views(user), asyncio.sleep), media_type="text/event-stream",
-        headers={"X-Accel-Buffering": "no"},
-    )  # fmt: skip
 
 
 @router.get("/queue")
@@ -248,13 +235,18 @@ def curves(
     def drawn(search: Search) -> CurvesView:
         board = search.board
         chosen = [board.trials[n] for n in trials or board.trials if n in board.trials]
-        made = []
+        made, most = [], max(_FEWEST_POINTS, min(points, _MOST_POINTS // max(1, len(chosen))))
         for trial in chosen[:_MOST_CURVES]:
             pairs = [(r.tokens, trial.value(board.metric, r)) for r in trial.reports]
-            kept = downsampled(pairs, points)
+            kept = downsampled(pairs, most)
             values = [value if math.isfinite(value) else None for _, value in kept]
-            made.append(CurveView(trial=trial.number, tokens=[t for t, _ in kept], values=values))
-        return CurvesView(metric=board.metric, curves=made)
+            made.append(
+                CurveView(
+                    trial=trial.number, tokens=[t for t, _ in kept], values=values,
+                    place=trial.place, ending=ending(trial) if trial.outcome else "",
+                )
+            )  # fmt: skip
+        return CurvesView(metric=board.metric, curves=made, num_events=search.num_events)
 
     found = service.searches.read(name, drawn)
     return found if found is not None else CurvesView(metric="", curves=[])
