@@ -76,6 +76,7 @@ def trial(
     data = {
         "search": view.model_dump(mode="json"),
         "trial": results.trial(name, number).model_dump(mode="json"),
+        "shades": _shades(),
     }
     return frame.page(
         request, "trial.html", user, here="search", title=f"Trial {number} of {name}", name=name,

@@ -186,13 +186,16 @@ export class Curves {
 
   #paint(plot) {
     const { ctx } = plot;
-    const { best, defaults } = this.options;
+    const { best, chosen = null, defaults } = this.options;
+    ctx.globalAlpha = chosen === null ? 1 : 0.35;
     ctx.drawImage(this.#layer, 0, 0);
+    ctx.globalAlpha = 1;
     this.#rungs(ctx);
     const [at, up] = this.#maps();
     const over = (number, style) => this.#curves.has(number) && this.#stroke(ctx, this.#curves.get(number), 0, style);
     if (defaults !== best) over(defaults, [colour("ink"), 2, [7, 4]]);
-    over(best, [colour("winner"), 4, []]);
+    over(best, [colour("winner"), chosen === null || chosen === best ? 4 : 2, []]);
+    if (chosen !== null && chosen !== best) over(chosen, [colour("finished"), 4, []]);
     if (this.#named !== null && this.#named !== best) over(this.#named, [colour("ink"), 3, []]);
     ctx.fillStyle = colour("green");
     for (const curve of this.#curves.values()) { // a dot where a trial is under way
@@ -250,10 +253,11 @@ export class Curves {
   }
 
   #write() {
-    const { best, defaults, shades } = this.options;
+    const { best, chosen = null, defaults, shades } = this.options;
     const has = (ending) => [...this.#curves.values()].some((curve) => curve.ending === ending && curve.tokens.length);
     const line = (name, color, width, dash) => ({ name, mode: "lines", line: { color, width, dash } });
     const traces = [];
+    if (chosen !== null && chosen !== best) traces.push(line(`trial ${chosen}`, "var(--finished)", 4));
     if (best !== null) traces.push(line(`best, trial ${best}`, "var(--winner)", 4));
     if (defaults !== null && defaults !== best) traces.push(line("defaults", "var(--ink)", 2, "dash"));
     if (has("finished")) traces.push(line("finished", shades.at(-1)?.[0] ?? "var(--stopped)", 2));

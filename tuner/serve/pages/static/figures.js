@@ -88,7 +88,7 @@ class Axis {
     let values = layout.tickvals;
     if (!values) {
       const [low, high] = this.isLog ? [10 ** this.low, 10 ** this.high] : [this.low, this.high];
-      values = layout.dtick ? nice(low, high, 1e9).length ? range(low, high, layout.dtick) : [] : nice(low, high, most);
+      values = layout.dtick ? range(low, high, layout.dtick) : nice(low, high, most);
     }
     return values.filter((value) => { const share = this.share(value); return share > -0.001 && share < 1.001; }).map((value) => [value, formatted(value, layout.tickformat)]);
   }
@@ -190,7 +190,8 @@ function scatter(trace, { at, up, clip }) {
 
 function mark(trace, i, [x, y], size) {
   const kind = trace.marker.symbol ?? "circle";
-  const colour = Array.isArray(trace.marker.color) ? trace.marker.color[i] : trace.marker.color;
+  const all = trace.marker.color ?? trace.line?.color;
+  const colour = Array.isArray(all) ? all[i] : all;
   const isFilled = pictureLegend.isFilled(kind);
   const scale = size / (kind.startsWith("circle") ? 10 : 15);
   return svg("path", { d: pictureLegend.shapes[kind], transform: `translate(${(x - 8 * scale).toFixed(1)} ${(y - 8 * scale).toFixed(1)}) scale(${scale})`,
