@@ -53,7 +53,8 @@ class PageFiles:
             for folder in ("vendored", "static") for each in sorted_files(room / folder)
             if each.name.rpartition(".")[2] in _TYPES
         }  # fmt: skip
-        parts["page.css"] = (files("tuner.report") / "page" / "page.css").read_bytes()
+        for name in ("page.css", "legend.js"):
+            parts[name] = (files("tuner.report") / "page" / name).read_bytes()
         sheets = [palette().encode(), *(parts.pop(name) for name in _SHEETS)]
         parts[_STYLE] = b"\n".join(sheets)
         digest = hashlib.sha256(json.dumps([*parts]).encode() + b"".join(parts.values()))
