@@ -12,6 +12,7 @@ import getpass
 import hashlib
 import hmac
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -66,7 +67,7 @@ class Access:
     ) -> None:
         self._database, self._is_open, self._clock = database, is_open, clock
         self._users: dict[str, User] = {}
-        self._read = -_FRESH_SECONDS
+        self._read = -math.inf
         self._bad: dict[str, tuple[int, float]] = {}  # address → bad tokens, since
 
     def identify(self, authorization: str | None, address: str) -> User:
@@ -138,6 +139,10 @@ class Access:
     def is_fresh(self) -> bool:
         """True if `identify` will not ask the database."""
         return self._clock() - self._read < _FRESH_SECONDS
+
+    def look_again(self) -> None:
+        """Ask the database at the next request: this server has just changed the users."""
+        self._read = -math.inf
 
     def has_users(self) -> bool:
         """Return True if there are users."""

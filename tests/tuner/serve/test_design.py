@@ -154,7 +154,6 @@ def test_answer_that_a_client_has_is_not_sent_again(place: Place) -> None:
 
 def test_admin_adds_changes_disables_and_removes_users(place: Place) -> None:
     def call(method: str, path: str, token: str = "", **body: object) -> tuple[int, Any]:
-        place.client.app.state.access._read = -10.0  # type: ignore[attr-defined] # no user is old
         answer = place.client.request(
             method, f"{API}{path}", json=body or None,
             headers=bearer(token) if token else {},

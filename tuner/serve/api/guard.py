@@ -18,7 +18,7 @@ _MOST_BYTES = 1 << 20  # of a body, but for uploads
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # without it, the form of the login has no Origin
     (b"cache-control", b"no-store"),
     (
         b"content-security-policy",

@@ -40,8 +40,9 @@ byId("add").append(el("button.main", { type: "button", click: add }, "Add a user
 
 async function look() {
   const users = await tried(() => call("GET", "/users"));
+  if (!users) return;
   const audit = await tried(() => call("GET", "/audit", { query: { limit: 200 } }));
-  if (users) show(users, audit ?? []);
+  show(users, audit ?? []);
 }
 
 let count = 0;
