@@ -1,7 +1,7 @@
 // Compare: what differed in the spaces of two or more searches, what it did, and how the best value fell.
 import { call, path } from "./calls.js";
 import { sentence } from "./dialogs.js";
-import { intervals, legend, lines } from "./drawing.js";
+import { intervals, legend, lines, pageWidth } from "./drawing.js";
 import { byId, counted, el, metric, named, none, short } from "./elements.js";
 import { begun } from "./frame.js";
 
@@ -68,10 +68,10 @@ function drawn(found) {
     el("section", {}, el("h2", {}, "What differed"), differences(found)),
     el("section", {}, el("h2", {}, "Best so far"),
       el("p.says", {}, "Best value of the trials that have finished, by the training tokens of all trials of the search."),
-      legend(series), lines({ title: `Best ${found.metric} so far of ${searches.map((each) => each.name).join(", ")}`, series, xTitle: "tokens trained by all trials", yTitle: found.metric, isSteps: true, fromZeroX: true, isLogY, size: [900, 320] })),
+      legend(series), lines({ title: `Best ${found.metric} so far of ${searches.map((each) => each.name).join(", ")}`, series, xTitle: "tokens trained by all trials", yTitle: found.metric, isSteps: true, fromZeroX: true, isLogY, size: [pageWidth(), 320] })),
     el("section", {}, el("h2", {}, "The noise of the seeds"),
       el("p.says", {}, "Mean of the winner's retrainings with fresh seeds and its 95 % interval; where there are none, the best value alone, which is the best of many noisy ones."),
-      intervals({ title: `Confirmed ${found.metric} and its interval`, xTitle: found.metric, size: [900], rows: searches.map((each, i) => ({ name: each.name, low: each.low, high: each.high, value: each.mean ?? each.best, kind: i % 6 })) })),
+      intervals({ title: `Confirmed ${found.metric} and its interval`, xTitle: found.metric, size: [pageWidth()], rows: searches.map((each, i) => ({ name: each.name, low: each.low, high: each.high, value: each.mean ?? each.best, kind: i % 6 })) })),
   ];
 }
 

@@ -3,6 +3,9 @@ import { el, visible } from "./elements.js";
 
 const [width, height, left, right, top, bottom] = [560, 240, 58, 14, 10, 40];
 
+/** Return the width of a picture as wide as the page, so that its letters are as large as others on a phone, too. */
+export const pageWidth = () => Math.min(900, document.getElementById("main").clientWidth);
+
 /** Return an element of SVG. */
 export function svg(tag, attributes = {}, ...children) {
   const [name, ...classes] = tag.split(".");
@@ -106,7 +109,7 @@ export function intervals({ title, rows, xTitle, size = [width, 0] }) {
   const high = top + bottom + rows.length * 30;
   const [x0, x1] = [all.reduce((a, b) => Math.min(a, b)), all.reduce((a, b) => Math.max(a, b))];
   const room = (x1 - x0) * 0.06 || Math.abs(x0) * 0.06 || 1;
-  const labels = 150;
+  const labels = Math.min(150, wide / 3);
   const x = scaled(x0 - room, x1 + room, false, labels, wide - right);
   return svg("svg.drawing", { viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": visible(title) },
     x.ticks.map((value) => [svg("line.grid", { x1: x.place(value), x2: x.place(value), y1: top, y2: high - bottom }), svg("text.x", { x: x.place(value), y: high - bottom + 17 }, tick(value))]).flat(),

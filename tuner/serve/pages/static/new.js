@@ -2,7 +2,7 @@
 import { priorities } from "./actions.js";
 import { Refusal, call, newKey, path } from "./calls.js";
 import { sentence } from "./dialogs.js";
-import { lines, bars, legend } from "./drawing.js";
+import { bars, legend, lines, pageWidth } from "./drawing.js";
 import { byId, bytes, clock, counted, el, named, short, when } from "./elements.js";
 import { Form } from "./form.js";
 import { begun, say, user } from "./frame.js";
@@ -156,7 +156,7 @@ function rates({ schedule, curves }) {
   const isLogY = Math.max(...peaks) > 20 * Math.min(...peaks);
   const ordered = [...series.slice(1), series[0]];
   return el("figure", {}, el("h3", {}, schedule), legend(series),
-    lines({ title: `Learning rate by update, schedule ${schedule}`, series: ordered, xTitle: "update", yTitle: "learning rate", isLogY, fromZero: true, size: [900, 300] }));
+    lines({ title: `Learning rate by update, schedule ${schedule}`, series: ordered, xTitle: "update", yTitle: "learning rate", isLogY, fromZero: true, size: [pageWidth(), 300] }));
 }
 
 // submit -------------------------------------------------------------------------------------------
