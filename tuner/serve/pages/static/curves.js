@@ -67,6 +67,7 @@ export class Curves {
     this.#soon();
   }
 
+  /** Say how a trial stands: its ending, `paused`, or nothing while it trains. */
   end(number, ending) {
     const curve = this.#curves.get(number);
     if (curve) curve.ending = ending;
@@ -199,7 +200,7 @@ export class Curves {
     if (this.#named !== null && this.#named !== best) over(this.#named, [colour("ink"), 3, []]);
     ctx.fillStyle = colour("green");
     for (const curve of this.#curves.values()) { // a dot where a trial is under way
-      if (curve.ending || curve.isPaused || !curve.tokens.length || curve.values.at(-1) === null) continue;
+      if (curve.ending || !curve.tokens.length || curve.values.at(-1) === null) continue;
       ctx.beginPath();
       ctx.arc(at(curve.tokens.at(-1)), up(curve.values.at(-1)), 3.5 * devicePixelRatio, 0, 7);
       ctx.fill();

@@ -231,7 +231,9 @@ function take(event, id) {
   if (id <= numEvents) return;
   if (event.event === "report") {
     const value = valueOf(event.report, summary.metric || "val_loss");
-    curves.add(event.number, event.report.tokens, value === undefined ? null : value, { ending: endingOf(event.outcome) });
+    curves.add(event.number, event.report.tokens, value === undefined ? null : value, { ending: endingOf(event.outcome) || (event.decision === "pause" ? "paused" : "") });
+  } else if (event.event === "resume") {
+    curves.end(event.number, "");
   } else if (event.event === "end" || event.event === "edit") {
     loadCurves();
     loadFiles();

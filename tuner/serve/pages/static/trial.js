@@ -137,7 +137,7 @@ if (!ended.includes(search.state) || !trial.outcome) {
   follow(`${api}/events`, {
     message: (event, id) => {
       if (id <= numEvents || event.number !== number) return;
-      if (event.event === "report") curves.add(number, event.report.tokens, valueOf(event.report, trial.metric) ?? null, { ending: endingOf(event.outcome) });
+      if (event.event === "report") curves.add(number, event.report.tokens, valueOf(event.report, trial.metric) ?? null, { ending: endingOf(event.outcome) || (event.decision === "pause" ? "paused" : "") });
       soon();
     },
     state: (now) => { state = now.state; },
