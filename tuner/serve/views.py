@@ -150,7 +150,7 @@ class CurveView(BaseModel):
         tokens: training tokens at the reports.
         values: values there; None where they are not finite.
         place: number of its newest report among those of the complete budget; 0 without one.
-        ending: `finished`, `stopped`, `diverged` or `unfinished`; empty while it trains or waits.
+        ending: `finished`, `stopped`, `diverged`, `unfinished` or `paused`; empty while it trains.
     """
 
     trial: int

@@ -267,7 +267,8 @@ async def curves(
             made.append(
                 CurveView(
                     trial=trial.number, tokens=[t for t, _ in kept], values=values,
-                    place=trial.place, ending=ending(trial) if trial.outcome else "",
+                    place=trial.place,
+                    ending=ending(trial) if trial.outcome else "paused" if trial.is_paused else "",
                 )
             )  # fmt: skip
         return CurvesView(metric=board.metric, curves=made, num_events=search.num_events)

@@ -38,7 +38,7 @@ export class Curves {
   describe(options) {
     const before = this.options;
     this.options = { ...before, ...options };
-    if (before.values?.is_log !== this.options.values?.is_log) {
+    if (before.values?.is_log !== this.options.values?.is_log || before.metric !== this.options.metric) {
       this.plot.destroy();
       this.plot = new uPlot(this.#settings(), [[0, 1], [0, 1]], this.place);
     }
@@ -67,6 +67,7 @@ export class Curves {
     this.#soon();
   }
 
+  /** Say how a trial stands: its ending, `paused`, or nothing while it trains. */
   end(number, ending) {
     const curve = this.#curves.get(number);
     if (curve) curve.ending = ending;
@@ -75,13 +76,13 @@ export class Curves {
   }
 
   #settings() {
-    const axis = (more) => ({ stroke: () => colour("faint"), grid: { stroke: () => colour("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif", ...more });
+    const axis = (more) => ({ stroke: () => colour("faint"), grid: { stroke: () => colour("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif", labelFont: "13px system-ui, sans-serif", labelSize: 22, ...more });
     const distr = this.options.values?.is_log ? 3 : 1;
     return {
       width: Math.max(200, this.place.clientWidth), height, legend: { show: false },
       scales: { x: { time: false, auto: false }, y: { auto: false, distr } },
       series: [{}, { paths: () => null, points: { show: false } }],
-      axes: [axis({ values: (_, all) => all.map((each) => formatted(each, "~s")), space: 80 }), axis({ size: 58, values: (_, all) => all.map((each) => (each === null ? "" : formatted(each))) })],
+      axes: [axis({ label: "tokens trained by the trial", size: 30, values: (_, all) => all.map((each) => formatted(each, "~s")), space: 80 }), axis({ label: this.options.metric || " ", size: 52, values: (_, all) => all.map((each) => (each === null ? "" : formatted(each))) })],
       cursor: { drag: { x: true, y: true, uni: 20 }, points: { show: false } },
       hooks: {
         setSelect: [(plot) => { if (plot.select.width > 0) this.#isZoomed = true; }],
@@ -199,7 +200,7 @@ export class Curves {
     if (this.#named !== null && this.#named !== best) over(this.#named, [colour("ink"), 3, []]);
     ctx.fillStyle = colour("green");
     for (const curve of this.#curves.values()) { // a dot where a trial is under way
-      if (curve.ending || curve.isPaused || !curve.tokens.length || curve.values.at(-1) === null) continue;
+      if (curve.ending || !curve.tokens.length || curve.values.at(-1) === null) continue;
       ctx.beginPath();
       ctx.arc(at(curve.tokens.at(-1)), up(curve.values.at(-1)), 3.5 * devicePixelRatio, 0, 7);
       ctx.fill();

@@ -278,8 +278,13 @@ function redraw(place) {
   const each = shown.get(place);
   each.width = place.clientWidth;
   draw(place, each.picture, each.dark);
-  const traces = isDark() ? recoloured(each.picture.figure.data, each.dark) : each.picture.figure.data;
-  each.legend?.replaceChildren(...pictureLegend.entries(traces.map((trace) => ({ ...trace, name: trace.name && visible(trace.name) }))));
+  if (each.legend) writeLegend(each.legend, each.picture.figure.data, each.dark);
+}
+
+/** Write the legend of some traces in the colours of the theme. */
+export function writeLegend(legend, traces, dark) {
+  const named = traces.map((trace) => ({ ...trace, name: trace.name && visible(trace.name) }));
+  legend.replaceChildren(...pictureLegend.entries(isDark() ? recoloured(named, dark) : named));
 }
 
 /** Draw a picture into an element, and again when the width or the theme changes. */

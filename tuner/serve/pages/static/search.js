@@ -5,8 +5,8 @@ import { curvesIn } from "./curves.js";
 import { asked } from "./dialogs.js";
 import { byId, clock, counted, el, none, short, visible, when } from "./elements.js";
 import { endingOf, told, valueOf } from "./events.js";
-import { show as showPicture } from "./figures.js";
-import { begun, mayChange, say, tried } from "./frame.js";
+import { show as showPicture, writeLegend } from "./figures.js";
+import { begun, mayChange, onTheme, say, tried } from "./frame.js";
 import { operation } from "./operations.js";
 import { follow } from "./stream.js";
 import { Table, redrawn } from "./tables.js";
@@ -153,13 +153,11 @@ async function loadPictures() {
   if (answer.no_shares) parts.push(el("p.notice", {}, answer.no_shares));
   if (sections.slices?.length) {
     const legend = el("ul.legend");
-    const [first, ...others] = sections.slices;
     parts.push(el("h3", {}, "One parameter at a time"), el("p.says", {}, answer.slices_caption), legend,
-      el("div.grid", {}, [first, ...others].map((picture) => figure(picture, { hasHead: false, hasLegend: false, says: false }))));
-    queue.push(() => {
-      const traces = sections.slices.flatMap((each) => each.figure.data);
-      showPicture(el("div"), { ...first, figure: { ...first.figure, data: traces } }, dark, legend);
-    });
+      el("div.grid", {}, sections.slices.map((picture) => figure(picture, { hasHead: false, hasLegend: false, says: false }))));
+    const traces = sections.slices.flatMap((each) => each.figure.data);
+    queue.push(() => writeLegend(legend, traces, dark));
+    onTheme(() => legend.isConnected && writeLegend(legend, traces, dark));
   }
   byId("pictures").replaceChildren(...parts);
   queue.forEach((draw) => draw());
@@ -233,7 +231,9 @@ function take(event, id) {
   if (id <= numEvents) return;
   if (event.event === "report") {
     const value = valueOf(event.report, summary.metric || "val_loss");
-    curves.add(event.number, event.report.tokens, value === undefined ? null : value, { ending: endingOf(event.outcome) });
+    curves.add(event.number, event.report.tokens, value === undefined ? null : value, { ending: endingOf(event.outcome) || (event.decision === "pause" ? "paused" : "") });
+  } else if (event.event === "resume") {
+    curves.end(event.number, "");
   } else if (event.event === "end" || event.event === "edit") {
     loadCurves();
     loadFiles();
@@ -252,7 +252,7 @@ const stream = follow(`${api}/events`, {
   message: take,
   state: (now) => { search = { ...search, ...now }; showState(); },
   deleted: () => { say(`${name} was deleted`, { isProblem: true }); stream.close(); },
-}, { after: Math.max(0, numEvents - mostEvents), ended: soon });
+}, { after: Math.max(0, numEvents - mostEvents), ended: soon, isComplete: () => ended.includes(search.state) });
 showState();
 setInterval(async () => {
   const now = await call("GET", api).catch(() => null);

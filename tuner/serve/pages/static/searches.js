@@ -11,7 +11,8 @@ const searches = new Map(data.searches.map((search) => [search.name, search]));
 
 const link = (search) => el("a", { href: path`/searches/${search.name}` }, named(search.name));
 const order = { running: 0, starting: 0, pausing: 0, stopping: 0, waiting: 1, paused: 2 };
-const byOrder = (a, b) => order[a.state] - order[b.state] || (a.position ?? Infinity) - (b.position ?? Infinity) || b.submitted - a.submitted;
+// a search that waits without a place is about to begin
+const byOrder = (a, b) => order[a.state] - order[b.state] || (a.position ?? 0) - (b.position ?? 0) || b.submitted - a.submitted;
 const owner = (search) => (search.owner ? named(search.owner) : "a command");
 
 function changed(search) {

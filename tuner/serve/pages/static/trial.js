@@ -12,6 +12,7 @@ import { Table } from "./tables.js";
 const data = begun();
 const { search } = data;
 let { trial } = data;
+let { state } = search;
 const { number } = trial;
 const api = path`/searches/${search.name}`;
 const page = (other) => path`/searches/${search.name}/trials/${other}`;
@@ -136,8 +137,9 @@ if (!ended.includes(search.state) || !trial.outcome) {
   follow(`${api}/events`, {
     message: (event, id) => {
       if (id <= numEvents || event.number !== number) return;
-      if (event.event === "report") curves.add(number, event.report.tokens, valueOf(event.report, trial.metric) ?? null, { ending: endingOf(event.outcome) });
+      if (event.event === "report") curves.add(number, event.report.tokens, valueOf(event.report, trial.metric) ?? null, { ending: endingOf(event.outcome) || (event.decision === "pause" ? "paused" : "") });
       soon();
     },
-  }, { after: numEvents });
+    state: (now) => { state = now.state; },
+  }, { after: numEvents, isComplete: () => ended.includes(state) });
 }
