@@ -96,7 +96,7 @@ def opened(browser: Browser, path: str, server: PlayedServer, **options: Any) ->
     page = context.new_page()
     complaints: list[str] = []
     asked: list[str] = []
-    page.on("console", lambda said: said.type != "debug" and complaints.append(said.text))
+    page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("dialog", lambda dialog: complaints.append(dialog.message))
     page.on("request", lambda request: asked.append(request.url))
