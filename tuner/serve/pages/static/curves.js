@@ -49,6 +49,7 @@ export class Curves {
   /** Show these curves, as the API gives them. */
   set(curves) {
     this.#curves = new Map(curves.map((curve) => [curve.trial, curve]));
+    this.#most = 0;
     this.#rescale();
     this.#write();
   }
