@@ -17,6 +17,7 @@ export class Curves {
   #showsAll = false;
   #named = null;
   #frame = 0;
+  #most = 0; // tokens that the horizontal axis has room for
 
   /**
    * @param {HTMLElement} place
@@ -48,6 +49,7 @@ export class Curves {
   /** Show these curves, as the API gives them. */
   set(curves) {
     this.#curves = new Map(curves.map((curve) => [curve.trial, curve]));
+    this.#most = 0;
     this.#rescale();
     this.#write();
   }
@@ -104,11 +106,14 @@ export class Curves {
         if (this.#showsAll || !values) high = Math.max(high, each);
       }
     }
+    // with room to grow: otherwise each report of the longest curve would draw all of them anew
+    const grows = this.#most > 0 && most > this.#most;
+    if (most > this.#most || most < this.#most / 1.5) this.#most = grows ? 1.25 * most : 1.02 * most;
     if (low > high) [low, high] = [0, 1];
     const isLog = values?.is_log;
     const margin = isLog ? 0 : 0.05 * (high - low) || 0.05 * Math.abs(high) || 0.5;
     this.plot.batch(() => {
-      this.plot.setScale("x", { min: 0, max: 1.02 * most });
+      this.plot.setScale("x", { min: 0, max: this.#most });
       this.plot.setScale("y", isLog ? { min: low / 1.05, max: high * 1.05 } : { min: low - margin, max: high + margin });
     });
     this.#redraw();

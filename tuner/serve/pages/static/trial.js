@@ -2,6 +2,7 @@
 import { ended } from "./actions.js";
 import { call, path } from "./calls.js";
 import { curvesIn } from "./curves.js";
+import { sentence } from "./dialogs.js";
 import { byId, counted, el, metric, none, visible } from "./elements.js";
 import { endingOf, valueOf } from "./events.js";
 import { begun, tried, user } from "./frame.js";
@@ -62,7 +63,7 @@ function showText() {
   place.append(trial.has_weights ? "" : el("p.says", {}, "Its weights were not kept, so it is trained again first."), operation(search.name, {
     action: "Write a text", fields: [el("label.wide", {}, "Beginning ", prompt), el("label", {}, "Tokens ", tokens), el("label", {}, "Temperature ", heat)],
     wish: () => ({ kind: "generate", trial: number, prompt: prompt.value, max_tokens: Number(tokens.value), temperature: Number(heat.value) }),
-    result: (done) => (done.result?.texts ?? []).map((text) => el("pre.sample", { tabindex: "0" }, typeof text === "string" ? text : text.text ?? JSON.stringify(text))),
+    result: (done) => done.result.texts.map(({ text }) => el("pre.sample", { tabindex: "0" }, el("b", {}, done.result.prompt), text)),
   }));
   return undefined;
 }
@@ -70,11 +71,7 @@ function showText() {
 function showReplay() {
   const place = byId("replay");
   if (user.role === "viewer") return place.remove();
-  const told = (done) => {
-    const verdict = done.result?.verdict ?? done.result;
-    const text = typeof verdict === "string" ? verdict : verdict?.verdict ?? JSON.stringify(verdict);
-    return [el(`p.verdict${done.exit_status ? ".problem" : ""}`, {}, text), ...Object.entries(done.result ?? {}).filter(([key, each]) => key !== "verdict" && typeof each !== "object").map(([key, each]) => el("p.says", {}, `${key.replaceAll("_", " ")}: ${each}`))];
-  };
+  const told = (done) => [el(`p.verdict${done.exit_status ? ".problem" : ""}`, {}, sentence(done.result.sentence))];
   place.append(operation(search.name, { action: "Replay it", wish: () => ({ kind: "replay", trial: number }), result: told }));
   call("GET", "/operations", { query: { search: search.name } }).then((all) => {
     const last = all.find((each) => each.kind === "replay" && each.state === "done" && (each.trial === number || (each.trial === null && trial.is_best)));
