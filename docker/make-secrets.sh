@@ -27,6 +27,9 @@ draw >"$new/s3_secret"
 draw >"$new/ray_token"
 store="postgresql+psycopg2://mlflow:$(cat "$new/postgres_password")@postgres:5432/mlflow"
 echo "$store" >"$new/store_uri"
+cat >"$new/users.json" <<JSON
+{"users": [{"name": "admin", "role": "admin", "token": "tuner_$(openssl rand -hex 8)_$(openssl rand -hex 32)"}]}
+JSON
 cat >"$new/auth.ini" <<INI
 [mlflow]
 database_uri = $store

@@ -6,12 +6,16 @@ and the pods of KubeRay's resources. `e2e/test_stack.py` runs the servers.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,15 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tuner.arguments.parser import parse
+from tuner.errors import TunerError
+from tuner.serve.access import Access, put_users_of
+from tuner.serve.database import Database
+
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
 COMPOSE = DOCKER / "compose.yaml"
-OURS = ("mlflow", "tuner", "ray-head", "ray-worker")
+OURS = ("mlflow", "tuner", "server", "ray-head", "ray-worker")
 
 
 def run(program: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -57,10 +66,10 @@ def test_compose_refuses_a_misspelled_key(tmp_path: Path) -> None:
     assert "healthchek" in done.stderr
 
 
-def test_only_the_proxy_is_published_and_to_this_machine(stack: dict[str, Any]) -> None:
+def test_only_the_proxies_are_published_and_to_this_machine(stack: dict[str, Any]) -> None:
     published = {name: s["ports"] for name, s in stack.items() if "ports" in s}
-    assert list(published) == ["proxy"]
-    assert [p["host_ip"] for p in published["proxy"]] == ["127.0.0.1"]
+    assert sorted(published) == ["gate", "proxy"]
+    assert {p["host_ip"] for ports in published.values() for p in ports} == {"127.0.0.1"}
     assert services(TUNER_BIND="0.0.0.0")["proxy"]["ports"][0]["host_ip"] == "0.0.0.0"
 
 
@@ -70,7 +79,7 @@ def test_servers_are_healthy_before_those_that_need_them(stack: dict[str, Any]) 
         for needed in service.get("depends_on", {}).values():
             assert needed["condition"] == "service_healthy"
     assert [name for name, s in stack.items() if "profiles" in s] == [
-        name for name in stack if name in {"tuner", "ray-head", "ray-worker"}
+        name for name in stack if name in {"tuner", "server", "gate", "ray-head", "ray-worker"}
     ]
 
 
@@ -212,6 +221,53 @@ def test_validation_of_manifests_can_fail() -> None:
     pod["spec"]["containers"][0]["imagee"] = "x"
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(pod, VERSION, strict=True)
+
+
+def test_server_knows_its_options_and_the_users_of_the_secrets(
+    tmp_path: Path, stack: dict[str, Any]
+) -> None:
+    """Of compose.yaml and of the manifest, by the parser and the code of the server."""
+    commands = [stack["server"]["command"]]
+    (pod,) = pods(MANIFESTS["serve Deployment server"])
+    (text,) = pod["spec"]["containers"][0]["args"]
+    commands.append(shlex.split(text.partition("exec ")[2].replace('"$DEVICES"', "8")))
+    for command in commands:
+        options = parse(command[1:])
+        assert (options.command, options.host, options.port) == ("serve", "0.0.0.0", 8000)
+        assert options.users == "/run/secrets/users.json"
+        for network in options.proxy.split(","):
+            assert ipaddress.ip_network(network).is_private
+    assert make_secrets(tmp_path / "secrets").returncode == 0
+    with closing(Database.in_folder(tmp_path)) as database:
+        assert put_users_of(database, tmp_path / "secrets" / "users.json") == 1
+        assert put_users_of(database, tmp_path / "secrets" / "users.json") == 0
+        (user,) = database.users()
+        assert (user.name, user.role) == ("admin", "admin")
+        users = json.loads((tmp_path / "secrets" / "users.json").read_text())["users"]
+        known = Access(database).identify(f"Bearer {users[0]['token']}", "")
+        assert known == user
+        for wrong in (
+            "", "[]", '{"users": [{"name": "a", "role": "user", "token": "short"}]}',
+            '{"users": [{"name": "a", "role": "root", "token": "tuner_1_x"}]}',
+        ):  # fmt: skip
+            (tmp_path / "wrong.json").write_text(wrong)
+            with pytest.raises(TunerError, match=r"wrong\.json"):
+                put_users_of(database, tmp_path / "wrong.json")
+
+
+def test_nginx_takes_the_configuration_of_the_gate(tmp_path: Path) -> None:
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if nginx is None:
+        pytest.skip("no nginx; on Debian: apt-get install nginx")
+    assert make_secrets(tmp_path / "secrets").returncode == 0
+    text = (DOCKER / "nginx-serve.conf").read_text().replace("/tmp/", f"{tmp_path}/")
+    text = text.replace("/run/secrets", f"{tmp_path}/secrets")
+    text = text.replace("server server:8000", "server 127.0.0.1:8000")
+    (tmp_path / "nginx.conf").write_text(text)
+    done = subprocess.run(
+        [nginx, "-t", "-c", tmp_path / "nginx.conf"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_kubernetes_runs_the_commands_of_compose(stack: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 
 from model.errors import CorpusError
 from model.sources.chat_template import render
@@ -87,10 +88,11 @@ def _sized(config: DataConfig) -> list[tuple[SourceFile, int]]:
     """Return the files of a source with their sizes; raises as `source_files`."""
     if config.hub:
         return []
-    files = named_files(config.files) if config.files else library_files()
-    sized = [(file, _size(file)) for file in files]
-    for file in files:
-        if config.files and config.pairs and format_suffix(file.path) in TEXT_FORMATS:
+    if not config.files:
+        return list(_sized_library(tuple(library_files())))
+    sized = [(file, _size(file)) for file in named_files(config.files)]
+    for file, _ in sized:
+        if config.pairs and format_suffix(file.path) in TEXT_FORMATS:
             raise CorpusError(
                 f"data.files: {file.path} is not a table and so has no pairs; name .jsonl, .csv, "
                 f".tsv and .parquet files only, or leave out pairs: true"
@@ -101,6 +103,11 @@ def _sized(config: DataConfig) -> list[tuple[SourceFile, int]]:
                 f"it as .jsonl, or leave out examples: true"
             )
     return sized
+
+
+@lru_cache(maxsize=1)  # as the list of them: they stay while this process lives
+def _sized_library(files: tuple[SourceFile, ...]) -> tuple[tuple[SourceFile, int], ...]:
+    return tuple((file, _size(file)) for file in files)
 
 
 def text_files(config: DataConfig) -> Iterator[SourceFile]:

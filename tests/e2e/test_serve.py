@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -68,10 +69,24 @@ def test_search_goes_on_while_servers_come_and_go(
                 seen.append(int(line[4:]))
         with urllib.request.urlopen(f"{root}/a", timeout=60) as answer:
             ended = json.load(answer)
+        wish = urllib.request.Request(
+            f"{root}/a/operations", b'{"kind": "replay", "trial": 0}',
+            {"Content-Type": "application/json"},
+        )  # fmt: skip
+        with urllib.request.urlopen(wish, timeout=60) as answer:
+            replay = json.load(answer)
+        operation = f"{root.removesuffix('/searches')}/operations/{replay['id']}"
+        until = time.monotonic() + 300
+        while replay["state"] in {"waiting", "running"}:
+            assert time.monotonic() < until
+            threading.Event().wait(0.2)
+            with urllib.request.urlopen(operation, timeout=60) as answer:
+                replay = json.load(answer)
         server.send_signal(signal.SIGTERM)
         _, log = server.communicate(timeout=60)
         assert server.returncode == 0, log
     assert (ended["state"], ended["trials_done"]) == ("finished", ended["trials"])
+    assert replay["result"]["verdict"] == "bit-exact", replay
     assert seen == [*range(4, len(seen) + 4)], "nothing was lost"
     logged = place.tuner("logs", "a").out
     assert logged.count("tuner search, a") == 1, "nothing ran twice"

@@ -16,7 +16,7 @@ from tuner.arguments.data import add_data, add_tokenizer
 from tuner.arguments.home import add_backup, add_clean, add_delete, add_doctor, add_restore, add_ui
 from tuner.arguments.knowledge import add_suggest
 from tuner.arguments.option_types import override, run_name, setting, whole
-from tuner.arguments.search import add_job, add_jobs, add_search
+from tuner.arguments.search import add_job, add_jobs, add_search, add_server
 from tuner.arguments.serve import add_serve
 from tuner.arguments.topics import TOPICS
 from tuner.arguments.trained import (
@@ -126,6 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     home.add_argument(
         "--home", metavar="DIR", help="folder of the searches (default: TUNER_HOME or ./runs)"
     )
+    remote = argparse.ArgumentParser(add_help=False)
+    add_server(remote)
     changes, file, space = _of_spaces()
 
     def command(
@@ -144,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     search = command("search", "find the best hyperparameters", common, space, home)
     add_search(search)
     add_jobs(command, common, space, home)
-    add_replay(command("replay", "retrain a trial and verify that it reproduces", common, home))
+    text = "retrain a trial and verify that it reproduces"
+    add_replay(command("replay", text, common, home, remote))
     text = "send what MLflow, the storage and receivers of messages missed"
     add_job(command("sync", text, common, home), "sync")
     add_ui(command("ui", "compare the runs in MLflow", debug, home))
@@ -157,9 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("symbols", "print the symbol table", common)
     command("list", "list past searches", common, home)
-    add_show(command("show", "show the trials of a search", common, home))
+    add_show(command("show", "show the trials of a search", common, home, remote))
     text = "compare trials, or searches, side by side: their differences and results"
-    compare = command("compare", text, common, home)
+    compare = command("compare", text, common, home, remote)
     compare.add_argument(
         "runs",
         nargs="+",
@@ -167,7 +170,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="two or more run ids, SEARCH/TRIAL such as lm-1/13, or names of searches",
     )
-    add_report(command("report", "write a search as one HTML file with plots", common, home))
+    add_report(
+        command("report", "write a search as one HTML file with plots", common, home, remote)
+    )
     add_data(group("data", "prepare and inspect the data of a search space"), command, common,
               file, home)  # fmt: skip
     add_tokenizer(group("tokenizer", "train, use and inspect a tokenizer"), command, common)

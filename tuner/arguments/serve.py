@@ -35,6 +35,15 @@ def add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--allow-hub", action="store_true", help="let spaces take data from the Hugging Face hub"
     )
+    serve.add_argument(
+        "--users", metavar="FILE",
+        help="JSON of users with their tokens, who may come in: a secret of Docker or Kubernetes",
+    )  # fmt: skip
+    serve.add_argument(
+        "--proxy", metavar="ADDRESSES", default="127.0.0.1",
+        help="addresses or networks, apart by commas, of proxies that are believed who a client is "
+        "(default: %(default)s)",
+    )  # fmt: skip
     users = serve.add_mutually_exclusive_group()
     users.add_argument(
         "--add-user", type=new_name, metavar="NAME",

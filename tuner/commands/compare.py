@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from model.engine.report import METRICS, SOME_METRICS
-from tuner.commands.output import consoles, print_json, recorded_home
+from tuner.commands.jobs.remote import client_of, operated, width_of
+from tuner.commands.output import consoles, print_data, print_json, recorded_home
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.space.parameter import symbol
@@ -28,6 +29,13 @@ def run_compare(options: argparse.Namespace) -> int:
     """Compare trials side by side."""
     if len(options.runs) < 2:
         raise TunerError("give two or more trials; 'tuner show' lists their run ids")
+    if (client := client_of(options)) is not None:
+        operation = operated(
+            options, client, options.runs[0].partition("/")[0], "compare", runs=options.runs,
+            json_line=options.json, width=width_of(options),
+        )  # fmt: skip
+        print_data(client.output(operation.id))
+        return 0
     results, _ = consoles(options)
     folders = [Home.of(options.home).search(run) for run in options.runs if "/" not in run]
     if len(folders) == len(options.runs) and all(folder.is_dir() for folder in folders):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
+from tuner.commands.jobs.remote import client_of, operated, trial_of
 from tuner.commands.output import (
     as_json,
     check_run,
@@ -20,7 +21,7 @@ from tuner.commands.output import (
     say,
     say_study,
 )
-from tuner.errors import Interrupted, ResultError
+from tuner.errors import Interrupted, ResultError, TunerError
 from tuner.home.home import Home
 from tuner.journal.edit import edited, edited_section, kept_overrides
 from tuner.journal.journal import read_search
@@ -176,9 +177,15 @@ def _kept(options: argparse.Namespace, name: str) -> Callable[[YamlFile], Sequen
 def run_replay(options: argparse.Namespace) -> int:
     """Retrain a trial and verify that it reproduces."""
     check_run(options)
-    from tuner.trained.replay import Verdict, replay  # loads torch
+    if (client := client_of(options)) is not None:
+        if options.prepared:
+            raise TunerError("--prepared is not sent to a server; leave it out")
+        search, number = trial_of(options.run, options.search)
+        operation = operated(options, client, search, "replay", trial=number)
+        return _show_replay(options, operation.result or {})
+    from tuner.trained.replay import replay  # loads torch
 
-    results, progress = consoles(options)
+    _, progress = consoles(options)
 
     def on_report(number: int, count: int, report: Any) -> None:
         progress.print(report_line(number, count, report))
@@ -195,18 +202,14 @@ def run_replay(options: argparse.Namespace) -> int:
             prepared=options.prepared,
         )
     trial = result.trial
-    styles = {"bit-exact": "bold green", "within tolerance": "yellow"}
-    results.write_line(
-        f"trial {trial.number} of {trial.search} (run {short_run(trial.run_id)}, {trial.status}):"
-    )
-    results.write_line(result.sentence, styles.get(result.verdict, "bold red"))
-    print_json(
+    return _show_replay(
         options,
         {
             "verdict": str(result.verdict),
             "sentence": result.sentence,
             "run": trial.run_id,
             "trial": trial.number,
+            "status": trial.status,
             "search": trial.search,
             "reports": result.reports,
             "differences": len(result.differences),
@@ -214,4 +217,17 @@ def run_replay(options: argparse.Namespace) -> int:
             "changed": {k: list(v) for k, v in result.changed.items()},
         },
     )
-    return 1 if result.verdict is Verdict.DIFFERENT else 0
+
+
+def _show_replay(options: argparse.Namespace, found: Mapping[str, Any]) -> int:
+    """Print the verdict of a replay, here or on a server, as its JSON says; return the status."""
+    results, _ = consoles(options)
+    verdict = str(found["verdict"])
+    styles = {"bit-exact": "bold green", "within tolerance": "yellow"}
+    run = short_run(str(found["run"]))
+    results.write_line(
+        f"trial {found['trial']} of {found['search']} (run {run}, {found['status']}):"
+    )
+    results.write_line(str(found["sentence"]), styles.get(verdict, "bold red"))
+    print_json(options, found)
+    return 1 if verdict == "different" else 0

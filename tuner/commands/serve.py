@@ -23,7 +23,8 @@ def run_serve(options: argparse.Namespace) -> int:
         return _change_users(options)
     settings = ServerSettings(
         options.host, options.port, options.database, options.devices, options.address,
-        options.data, options.bucket, options.allow_hub, options.allowed_host,
+        options.data, options.bucket, options.allow_hub, options.allowed_host, options.users,
+        options.proxy,
     )  # fmt: skip
     serve(home, settings, say)
     return 0

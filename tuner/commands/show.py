@@ -13,6 +13,7 @@ from typing import Any
 from rich.text import Text
 
 from model.engine.report import METRICS, SOME_METRICS
+from tuner.commands.jobs.remote import client_of, operated, trial_of, width_of
 from tuner.commands.output import (
     as_json,
     check_run,
@@ -68,6 +69,15 @@ def run_show(options: argparse.Namespace) -> int:
         raise TunerError("give --csv or --json, not both")
     if options.take_away and (options.by or options.csv):
         raise TunerError(f"--{options.take_away} prints one trial; leave --by and --csv out")
+    if (client := client_of(options)) is not None:
+        search, trial = trial_of(options.run, options.search)
+        operation = operated(
+            options, client, search, "show", trial=trial, by=options.by, all=options.all,
+            csv=options.csv, take_away=options.take_away, json_line=options.json,
+            width=width_of(options),
+        )  # fmt: skip
+        print_data(client.output(operation.id))
+        return 0
     results = PlainConsole(quiet=True) if options.csv else consoles(options)[0]
     home = recorded_home(options)
     record = Record(home.tracking_uri)

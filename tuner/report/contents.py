@@ -221,7 +221,7 @@ def table(series: ReportData) -> tuple[list[str], list[TrialCells]]:
             (
                 Cell(str(trial.number), trial.number),
                 *(_value_cell(trial, metric) for metric in metrics),
-                Cell(_outcome(trial), is_number=False),
+                Cell(outcome_text(trial, is_on=result.status == "running"), is_number=False),
                 Cell(str(len(trial.reports)), len(trial.reports)),
                 Cell(f"{trial.tokens_trained:,}", trial.tokens_trained),
                 *(_parameter_cell(trial, series, name) for name in names),
@@ -238,8 +238,16 @@ def _value_cell(trial: Trial, metric: str) -> Cell:
     return Cell(_value(value) if trial.reports else "–", value if math.isfinite(value) else None)
 
 
-def _outcome(trial: Trial) -> str:
+def outcome_text(trial: Trial, *, is_on: bool = False) -> str:
+    """Return how a trial ended.
+
+    Args:
+        trial: the trial.
+        is_on: True if its search runs, so that a trial without an end may go on.
+    """
     text = str(trial.outcome or "unfinished")
+    if is_on and trial.outcome is None:
+        text = "paused" if trial.is_paused else "in training"
     if trial.reused and not trial.is_duplicate:
         text += ", reused"
     if trial.is_cool_down:

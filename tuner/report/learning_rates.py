@@ -9,10 +9,10 @@ from plotly.graph_objects import Figure
 
 from tuner.report.palette import INK, KINDS
 from tuner.report.picture import Picture, Section, log_axis, new_figure, safe
-from tuner.report.rates import RateCurve, rate_curves
 from tuner.report.write import write_pictures
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
+from tuner.summaries.rates import RateCurve, rate_curves
 
 _WIDE_RANGE = 20  # highest peak / lowest peak: above, the scale is logarithmic
 _DECADES = 3  # shown below the lowest peak on a log scale, at most

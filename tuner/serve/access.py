@@ -11,10 +11,13 @@ from __future__ import annotations
 import getpass
 import hashlib
 import hmac
+import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from tuner.errors import RecordError, TunerError
 from tuner.home.names import check_new_name
@@ -26,6 +29,7 @@ ROLES = ("viewer", "user", "admin")
 VISIBILITIES = ("private", "team", "public")
 LOGIN_SECONDS = 7 * 86_400.0
 _PREFIX = "tuner"
+_SHORTEST_TOKEN = 32
 _FRESH_SECONDS = 1.0  # for which users are known without asking the database
 _MOST_BAD, _BAD_SECONDS = 20, 60.0  # bad tokens of one address
 _MOST_ADDRESSES = 10_000
@@ -63,7 +67,7 @@ class Access:
     ) -> None:
         self._database, self._is_open, self._clock = database, is_open, clock
         self._users: dict[str, User] = {}
-        self._read = -_FRESH_SECONDS
+        self._read = -math.inf
         self._bad: dict[str, tuple[int, float]] = {}  # address → bad tokens, since
 
     def identify(self, authorization: str | None, address: str) -> User:
@@ -136,6 +140,10 @@ class Access:
         """True if `identify` will not ask the database."""
         return self._clock() - self._read < _FRESH_SECONDS
 
+    def look_again(self) -> None:
+        """Ask the database at the next request: this server has just changed the users."""
+        self._read = -math.inf
+
     def has_users(self) -> bool:
         """Return True if there are users."""
         return bool(self._fresh())
@@ -190,6 +198,47 @@ def new_user(
     is_new = database.put_user(user)
     database.note(by, "add user" if is_new else "new token", detail=f"{name}, {role}")
     return token
+
+
+def put_users_of(database: Database, path: Path) -> int:
+    """Let the users of a file come in, with its roles, teams and tokens; limits stay.
+
+    The file is JSON: `{"users": [{"name": "alice", "role": "user", "team": "nlp", "token":
+    "tuner_…"}]}`, as a secret of Docker or Kubernetes is mounted. Users who are not in it stay.
+
+    Args:
+        database: database of the server.
+        path: path of the file.
+
+    Returns:
+        Number of users that are new or have changed.
+
+    Raises:
+        TunerError: if it cannot be read, or an entry is none.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["users"]
+        wanted = [(e["name"], e["role"], e.get("team", ""), e["token"].strip()) for e in entries]
+    except OSError as error:
+        raise TunerError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TunerError(
+            f'{path} must be {{"users": [{{"name": …, "role": …, "team": …, "token": …}}]}}'
+        ) from error
+    before, changed = {user.name: user for user in database.users()}, 0
+    for name, role, team, token in wanted:
+        check_new_name(name)
+        if role not in ROLES:
+            raise TunerError(f"{path}: the role of {name} must be one of {', '.join(ROLES)}")
+        if len(token) < _SHORTEST_TOKEN or not _id_of(token):
+            raise TunerError(f"{path}: the token of {name} must be tuner_ID_SECRET, of random text")
+        own = {"role": role, "team": team, "token_id": _id_of(token), "token_hash": _hash_of(token)}
+        user = replace(before.get(name, User(name, role)), **own)
+        if user != before.get(name):
+            changed += 1
+            database.put_user(user)
+            database.note("operator", "user of the file", detail=f"{name}, {role}")
+    return changed
 
 
 def new_token(database: Database, name: str, by: str) -> str:

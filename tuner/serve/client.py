@@ -83,6 +83,43 @@ class RemoteSearch:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class RemoteOperation:
+    """An operation that a server does, or has done: a report, an export, a replay, a text.
+
+    Attributes:
+        id: id of the operation.
+        state: `waiting`, `running`, `done`, `failed`, or `interrupted`.
+        exit_status: exit status of its command; None before its end.
+        progress: what it says of its progress.
+        problem: why it failed.
+        result: object that its command printed.
+        files: names of its files.
+    """
+
+    id: str
+    state: str
+    exit_status: int | None
+    progress: str
+    problem: str | None
+    result: Mapping[str, Any] | None
+    files: tuple[str, ...]
+
+    @classmethod
+    def of(cls, view: Mapping[str, Any]) -> RemoteOperation:
+        """Read an answer of the server."""
+        return cls(
+            str(view["id"]), str(view["state"]), view.get("exit_status"),
+            view.get("progress") or "", view.get("problem"), view.get("result"),
+            tuple(str(file["name"]) for file in view.get("files", ())),
+        )  # fmt: skip
+
+    @property
+    def is_over(self) -> bool:
+        """True after its end."""
+        return self.state not in ("waiting", "running")
+
+
 class Client:
     """A server of searches.
 
@@ -189,6 +226,34 @@ class Client:
         """Delete a search that nothing runs."""
         self._send("DELETE", _path(name))
 
+    def fork(
+        self, name: str, changes: Sequence[str] = (), *, new_name: str | None = None
+    ) -> RemoteSearch:
+        """Submit the space of a search again, changed: `search.seed=1` as `--set` takes it."""
+        query = {"set": list(changes), "new_name": new_name}
+        return RemoteSearch.of(self._json("POST", _path(name, "fork"), query))
+
+    def begin(self, name: str, kind: str, **wish: Any) -> RemoteOperation:
+        """Begin an operation of a search; `kind` and `wish` are those of the API."""
+        body = json.dumps({"kind": kind, **wish}).encode()
+        headers = {"Content-Type": "application/json"}
+        return RemoteOperation.of(
+            self._json("POST", _path(name, "operations"), body=body, headers=headers)
+        )
+
+    def operation(self, number: str) -> RemoteOperation:
+        """Return an operation."""
+        return RemoteOperation.of(self._json("GET", f"operations/{quote(number, safe='')}"))
+
+    def output(self, number: str) -> str:
+        """Return what the command of an operation has printed."""
+        return self._send("GET", f"operations/{quote(number, safe='')}/output").decode()
+
+    def file(self, number: str, name: str) -> bytes:
+        """Return a file of an operation."""
+        path = f"operations/{quote(number, safe='')}/files/{quote(name, safe='')}"
+        return self._send("GET", path)
+
     def download(self, name: str, file: str, start: int = 0) -> bytes:
         """Return a file of a search, from a byte on; nothing if there is nothing yet."""
         headers = {"Range": f"bytes={start}-"} if start else {}
@@ -237,7 +302,7 @@ class Client:
     ) -> bytes:
         """Send a request, and return the body of the answer."""
         values = {key: value for key, value in (query or {}).items() if value is not None}
-        url = f"{self.url}/api/v1/{path}" + (f"?{urlencode(values)}" if values else "")
+        url = f"{self.url}/api/v1/{path}" + (f"?{urlencode(values, doseq=True)}" if values else "")
         own = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         request = urllib.request.Request(
             url, data=body, method=method, headers={**own, **(headers or {})}

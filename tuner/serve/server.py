@@ -13,7 +13,7 @@ import uvicorn
 
 from tuner.errors import TunerError
 from tuner.home.home import Home
-from tuner.serve.access import Access
+from tuner.serve.access import Access, put_users_of
 from tuner.serve.api.app import make_app
 from tuner.serve.api.guard import LOOPBACK, log_to_stderr
 from tuner.serve.database import Database
@@ -41,6 +41,8 @@ class ServerSettings:
         buckets: URLs under which `engine.storage` may lie.
         hub: True if data may come from the Hugging Face hub.
         names: further names by which clients may call the server.
+        users: file of users who may come in; None for those of the database alone.
+        proxy: addresses or networks, apart by commas, of proxies that say who a client is.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +54,8 @@ class ServerSettings:
     buckets: Sequence[str] = ()
     hub: bool = False
     names: Sequence[str] = ()
+    users: str | None = None
+    proxy: str = "127.0.0.1"
 
 
 def open_database(home: Home, url: str | None) -> Database:
@@ -97,6 +101,8 @@ def serve(home: Home, settings: ServerSettings, say: Callable[[str], None]) -> N
                 f"the database was damaged, and is kept as {database.was_damaged}: the queue and "
                 f"the users are lost, no result is"
             )
+        if settings.users is not None and put_users_of(database, Path(settings.users)):
+            say(f"the users of {settings.users} may come in")
         is_local = is_loopback(settings.host)
         access = Access(database, is_open=is_local and not settings.names)
         if not access.has_users() and (settings.names or not is_local):
@@ -116,7 +122,7 @@ def serve(home: Home, settings: ServerSettings, say: Callable[[str], None]) -> N
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, ws="none",
             lifespan="off", timeout_graceful_shutdown=_GRACE_SECONDS, backlog=_BACKLOG,
-            forwarded_allow_ips="127.0.0.1",
+            forwarded_allow_ips=settings.proxy,
         )  # fmt: skip
         with suppress(KeyboardInterrupt):  # uvicorn has ended, and raises the signal again
             uvicorn.Server(config).run(sockets=[listener])

@@ -254,9 +254,9 @@ class Service:
             number = int(name.rpartition("-")[2]) + 1
 
     def _last_number(self, stem: str) -> int:
-        """Return the largest N of the names STEM-N; to ask for each would take ever longer."""
-        names = (*self.searches.names(), *self.database.names())
-        ends = [name.removeprefix(f"{stem}-") for name in names if name.startswith(f"{stem}-")]
+        """Return the largest N of the submitted STEM-N; to try each would take ever longer."""
+        names = [name for name in self.database.names() if name.startswith(f"{stem}-")]
+        ends = [name.removeprefix(f"{stem}-") for name in names]
         return max((int(end) for end in ends if end.isascii() and end.isdecimal()), default=0)
 
     def _earlier(self, user: User, entry: QueuedSearch) -> SearchView | None:

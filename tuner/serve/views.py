@@ -142,20 +142,6 @@ class QueueView(BaseModel):
     devices: int
 
 
-class ChangesView(BaseModel):
-    """Searches that have changed.
-
-    Attributes:
-        searches: the searches, the newest first.
-        gone: names of those that were deleted, or may no longer be seen.
-        is_all: True if there are no others.
-    """
-
-    searches: list[SearchView]
-    gone: list[str]
-    is_all: bool
-
-
 class CurveView(BaseModel):
     """The values of the objective of a trial, at reports.
 
@@ -163,18 +149,23 @@ class CurveView(BaseModel):
         trial: number of the trial.
         tokens: training tokens at the reports.
         values: values there; None where they are not finite.
+        place: number of its newest report among those of the complete budget; 0 without one.
+        ending: `finished`, `stopped`, `diverged`, `unfinished` or `paused`; empty while it trains.
     """
 
     trial: int
     tokens: list[int]
     values: list[float | None]
+    place: int = 0
+    ending: str = ""
 
 
 class CurvesView(BaseModel):
-    """Curves of the trials of a search."""
+    """Curves of the trials of a search, up to an event of its journal, counted from 1."""
 
     metric: str
     curves: list[CurveView]
+    num_events: int = 0
 
 
 class FileView(BaseModel):

@@ -180,7 +180,8 @@ def _row(symbol: Symbol) -> dict[str, Any]:
     kinds: Mapping[type, str] = {int: "integer", float: "number", str: "string"}
     default = symbol.default if isinstance(symbol.default, Value) else None
     return {
-        "name": symbol.name, "symbol": symbol.symbol, "meaning": symbol.meaning,
+        "name": symbol.name, "symbol": symbol.symbol, "spellings": list(symbol.spellings),
+        "meaning": symbol.meaning,
         "formula": symbol.formula, "unit": _unit(symbol.name), "default": default,
         "default_text": default_of(symbol), "range": symbol.range, "low": symbol.low,
         "high": symbol.high, "is_low_open": symbol.low_open, "is_high_open": symbol.high_open,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -114,10 +115,11 @@ class PlayedServer:
         )
         app = make_app(service, Access(self.database, is_open=True))
         config = uvicorn.Config(
-            app, port=self.port, log_level="error", lifespan="off", timeout_graceful_shutdown=0
+            app, port=self.port, log_level="critical", lifespan="off", timeout_graceful_shutdown=0
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        listener = socket.create_server(("127.0.0.1", self.port))  # clients wait from now on
+        self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
         self._thread.start()
 
     def deafen(self) -> None:

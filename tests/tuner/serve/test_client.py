@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import stat
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import uvicorn
 import tuner
 from tests.ports import free_port
 from tests.tuner.serve.conftest import SPACE, Place
+from tests.tuner.serve.test_operations import PROGRAM
 from tuner.cli import main
 from tuner.driver.view import SilentView, ViewProjection
 from tuner.errors import SpaceError, TunerError
@@ -23,6 +25,7 @@ from tuner.jobs.status import SearchStatus
 from tuner.journal.follower import Follower
 from tuner.serve.access import new_user
 from tuner.serve.client import Client, RemoteTail, tokens_file
+from tuner.serve.operations.operations import Operations
 
 
 @pytest.fixture
@@ -73,6 +76,36 @@ def test_commands_say_the_same_of_a_server(
     assert run("attach", "a", "--server", url).startswith("a: stopped, ")
     listed = json.loads(run("status", "--json", "--server", url))
     assert [each["name"] for each in listed["searches"]] == ["a"]
+
+
+@pytest.mark.slow
+def test_commands_let_a_server_work(
+    place: Place, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.submit(name="a")
+    place.dispatcher.tick()
+    place.client.app.state.operations = Operations(  # type: ignore[attr-defined]
+        place.home, place.home.root / "serve", (sys.executable, "-c", PROGRAM)
+    )
+
+    def run(*arguments: str, status: int = 0) -> str:
+        assert main([*arguments, "--server", url]) == status
+        return capsys.readouterr().out
+
+    shown = run("show", "a/0", "--all").splitlines()
+    assert shown[0] == "a line"
+    assert json.loads(shown[1])["words"][:3] == ["show", "a/0", "--all"]
+    page = tmp_path / "page.html"
+    assert run("report", "-o", str(page)) == f"wrote {page}: a, 2 trials, 0.0 MB\n"
+    assert page.read_text() == "<p>a report"
+    replay = run("replay", "--search", "a", status=1)
+    assert replay == "trial 3 of a (run 12345678, finished):\ndifferent: by 1\n"
+    assert main(["replay", "a/0", "--server", url]) == 2
+    assert capsys.readouterr().err == "tuner replay: the data has changed\n"
+    for wrong in (["show", "0123456789"], ["report", "--watch"], ["replay", "--prepared"]):
+        assert main([*wrong, "--server", url]) == 2
+    fork = Client(url).fork("a", ["search.seed=4"], new_name="b")
+    assert fork.name == "b"
 
 
 def _without_rates(text: str) -> list[str]:

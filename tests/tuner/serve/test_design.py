@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.tuner.serve.conftest import SPACE, Place
@@ -82,7 +84,7 @@ def test_fork_is_the_space_changed(place: Place) -> None:
     place.submit(0, name="a")
     same = place.client.post(f"{SEARCHES}/a/fork")
     assert (same.status_code, same.json()["name"]) == (409, "a")
-    query = {"new_name": "b", "set": ["search.seed=5", "search.trials=9"]}
+    query: dict[str, Any] = {"new_name": "b", "set": ["search.seed=5", "search.trials=9"]}
     fork = place.client.post(f"{SEARCHES}/a/fork", params=query)
     assert (fork.status_code, fork.json()["name"]) == (201, "b"), fork.text
     text = place.client.get(f"{SEARCHES}/b/files/space.yaml").text
@@ -151,8 +153,7 @@ def test_answer_that_a_client_has_is_not_sent_again(place: Place) -> None:
 
 
 def test_admin_adds_changes_disables_and_removes_users(place: Place) -> None:
-    def call(method: str, path: str, token: str = "", **body: object) -> tuple[int, object]:
-        place.client.app.state.access._read = -10.0  # type: ignore[attr-defined] # no user is old
+    def call(method: str, path: str, token: str = "", **body: object) -> tuple[int, Any]:
         answer = place.client.request(
             method, f"{API}{path}", json=body or None,
             headers=bearer(token) if token else {},
@@ -162,19 +163,19 @@ def test_admin_adds_changes_disables_and_removes_users(place: Place) -> None:
     assert call("POST", "/users", name="ann")[0] == 409, "nobody could add others"
     status, added = call("POST", "/users", name="root", role="admin")
     assert status == 201
-    root = added["token"]  # type: ignore[index]
+    root = added["token"]
     assert call("GET", "/users")[0] == 401, "from now on all need a token"
     status, added = call("POST", "/users", root, name="ann", team="nlp", most_tokens=1000)
-    assert (status, added["user"]["most_tokens"]) == (201, 1000)  # type: ignore[index]
-    ann = added["token"]  # type: ignore[index]
+    assert (status, added["user"]["most_tokens"]) == (201, 1000)
+    ann = added["token"]
     assert call("GET", "/me", ann) == (200, {"name": "ann", "role": "user", "team": "nlp"})
     for method, path in (("GET", "/users"), ("POST", "/users/root/disable")):
         assert call(method, path, ann)[0] == 403
     assert call("POST", "/users", root, name="ann")[0] == 409
     assert call("POST", "/users", root, name="../x")[0] == 404
     status, changed = call("PATCH", "/users/ann", root, most_tokens=None, weight=2)
-    assert (changed["most_tokens"], changed["weight"]) == (None, 2.0)  # type: ignore[index]
-    assert changed["team"] == "nlp", "what is left out stays"  # type: ignore[index]
+    assert (changed["most_tokens"], changed["weight"]) == (None, 2.0)
+    assert changed["team"] == "nlp", "what is left out stays"
     for method, path, body in (
         ("POST", "/users/root/disable", {}), ("DELETE", "/users/root", {}),
         ("PATCH", "/users/root", {"role": "user"}),
@@ -184,11 +185,11 @@ def test_admin_adds_changes_disables_and_removes_users(place: Place) -> None:
     assert call("POST", "/users/ann/disable", root)[0] == 200
     assert call("GET", "/me", ann)[0] == 401
     users = call("GET", "/users", root)[1]
-    assert [(u["name"], u["is_disabled"]) for u in users] == [("ann", True), ("root", False)]  # type: ignore[index,union-attr]
+    assert [(u["name"], u["is_disabled"]) for u in users] == [("ann", True), ("root", False)]
     status, given = call("POST", "/users/ann/token", root)
-    assert call("GET", "/me", given["token"])[0] == 200  # type: ignore[index]
+    assert call("GET", "/me", given["token"])[0] == 200
     assert call("DELETE", "/users/ann", root)[0] == 204
-    assert call("GET", "/me", given["token"])[0] == 401  # type: ignore[index]
+    assert call("GET", "/me", given["token"])[0] == 401
     assert call("DELETE", "/users/ann", root)[0] == 404
-    actions = [line["action"] for line in call("GET", "/audit", root)[1]]  # type: ignore[union-attr,index]
+    actions = [line["action"] for line in call("GET", "/audit", root)[1]]
     assert actions[:3] == ["remove user", "new token", "disable user"]

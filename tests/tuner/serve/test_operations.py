@@ -36,7 +36,11 @@ if "--output" in words:
 if "--file" in words:
     words.append(pathlib.Path(words[words.index("--file") + 1]).read_text())
 print("a line")
-print(json.dumps({"words": words, "verdict": "different", "folder": "/of/the/server"}))
+print(json.dumps({
+    "words": words, "folder": "/of/the/server", "verdict": "different",
+    "sentence": "different: by 1",
+    "run": "12345678abc", "trial": 3, "search": "a", "status": "finished", "trials": 2,
+}))
 sys.exit(words[0] == "replay")
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -10,12 +11,20 @@ from importlib.resources import files
 import pytest
 
 from tests.tuner.serve.conftest import Place
+from tuner.journal.fold import Search
+from tuner.journal.journal import read_journal
+from tuner.report.contents import headline
+from tuner.report.series import ReportData
+from tuner.results.result import SearchResult
 from tuner.serve.access import new_user
 from tuner.serve.api.requests import LOGIN_COOKIE
 from tuner.serve.pages.files import PageFiles
-from tuner.serve.records import QueuedSearch
+from tuner.serve.pages.overview import Overview, changes
+from tuner.serve.records import QueuedSearch, User
+from tuner.serve.views import SearchView
 
 PERSON = {"accept": "text/html,*/*"}
+SEARCHES = "/api/v1/searches"
 ROOM = files("tuner.serve.pages")
 
 
@@ -34,7 +43,7 @@ def test_page_has_scripts_and_styles_of_this_server_only(place: Place) -> None:
         text = re.sub(r"{#.*?#}", "", template.read_text(encoding="utf-8"), flags=re.DOTALL)
         assert not re.search(r"\son\w+=|\sstyle=|<style|https?://|\|\s*safe", text), template.name
         for attributes in re.findall(r"<script ?([^>]*)>", text):
-            assert attributes.startswith(('type="application/json"', "src=", 'type="module" src='))
+            assert re.match(r'type="application/json"|(defer |type="module" )?src=', attributes)
     for script in (ROOM / "static").iterdir():
         text = script.read_text(encoding="utf-8")
         assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval\(", text)
@@ -144,3 +153,83 @@ def test_data_of_a_page_stays_data(place: Place, name: str) -> None:
     data = re.search(r'id="data">(.*)</script>', text)
     assert data
     assert json.loads(data[1])["searches"][0]["problem"] == name
+
+
+# what pages ask for -------------------------------------------------------------------------------
+
+
+def test_changes_are_all_searches_first_and_then_what_changed() -> None:
+    now = [SearchView(name="a", state="waiting"), SearchView(name="b", state="running")]
+    told: list[tuple[list[str], list[str], bool]] = []
+
+    async def sleep(seconds: float) -> None:
+        if len(told) == 1:
+            now[1] = now[1].model_copy(update={"tokens": 7})
+        elif len(told) == 2:
+            del now[0]
+
+    async def listen() -> None:
+        async for text in changes(lambda: list(now), sleep):
+            if text.startswith("event: searches\ndata: "):
+                sent = json.loads(text.partition("data: ")[2])
+                names = [each["name"] for each in sent["searches"]]
+                told.append((names, sent["gone"], sent["is_all"]))
+
+    asyncio.run(listen())  # it ends by itself, so that its client says again who it is
+    assert told == [(["a", "b"], [], True), (["b"], [], False), ([], ["a"], False)]
+
+
+def test_overview_shows_each_user_what_they_may_see(place: Place) -> None:
+    for name, visibility in (("own", "private"), ("all", "public")):
+        place.submit(len(name) + len(visibility), name=name, visibility=visibility)
+    overview = Overview(place.service)
+    owner = place.database.search("own")
+    assert owner is not None
+    seen = {
+        user.name: [view.name for view in overview.views(user)]
+        for user in (User(owner.owner, "user"), User("eve", "user"), User("root", "admin"))
+    }
+    assert seen.pop("eve") == ["all"]
+    assert all(sorted(names) == ["all", "own"] for names in seen.values())
+
+
+def test_answer_of_a_search_is_that_of_its_report(place: Place) -> None:
+    place.submit(name="a")
+    before = place.client.get(f"{SEARCHES}/a/summary").json()
+    assert (before["headline"], before["best"]) == ("The search has not begun", None)
+    assert place.client.get(f"{SEARCHES}/a/pictures").json()["sections"] == {}
+    place.dispatcher.tick()
+    summary = place.client.get(f"{SEARCHES}/a/summary").json()
+    events = read_journal(place.home.search("a"))
+    search = Search.of(events)
+    assert search is not None
+    result = SearchResult.of("a", search, run_id="", experiment_id="", run_ids={})
+    assert result is not None
+    assert summary["headline"] == headline(ReportData(result))
+    assert (summary["best"], summary["num_events"]) == (result.best.number, len(events))
+    table = place.client.get(f"{SEARCHES}/a/trials").json()
+    assert [row["number"] for row in table["rows"]] == [trial.number for trial in result.trials]
+    assert {len(row["texts"]) for row in table["rows"]} == {len(table["heads"])}
+    assert "in training" in [row["texts"][table["heads"].index("outcome")] for row in table["rows"]]
+    later = place.client.get(f"{SEARCHES}/a/trials", params={"since": table["newest"] + 1}).json()
+    assert later["rows"] == []
+    trial = place.client.get(f"{SEARCHES}/a/trials/0").json()
+    assert [report["tokens"] for report in trial["reports"]] == [
+        report.tokens for report in result.trials[0].reports
+    ]
+    assert {"α_max", "B"} <= {row["symbol"] for row in trial["searched"]}
+    assert place.client.get(f"{SEARCHES}/a/trials/99").status_code == 404
+    curves = place.client.get(f"{SEARCHES}/a/curves").json()
+    assert (curves["num_events"], curves["curves"][0]["ending"]) == (len(events), "")
+
+
+def test_pages_of_a_search_and_a_trial_have_its_name(place: Place) -> None:
+    place.submit(name="a")
+    place.dispatcher.tick()
+    for path in ("/searches/a", "/searches/a/trials/0"):
+        text = place.client.get(path, headers=PERSON).text
+        assert "<bdi>a</bdi>" in text
+        data = re.search(r'id="data">(.*)</script>', text)
+        assert data
+        assert json.loads(data[1])["search"]["name"] == "a"
+    assert place.client.get("/searches/a/trials/99", headers=PERSON).status_code == 404

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tuner.commands.output import can_ask, say
+from tuner.commands.output import can_ask, consoles, say
 from tuner.errors import TunerError
 from tuner.jobs.status import SearchStatus
 
 if TYPE_CHECKING:
-    from tuner.serve.client import Client
+    from tuner.serve.client import Client, RemoteOperation
 
 _POLL_SECONDS = 0.5
 
@@ -50,6 +50,58 @@ def run_login(options: argparse.Namespace) -> int:
     next(client.searches(), None)  # raises if the server refuses it
     say(f"{client.url} takes the token, which is kept in {keep_token(client.url, token)}")
     return 0
+
+
+def operated(
+    options: argparse.Namespace, client: Client, search: str | None, kind: str, **wish: object
+) -> RemoteOperation:
+    """Let a server do something with a search, wait for the end, and return it.
+
+    Args:
+        options: options of the command.
+        client: the server.
+        search: name of the search; None for the newest.
+        kind: what to do, and
+        wish: how; None values are left out.
+
+    Raises:
+        TunerError: if the server refuses, or it did not work.
+    """
+    if search is None:
+        newest = next(client.searches(), None)
+        if newest is None:
+            raise TunerError(f"{client.url} has no search")
+        search = newest.name
+    given = {name: value for name, value in wish.items() if value is not None}
+    operation, shown = client.begin(search, kind, **given), ""
+    _, progress = consoles(options)
+    while not operation.is_over:
+        if operation.progress != shown and operation.progress.startswith("report "):
+            progress.write_line(shown := operation.progress)
+        time.sleep(_POLL_SECONDS)
+        operation = client.operation(operation.id)
+    if operation.state != "done":
+        raise TunerError(operation.problem or f"the server could not do it: {operation.state}")
+    return operation
+
+
+def trial_of(run: str | None, search: str | None) -> tuple[str | None, int | None]:
+    """Return the search and the number of a trial that a command names as SEARCH/TRIAL.
+
+    Raises:
+        TunerError: if a run id of MLflow is given, which a server does not look up.
+    """
+    if run is None:
+        return search, None
+    name, slash, number = run.partition("/")
+    if not slash or not number.isdecimal():
+        raise TunerError(f"name a trial of a server as SEARCH/TRIAL, such as lm-1/13, not {run}")
+    return name, int(number)
+
+
+def width_of(options: argparse.Namespace) -> int:
+    """Return the width for the tables of a server: that of the terminal here."""
+    return min(max(consoles(options)[0].width, 40), 1_000)
 
 
 def wait_while(client: Client, name: str, is_so: Callable[[SearchStatus], bool]) -> SearchStatus:

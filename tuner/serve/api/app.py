@@ -21,16 +21,17 @@ from tuner.serve.access import Access, Refused
 from tuner.serve.api import comparing, design, machines, operations, people, routes
 from tuner.serve.api.answers import Answers
 from tuner.serve.api.guard import Guard
-from tuner.serve.api.overview import Overview
 from tuner.serve.api.requests import REFUSALS, Asking, Serving
 from tuner.serve.api.uploads import MOST_UPLOAD_BYTES
 from tuner.serve.dispatcher import FOLDER
 from tuner.serve.machine import LoadMeter
 from tuner.serve.metrics import exposition
 from tuner.serve.operations.operations import Operations
-from tuner.serve.pages import login
+from tuner.serve.pages import design_routes, login, result_routes
 from tuner.serve.pages import routes as pages
 from tuner.serve.pages.frame import Frame, wants_page
+from tuner.serve.pages.overview import Overview
+from tuner.serve.pages.results import Results
 from tuner.serve.service import Conflict, Service
 from tuner.serve.views import ConflictView, MistakeView
 
@@ -59,14 +60,14 @@ def make_app(
         description="Searches that share the machines of a team.",
     )  # fmt: skip
     app.state.service, app.state.access, app.state.frame = service, access, Frame()
-    app.state.overview = Overview(service)
+    app.state.overview, app.state.results = Overview(service), Results(service.searches)
     app.state.answers = Answers(
         service.searches.fresh_seconds, lambda: service.database.num_changes
     )
     app.state.meter = LoadMeter(service.home.root)
     app.state.operations = Operations(service.home, service.home.root / FOLDER)
     app.add_middleware(Guard, hosts=hosts, log=log, limits={f"{API}/uploads": MOST_UPLOAD_BYTES})
-    for part in (routes, operations, design, comparing, machines, people):
+    for part in (routes, result_routes, operations, design, comparing, machines, people):
         app.include_router(part.router, prefix=API, responses=REFUSALS)
     app.add_api_route("/healthz", _health, tags=["health"])
     app.add_api_route("/readyz", _ready, tags=["health"], responses={503: REFUSALS[503]})
@@ -75,7 +76,7 @@ def make_app(
             **REFUSALS, 200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}
         },
     )  # fmt: skip
-    for each in (pages.router, login.router):
+    for each in (pages.router, design_routes.router, login.router):
         app.include_router(each)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, _for_people(handler))

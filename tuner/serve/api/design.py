@@ -28,6 +28,7 @@ class SettingView(BaseModel):
     Attributes:
         name: name in the file.
         symbol: its symbol; the name if it has none.
+        spellings: further names that a file may use.
         meaning: meaning.
         formula: formula that the value enters.
         unit: unit, as text.
@@ -46,6 +47,7 @@ class SettingView(BaseModel):
 
     name: str
     symbol: str = ""
+    spellings: list[str] = Field(default_factory=list)
     meaning: str
     formula: str = ""
     unit: str = ""

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
-from tuner.report.rates import RateCurve, rate_curves
 from tuner.samplers.priors import prior_density
 from tuner.serve.queue import Priority, QueueItem
 from tuner.serve.records import User
 from tuner.serve.service import Service
 from tuner.serve.spaces import hash_of
 from tuner.space.parameter import Parameter, Range, symbol
+from tuner.summaries.rates import RateCurve, rate_curves
 from tuner.validation.explanation import Explanation, StackSummary
 
 _POINTS, _MOST_CURVES, _MOST_VALUES, _MOST_STACKS = 81, 16, 64, 64
@@ -39,7 +39,7 @@ class StackView(BaseModel):
         )  # fmt: skip
 
 
-class ParameterView(BaseModel):
+class PriorView(BaseModel):
     """A searched parameter, and what it is drawn from.
 
     Attributes:
@@ -127,7 +127,7 @@ class ValidationView(BaseModel):
     notes: list[str] = Field(default_factory=list)
     lines: list[str] = Field(default_factory=list)
     stacks: list[StackView] = Field(default_factory=list)
-    parameters: list[ParameterView] = Field(default_factory=list)
+    parameters: list[PriorView] = Field(default_factory=list)
     schedules: list[ScheduleView] = Field(default_factory=list)
     cost: CostView
 
@@ -169,13 +169,13 @@ def explained(
     )  # fmt: skip
 
 
-def _parameter(parameter: Parameter) -> ParameterView:
+def _parameter(parameter: Parameter) -> PriorView:
     """Return a parameter with its distribution at some places, or at each of its values."""
     distribution, prior = parameter.distribution, parameter.prior
     conditions = [
         f"{symbol(name)} {', '.join(map(str, values))}" for name, values in parameter.when.items()
     ]
-    made = ParameterView(
+    made = PriorView(
         label=parameter.label, symbol=symbol(parameter.name), text=parameter.describe(),
         is_log=isinstance(distribution, Range) and distribution.is_log, xs=[], density=[],
         centre=None if prior is None else prior.centre, used_when="; ".join(conditions),

@@ -18,7 +18,7 @@ _MOST_BYTES = 1 << 20  # of a body, but for uploads
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # with none, browsers send forms without their origin
     (b"cache-control", b"no-store"),
     (
         b"content-security-policy",

@@ -70,10 +70,11 @@ async def show_machine(
 ) -> Response:
     """Show the devices, who uses them, and the load."""
     meter = cast(LoadMeter, request.app.state.meter)
-    return await answers.give(request, user, lambda: _view(user, service, meter))
+    return await answers.give(request, user, lambda: machine_view(user, service, meter))
 
 
-def _view(user: User, service: Service, meter: LoadMeter) -> MachineView:
+def machine_view(user: User, service: Service, meter: LoadMeter) -> MachineView:
+    """Return the machine as a user may see it."""
     machine, active = service.machine, service.database.active()
     kind = "worker" if machine.address else "GPU" if machine.gpus else "core"
     names = machine.gpus or [str(number) for number in range(machine.number)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Path, Response
+from fastapi import APIRouter, Body, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from tuner.serve.access import (
+    Access,
     Refused,
     change_user,
     disable_user,
@@ -20,6 +22,16 @@ from tuner.serve.api.requests import Asking, Serving
 from tuner.serve.records import Use, User
 
 router = APIRouter(tags=["users"])
+
+
+async def _known_at_once(request: Request) -> AsyncIterator[None]:
+    """Let the server look at its users again after a change of them."""
+    yield
+    access: Access = request.app.state.access
+    access.look_again()
+
+
+_CHANGES = [Depends(_known_at_once)]
 Role = Literal["viewer", "user", "admin"]
 Person = Annotated[str, Path(description="Name of the user", min_length=1, max_length=100)]
 _Weight = Annotated[float, Field(ge=1e-3, le=1e3)]
@@ -119,7 +131,7 @@ def list_users(user: Asking, service: Serving) -> list[UserView]:
     ]
 
 
-@router.post("/users", status_code=201)
+@router.post("/users", status_code=201, dependencies=_CHANGES)
 def add_user(wish: Annotated[UserWish, Body()], user: Asking, service: Serving) -> TokenView:
     """Add a user; the first one must be an admin, because from then on all need a token."""
     _check_admin(user)
@@ -136,7 +148,7 @@ def add_user(wish: Annotated[UserWish, Body()], user: Asking, service: Serving) 
     return TokenView(user=_named(service.database.users(), wish.name), token=token)
 
 
-@router.patch("/users/{name}")
+@router.patch("/users/{name}", dependencies=_CHANGES)
 def edit_user(
     name: Person, change: Annotated[UserChange, Body()], user: Asking, service: Serving
 ) -> UserView:
@@ -146,7 +158,7 @@ def edit_user(
     return _view(change_user(service.database, name, user.name, **values))
 
 
-@router.post("/users/{name}/token")
+@router.post("/users/{name}/token", dependencies=_CHANGES)
 def give_token(name: Person, user: Asking, service: Serving) -> TokenView:
     """Give a user another token; the old one ends."""
     _check_admin(user)
@@ -154,14 +166,14 @@ def give_token(name: Person, user: Asking, service: Serving) -> TokenView:
     return TokenView(user=_named(service.database.users(), name), token=token)
 
 
-@router.post("/users/{name}/disable")
+@router.post("/users/{name}/disable", dependencies=_CHANGES)
 def disable(name: Person, user: Asking, service: Serving) -> UserView:
     """Let no token of a user work any more; another token ends that."""
     _check_admin(user)
     return _view(disable_user(service.database, name, user.name))
 
 
-@router.delete("/users/{name}", status_code=204)
+@router.delete("/users/{name}", status_code=204, dependencies=_CHANGES)
 def remove(name: Person, user: Asking, service: Serving) -> Response:
     """Remove a user; the searches stay."""
     _check_admin(user)

@@ -13,18 +13,17 @@ from starlette.concurrency import run_in_threadpool
 
 from tuner.errors import RecordError
 from tuner.journal.fold import Search
+from tuner.report.series import ending
 from tuner.serve.access import Refused
 from tuner.serve.api.answers import NOT_MODIFIED
 from tuner.serve.api.downsampling import downsampled
 from tuner.serve.api.files import file_of, files_of
-from tuner.serve.api.overview import Overview, changes
 from tuner.serve.api.requests import YAML, Asking, Class, Giving, Name, Seen, Serving
 from tuner.serve.api.stream import JournalLines, stream
 from tuner.serve.api.uploads import keep_upload
 from tuner.serve.dispatcher import FOLDER
 from tuner.serve.queue import Priority
-from tuner.serve.records import User
-from tuner.serve.service import Service, Wish
+from tuner.serve.service import Wish
 from tuner.serve.spaces import UPLOADS
 from tuner.serve.views import (
     ENDED,
@@ -42,7 +41,7 @@ from tuner.space_file.overrides import Override
 
 router = APIRouter(tags=["searches"])
 _PAGE = 100
-_MOST_CURVES = 1000
+_MOST_CURVES, _MOST_POINTS, _FEWEST_POINTS = 10_000, 100_000, 4
 
 Suffix = Literal[".txt", ".jsonl", ".csv", ".tsv", ".parquet"]
 
@@ -114,47 +113,24 @@ async def list_searches(
     page: Annotated[str | None, Query(max_length=100)] = None,
 ) -> Response:
     """List searches, the newest first."""
-    return await answers.give(
-        request, user, lambda: listed(user, service, limit, state, owner, page)
-    )
 
+    def made() -> SearchList:
+        named = [
+            (name, entry) for name, entry in service.names(user)
+            if owner is None or (entry.owner if entry else "") == owner
+        ]  # fmt: skip
+        names = [name for name, _ in named]
+        start = names.index(page) + 1 if page in names else 0
+        found: list[SearchView] = []
+        for each in named[start:]:
+            if len(found) == limit:
+                return SearchList(searches=found, next=found[-1].name)
+            (view,) = service.views([each])
+            if state is None or view.state == state:
+                found.append(view)
+        return SearchList(searches=found)
 
-def listed(
-    user: User,
-    service: Service,
-    limit: int = _PAGE,
-    state: str | None = None,
-    owner: str | None = None,
-    page: str | None = None,
-) -> SearchList:
-    """Return some of the searches that a user may see, the newest first."""
-    named = [
-        (name, entry) for name, entry in service.names(user)
-        if owner is None or (entry.owner if entry else "") == owner
-    ]  # fmt: skip
-    names = [name for name, _ in named]
-    start = names.index(page) + 1 if page in names else 0
-    found: list[SearchView] = []
-    for each in named[start:]:
-        if len(found) == limit:
-            return SearchList(searches=found, next=found[-1].name)
-        (view,) = service.views([each])
-        if state is None or view.state == state:
-            found.append(view)
-    return SearchList(searches=found)
-
-
-@router.get(
-    "/events", response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"schema": _EVENT}}}},
-)  # fmt: skip
-async def search_events(request: Request, user: Asking) -> Response:
-    """Stream the searches that change, all of them first."""
-    overview: Overview = request.app.state.overview
-    return StreamingResponse(
-        changes(lambda: overview.views(user), asyncio.sleep), media_type="text/event-stream",
-        headers={"X-Accel-Buffering": "no"},
-    )  # fmt: skip
+    return await answers.give(request, user, made)
 
 
 @router.get("/queue", response_model=QueueView, responses=NOT_MODIFIED)
@@ -283,13 +259,19 @@ async def curves(
     def drawn(search: Search) -> CurvesView:
         board = search.board
         chosen = [board.trials[n] for n in trials or board.trials if n in board.trials]
-        made = []
+        made, most = [], max(_FEWEST_POINTS, min(points, _MOST_POINTS // max(1, len(chosen))))
         for trial in chosen[:_MOST_CURVES]:
             pairs = [(r.tokens, trial.value(board.metric, r)) for r in trial.reports]
-            kept = downsampled(pairs, points)
+            kept = downsampled(pairs, most)
             values = [value if math.isfinite(value) else None for _, value in kept]
-            made.append(CurveView(trial=trial.number, tokens=[t for t, _ in kept], values=values))
-        return CurvesView(metric=board.metric, curves=made)
+            made.append(
+                CurveView(
+                    trial=trial.number, tokens=[t for t, _ in kept], values=values,
+                    place=trial.place,
+                    ending=ending(trial) if trial.outcome else "paused" if trial.is_paused else "",
+                )
+            )  # fmt: skip
+        return CurvesView(metric=board.metric, curves=made, num_events=search.num_events)
 
     def made() -> CurvesView:
         service.readable(user, name)

@@ -158,7 +158,7 @@ class Operations:
         if about is None:
             return None
         begun = Begun(**{**about, "others": tuple(about["others"])})
-        progress = _last_line(folder / ERR)
+        progress = _last_line(folder / ERR).replace(str(self._home.root), "…")
         if status is None:
             state = "running" if is_locked(folder / LOCK) else "interrupted"
             state = "waiting" if state != "running" and number in self._waiting else state

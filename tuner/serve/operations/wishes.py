@@ -152,6 +152,9 @@ class ShowWish(_Wish):
     by: _Word | None = Field(None, description="group the trials by this parameter")
     all: bool = False
     csv: bool = False
+    take_away: Literal["yaml", "transformers", "nanogpt"] | None = Field(
+        None, description="print the trial for another trainer"
+    )
     json_line: bool = Field(False, description="as --json")
     width: _Width = 80
 
@@ -164,6 +167,7 @@ class ShowWish(_Wish):
         """Return the words of the command."""
         words = ["--search", search] if self.trial is None else [f"{search}/{self.trial}"]
         words += [f"--by={self.by}"] * (self.by is not None)
+        words += [f"--{self.take_away}"] * (self.take_away is not None)
         flags = {"--all": self.all, "--csv": self.csv, "--json": self.json_line}
         return ["show", *words, *(flag for flag, is_on in flags.items() if is_on)]
 

@@ -22,7 +22,12 @@ from tuner.texts.formatting import shown
 _TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 _KEPT = "public, max-age=31536000, immutable"
 _STYLE = "style.css"
-_SHEETS = ("uPlot.min.css", "page.css", "frame.css")  # the later one has the last word
+_SHEETS = (
+    "uPlot.min.css",
+    "page.css",
+    "frame.css",
+    "design.css",
+)  # the later one has the last word
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class PageFiles:
             for folder in ("vendored", "static") for each in sorted_files(room / folder)
             if each.name.rpartition(".")[2] in _TYPES
         }  # fmt: skip
-        parts["page.css"] = (files("tuner.report") / "page" / "page.css").read_bytes()
+        for name in ("page.css", "legend.js"):
+            parts[name] = (files("tuner.report") / "page" / name).read_bytes()
         sheets = [palette().encode(), *(parts.pop(name) for name in _SHEETS)]
         parts[_STYLE] = b"\n".join(sheets)
         digest = hashlib.sha256(json.dumps([*parts]).encode() + b"".join(parts.values()))

@@ -19,7 +19,13 @@ from tuner.serve.records import User
 from tuner.texts.control_characters import in_json
 
 # Key of the page, its path and its title; pages that only an admin sees have True.
-NAVIGATION: tuple[tuple[str, str, str, bool], ...] = (("searches", "/", "Searches", False),)
+NAVIGATION: tuple[tuple[str, str, str, bool], ...] = (
+    ("searches", "/", "Searches", False),
+    ("new", "/new", "New search", False),
+    ("compare", "/compare", "Compare", False),
+    ("machines", "/machines", "Machines", False),
+    ("users", "/users", "Users", True),
+)
 LOGIN = "/login"
 
 

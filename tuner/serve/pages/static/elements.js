@@ -60,6 +60,9 @@ export function short(value) {
   return `${Math.round(value)}`;
 }
 
+/** 950 B, 12.3 MB */
+export const bytes = (value) => short(value).replace(/[kMGT]?$/, " $&B");
+
 /** Value of an objective: 3.1416, as report and tables have it. */
 export const metric = (value) => {
   if (value === null || value === undefined) return none;

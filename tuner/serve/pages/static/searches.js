@@ -8,11 +8,11 @@ import { Table, redrawn } from "./tables.js";
 
 const data = begun();
 const searches = new Map(data.searches.map((search) => [search.name, search]));
-let next = data.next; // page of the list that has not been asked for
 
 const link = (search) => el("a", { href: path`/searches/${search.name}` }, named(search.name));
 const order = { running: 0, starting: 0, pausing: 0, stopping: 0, waiting: 1, paused: 2 };
-const byOrder = (a, b) => order[a.state] - order[b.state] || (a.position ?? Infinity) - (b.position ?? Infinity) || b.submitted - a.submitted;
+// a search that waits without a place is about to begin
+const byOrder = (a, b) => order[a.state] - order[b.state] || (a.position ?? 0) - (b.position ?? 0) || b.submitted - a.submitted;
 const owner = (search) => (search.owner ? named(search.owner) : "a command");
 
 function changed(search) {
@@ -142,25 +142,15 @@ function showEnded() {
   table.set(rows.sort((a, b) => (b.newest ?? 0) - (a.newest ?? 0)));
 }
 
-const more = el("button", { type: "button", hidden: true, click: async () => {
-  const list = await tried(() => call("GET", "/searches", { query: { page: next } }));
-  if (!list) return;
-  next = list.next;
-  list.searches.forEach((search) => searches.has(search.name) || searches.set(search.name, search));
-  show();
-} }, "Load older searches");
-byId("ended").after(more);
-
 function show() {
   showQueue();
   showEnded();
-  more.hidden = !next;
 }
 
 show();
 follow("/events", {
   searches: ({ searches: all, gone: names, is_all: isAll }) => {
-    if (isAll) { searches.clear(); next = null; }
+    if (isAll) searches.clear();
     names.forEach((name) => searches.delete(name));
     all.forEach((search) => searches.set(search.name, search));
     show();

@@ -13,9 +13,10 @@ const impatience = 10_000; // between two attempts that the browser does not mak
  * @param {object} [options]
  * @param {number} [options.after] - id of the newest event that the page has
  * @param {function()} [options.ended] - called when the server has said everything
+ * @param {function(): boolean} [options.isComplete] - true if no more is expected: an end is no loss of the connection
  * @returns {{restart: function(), close: function()}} `restart` opens a stream again that had ended
  */
-export function follow(where, takers, { after = 0, ended = () => {} } = {}) {
+export function follow(where, takers, { after = 0, ended = () => {}, isComplete = () => false } = {}) {
   let source = null;
   let timer = 0;
   let newest = after;
@@ -35,6 +36,7 @@ export function follow(where, takers, { after = 0, ended = () => {} } = {}) {
     mine.onopen = () => say("live", "on");
     mine.onerror = () => {
       if (mine !== source) return;
+      if (isComplete()) return complete();
       if (mine.readyState === EventSource.CLOSED) return closed();
       clearTimeout(timer);
       timer = setTimeout(() => say("connection lost, trying again", "off"), patience);
@@ -48,15 +50,20 @@ export function follow(where, takers, { after = 0, ended = () => {} } = {}) {
     }
   }
 
+  function complete() {
+    close();
+    isOver = true;
+    say("", "");
+    ended();
+  }
+
   // 204: the server has nothing to add; anything else is an error, of the server or of a proxy
   async function closed() {
     close();
     const answer = await fetch(`/api/v1${where}?after=${newest}`, { headers: { "Last-Event-ID": `${newest}` } }).catch(() => null);
     answer?.body?.cancel();
     if (answer?.status === 204) {
-      isOver = true;
-      say("", "");
-      ended();
+      complete();
     } else if (answer?.status === 401 || answer?.status === 404) {
       location.reload();
     } else {

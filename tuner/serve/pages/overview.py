@@ -11,9 +11,10 @@ from starlette.concurrency import run_in_threadpool
 
 from tuner.serve.access import may_read
 from tuner.serve.api.stream import ALIVE_SECONDS, Sleep
+from tuner.serve.pages.result_views import ChangesView
 from tuner.serve.records import QueuedSearch, User
 from tuner.serve.service import Service
-from tuner.serve.views import ENDED, ChangesView, SearchView
+from tuner.serve.views import ENDED, SearchView
 
 _FRESH_SECONDS = 0.7
 _ENDED_SECONDS = 5.0  # between two looks at a search that has ended, of which a home has many

@@ -1,0 +1,278 @@
+"""Results of searches as far as they are, for the report's own texts, tables and pictures."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from model.engine.report import Report
+from model.spec.hyperparameters import SYMBOL_TABLE
+from tuner.conductor.trial import Trial
+from tuner.errors import RecordError
+from tuner.journal.fold import Search
+from tuner.results.result import SearchResult
+from tuner.results.sentences import summary_sentences
+from tuner.serve.pages.result_views import (
+    ParameterView,
+    PicturesView,
+    PictureView,
+    SummaryView,
+    TileView,
+    TrialReport,
+    TrialRow,
+    TrialsView,
+    TrialView,
+    ValuesView,
+    WinnersView,
+)
+from tuner.serve.searches import HomeSearches
+from tuner.space.parameter import symbol
+from tuner.space.space import SearchSpace
+from tuner.texts.formatting import short_hash
+
+if TYPE_CHECKING:  # slow to import
+    from tuner.report.series import ReportData
+
+_MOST_KEPT = 8  # searches whose pictures are kept
+_PICTURE_SECONDS = 20.0  # for which the pictures of a search that grows are given again
+_SIZES = (
+    "d_model", "n_layers", "n_heads", "context_length", "d_ff", "num_parameters"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    at: float
+    view: PicturesView
+
+
+class Results:
+    """Results of searches that may be growing: each is copied before it is looked at.
+
+    Args:
+        searches: the searches of the home.
+    """
+
+    def __init__(self, searches: HomeSearches) -> None:
+        self._searches = searches
+        self._pictures: OrderedDict[str, _Pictures] = OrderedDict()
+        self._drawing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def summary(self, name: str) -> SummaryView:
+        """Return the answer of a search so far."""
+        from tuner.report import contents
+        from tuner.report.series import is_wide, window
+
+        found = self._searches.read(name, lambda search: _copied(search, name))
+        if found is None:
+            return SummaryView(headline="The search has not begun")
+        result, events = found
+        if result is None:
+            return SummaryView(headline="No trial has reported yet", num_events=events)
+        series = _series(result)
+        values = [v for curve in series.curves for v in curve.values]
+        ends = window(values, series.sign)
+        winners = contents.winners(series)
+        return SummaryView(
+            headline=contents.headline(series),
+            about=contents.about(result),
+            tiles=[TileView(**asdict(tile)) for tile in contents.tiles(series)],
+            sentences=summary_sentences(result),
+            advice=result.advice,
+            winners=None if winners is None else WinnersView.model_validate(winners),
+            environment=contents.environment(result),
+            metric=result.metric,
+            is_lower_better=series.sign > 0,
+            best=result.best.number,
+            defaults=series.defaults_number,
+            num_places=max((trial.num_places for trial in result.trials[:1]), default=0),
+            values=None if ends is None else ValuesView(
+                low=ends[0], high=ends[1], is_log=is_wide(*ends)
+            ),
+            num_events=events,
+        )  # fmt: skip
+
+    def trials(self, name: str, since: int = 0) -> TrialsView:
+        """Return the table of trials, or its rows that have changed since a time."""
+        from tuner.report.contents import table
+
+        found = self._searches.read(
+            name, lambda search: (_copied(search, name), _changed(search, since), search.newest_ms)
+        )
+        (result, _), changed, newest = found or ((None, 0), set(), 0)
+        if result is None:
+            return TrialsView(heads=[], are_numbers=[], rows=[], newest=newest)
+        heads, rows = table(_series(result))
+        are_numbers = [any(row.cells[i].is_number for row in rows) for i in range(len(heads))]
+        return TrialsView(
+            heads=heads[:-1],  # MLflow runs are not known to the journal
+            are_numbers=are_numbers[:-1],
+            rows=[
+                TrialRow(
+                    number=row.number, ending=row.ending, is_winner=row.is_winner,
+                    texts=[cell.text for cell in row.cells[:-1]],
+                    keys=[_finite(cell.key) for cell in row.cells[:-1]],
+                )
+                for row in rows if row.number in changed
+            ],
+            newest=newest,
+        )  # fmt: skip
+
+    def pictures(self, name: str) -> PicturesView:
+        """Return the pictures of a search, drawn once for all who ask."""
+        with self._drawing[name]:
+            kept = self._pictures.get(name)
+            found = self._searches.read(name, lambda search: _copied(search, name))
+            result, events = found or (None, 0)
+            if result is None:
+                return PicturesView(sections={}, num_events=events)
+            if kept is None or (
+                kept.view.num_events != events and time.monotonic() - kept.at > _PICTURE_SECONDS
+            ):
+                kept = _Pictures(time.monotonic(), _drawn(result, events))
+                self._pictures[name] = kept
+            self._pictures.move_to_end(name)
+            while len(self._pictures) > _MOST_KEPT:
+                self._pictures.popitem(last=False)
+            return kept.view
+
+    def trial(self, name: str, number: int) -> TrialView:
+        """Return a trial of a search.
+
+        Raises:
+            RecordError: if there is none of this number.
+        """
+        view = self._searches.read(name, lambda search: _trial_view(search, name, number))
+        if view is None:
+            raise RecordError(f"{name} has no trial {number}")
+        return view
+
+
+def _copied(search: Search, name: str) -> tuple[SearchResult | None, int]:
+    """Return the result of a search that may grow afterwards, and its number of events."""
+    result = SearchResult.of(name, search, run_id="", experiment_id="", run_ids={})
+    if result is None:
+        return None, search.num_events
+    copies = {}
+    for trial in (*result.trials, *result.branches, *result.confirming, result.best):
+        if trial.number not in copies:
+            copies[trial.number] = copy(trial)
+            copies[trial.number].reports = list(trial.reports)
+            copies[trial.number].times = list(trial.times)
+
+    def those(trials: list[Trial]) -> list[Trial]:
+        return [copies[trial.number] for trial in trials]
+
+    copied = replace(
+        result, trials=those(result.trials), branches=those(result.branches),
+        confirming=those(result.confirming), best=copies[result.best.number],
+    )  # fmt: skip
+    return copied, search.num_events
+
+
+def _changed(search: Search, since: int) -> set[int]:
+    """Return the numbers of the trials with an event since a time."""
+    return {number for number, trial in search.trials.items() if trial.changed_ms >= since}
+
+
+def _series(result: SearchResult) -> ReportData:
+    from tuner.report.series import ReportData
+
+    return ReportData(result)
+
+
+def _drawn(result: SearchResult, events: int) -> PicturesView:
+    """Draw all pictures but the curves, which pages draw themselves as reports come."""
+    from tuner.report import slices
+    from tuner.report.page import sections_of
+    from tuner.report.palette import dark_colours
+    from tuner.report.shares import shares_of
+
+    series = _series(result)
+    compared = shares_of(series)
+    sections = sections_of(series, compared)
+    best = result.best.number if len(result.space.objectives) == 1 else None
+    return PicturesView(
+        sections={
+            section: [
+                PictureView(
+                    key=picture.key, title=picture.title, caption=picture.caption,
+                    height=picture.height, min_width=picture.min_width,
+                    figure=picture.figure.to_plotly_json(),
+                )
+                for picture in pictures if picture.key != "curves"
+            ]
+            for section, pictures in sections.items()
+        },
+        slices_caption=slices.caption(series, best) if sections["slices"] else "",
+        no_shares=compared.reason,
+        dark=dark_colours(),
+        num_events=events,
+    )  # fmt: skip
+
+
+def _trial_view(search: Search, name: str, number_: int) -> TrialView | None:
+    from tuner.report.contents import outcome_text
+    from tuner.report.series import ending
+
+    journaled = search.trials.get(number_)
+    if journaled is None:
+        return None
+    trial, board, spec = journaled.trial, search.board, journaled.trial.spec
+    value = trial.objective(board.metric)
+    times = trial.times if len(trial.times) == len(trial.reports) else [None] * len(trial.reports)
+    searched, others = _parameters(search.space, trial)
+    best = board.best if search.end is None or search.end.best is None else None
+    best_number = best.number if best else search.end.best if search.end else None
+    facts = {
+        "specification": short_hash(spec.hash), "seed": str(spec.seed),
+        "data": short_hash(spec.data_fingerprint),
+        "tokenizer": short_hash(spec.tokenizer_fingerprint),
+        "weights": short_hash(journaled.weights) if journaled.weights else "",
+        **{key: str(text) for key, text in journaled.environment.items()},
+    }  # fmt: skip
+    return TrialView(
+        number=number_, search=name, outcome=outcome_text(trial, is_on=search.end is None),
+        ending=ending(trial) if trial.outcome else "", is_best=number_ == best_number,
+        metric=board.metric, value=_finite(value), parent=trial.parent, confirms=trial.confirms,
+        place=trial.place, num_places=trial.num_places, tokens=trial.tokens,
+        budget_tokens=spec.budget_tokens, searched=searched, others=others,
+        facts=[(key, text) for key, text in facts.items() if text],
+        reports=[_report(trial, *pair) for pair in zip(trial.reports, times, strict=True)],
+        numbers=sorted(search.trials), has_weights=journaled.weights is not None,
+        can_write=not spec.architecture.n_encoder_layers, num_events=search.num_events,
+    )  # fmt: skip
+
+
+def _report(trial: Trial, report: Report, at: int | None) -> TrialReport:
+    metrics = {name: _finite(value) for name, value in report.metrics().items()}
+    return TrialReport(step=report.step, tokens=report.tokens, time=at, metrics=metrics)
+
+
+def _parameters(
+    space: SearchSpace, trial: Trial
+) -> tuple[list[ParameterView], list[ParameterView]]:
+    """Return the searched hyperparameters that a trial has, and all its other ones."""
+    drawn = {p.name for p in space.searched if p.label in trial.draw}
+    names = [*SYMBOL_TABLE, *_SIZES]
+
+    def view(name: str) -> ParameterView:
+        value = trial.value_of(name)
+        text = "–" if value is None else trial.text_of(name)
+        if name == "num_parameters":
+            text = f"{value:,}"
+        own = name if symbol(name) != name else ""
+        span = space.range_text(name) if name in drawn else ""
+        return ParameterView(symbol=symbol(name), name=own, value=text, range=span)
+
+    searched = [view(name) for name in space.searched_names if name in drawn]
+    return searched, [view(name) for name in names if name not in drawn]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
