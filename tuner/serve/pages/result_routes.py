@@ -10,6 +10,7 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from tuner.serve.api.requests import Asking, Name, Serving
 from tuner.serve.pages.overview import Overview, changes
@@ -79,7 +80,8 @@ def trial(
 
 
 @router.get("/searches/{name}/pictures")
-def pictures(name: Name, user: Asking, service: Serving, results: Having) -> PicturesView:
+async def pictures(name: Name, user: Asking, service: Serving, results: Having) -> PicturesView:
     """Return the pictures of the report of a search, but for the curves, as figures of Plotly."""
-    service.readable(user, name)
-    return results.pictures(name)
+    await run_in_threadpool(service.readable, user, name)
+    async with results.drawing[name]:
+        return await run_in_threadpool(results.pictures, name)

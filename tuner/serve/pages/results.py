@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
@@ -61,7 +62,9 @@ class Results:
     def __init__(self, searches: HomeSearches) -> None:
         self._searches = searches
         self._pictures: OrderedDict[str, _Pictures] = OrderedDict()
-        self._drawing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._keeping = threading.Lock()
+        # of each search; who waits for pictures that are being drawn must not hold a thread
+        self.drawing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def summary(self, name: str) -> SummaryView:
         """Return the answer of a search so far."""
@@ -124,22 +127,22 @@ class Results:
         )  # fmt: skip
 
     def pictures(self, name: str) -> PicturesView:
-        """Return the pictures of a search, drawn once for all who ask."""
-        with self._drawing[name]:
-            kept = self._pictures.get(name)
-            found = self._searches.read(name, lambda search: _copied(search, name))
-            result, events = found or (None, 0)
-            if result is None:
-                return PicturesView(sections={}, num_events=events)
-            if kept is None or (
-                kept.view.num_events != events and time.monotonic() - kept.at > _PICTURE_SECONDS
-            ):
-                kept = _Pictures(time.monotonic(), _drawn(result, events))
-                self._pictures[name] = kept
+        """Return the pictures of a search; whoever calls holds its lock in `drawing`."""
+        kept = self._pictures.get(name)
+        found = self._searches.read(name, lambda search: _copied(search, name))
+        result, events = found or (None, 0)
+        if result is None:
+            return PicturesView(sections={}, num_events=events)
+        if kept is None or (
+            kept.view.num_events != events and time.monotonic() - kept.at > _PICTURE_SECONDS
+        ):
+            kept = _Pictures(time.monotonic(), _drawn(result, events))
+        with self._keeping:  # pictures of other searches are drawn meanwhile
+            self._pictures[name] = kept
             self._pictures.move_to_end(name)
             while len(self._pictures) > _MOST_KEPT:
                 self._pictures.popitem(last=False)
-            return kept.view
+        return kept.view
 
     def trial(self, name: str, number: int) -> TrialView:
         """Return a trial of a search.

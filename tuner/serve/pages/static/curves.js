@@ -2,7 +2,7 @@
 // bitmap, to which a new report adds one stroke, and which is drawn anew in parts of a frame when the scales change.
 /* global uPlot, pictureLegend */
 import { byId, counted, el, metric as value } from "./elements.js";
-import { colour, onTheme } from "./frame.js";
+import { colour, isDark, onTheme } from "./frame.js";
 import { formatted } from "./figures.js";
 
 const slice = 10; // milliseconds of a frame in which lines are drawn
@@ -32,7 +32,7 @@ export class Curves {
     this.plot.over.addEventListener("click", () => this.#named !== null && open(this.#named));
     this.plot.over.addEventListener("dblclick", () => { this.#showsAll = !this.#showsAll && !this.#isZoomed; this.#isZoomed = false; this.#rescale(); });
     new ResizeObserver(() => this.plot.setSize({ width: place.clientWidth, height })).observe(place);
-    onTheme(() => this.#redraw());
+    onTheme(() => { this.#redraw(); this.#write(); });
   }
 
   /** Set what the curves are about: metric, best, defaults, values (the axis), shades (light and dark, by place). */
@@ -157,8 +157,7 @@ export class Curves {
     const { shades } = this.options;
     if (curve.ending === "diverged") return [colour("diverged"), 1.2, [2, 3]];
     const place = Math.min(shades.length - 1, Math.round((curve.place / (this.options.num_places || 1)) * (shades.length - 1)));
-    const isDark = getComputedStyle(document.documentElement).colorScheme.includes("dark");
-    return [shades[Math.max(0, place)]?.[isDark ? 1 : 0] ?? colour("stopped"), curve.ending === "finished" ? 2 : 1.3, []];
+    return [shades[Math.max(0, place)]?.[Number(isDark())] ?? colour("stopped"), curve.ending === "finished" ? 2 : 1.3, []];
   }
 
   #stroke(context, curve, first, style = this.#style(curve)) {
@@ -261,13 +260,14 @@ export class Curves {
   #write() {
     const { best, chosen = null, defaults, shades } = this.options;
     const has = (ending) => [...this.#curves.values()].some((curve) => curve.ending === ending && curve.tokens.length);
+    const shade = (place) => shades.at(place)?.[Number(isDark())] ?? "var(--stopped)";
     const line = (name, color, width, dash) => ({ name, mode: "lines", line: { color, width, dash } });
     const traces = [];
     if (chosen !== null && chosen !== best) traces.push(line(`trial ${chosen}`, "var(--finished)", 4));
     if (best !== null) traces.push(line(`best, trial ${best}`, "var(--winner)", 4));
     if (defaults !== null && defaults !== best) traces.push(line("defaults", "var(--ink)", 2, "dash"));
-    if (has("finished")) traces.push(line("finished", shades.at(-1)?.[0] ?? "var(--stopped)", 2));
-    if (has("stopped")) traces.push(line("stopped", shades[0]?.[0] ?? "var(--stopped)", 1.3));
+    if (has("finished")) traces.push(line("finished", shade(-1), 2));
+    if (has("stopped")) traces.push(line("stopped", shade(0), 1.3));
     if (has("diverged")) traces.push({ name: "diverged", mode: "markers", marker: { symbol: "x", color: "var(--diverged)" } });
     if (has("")) traces.push({ name: "in training", mode: "markers", marker: { symbol: "circle", color: "var(--green)" } });
     this.legend.replaceChildren(...pictureLegend.entries(traces));
