@@ -102,16 +102,8 @@ def _of_spaces() -> tuple[argparse.ArgumentParser, ...]:
     return changes, file, space
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="tuner",
-        description="Hyperparameter search for Transformers: many trials train as one model, and "
-        "the winner replays bit for bit. 'tuner search --space lm' begins; 'tuner help TOPIC' says "
-        "more of a group.",
-        formatter_class=_GroupedHelp,
-    )
-    parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+def _of_all() -> tuple[argparse.ArgumentParser, ...]:
+    """Return the parents with --debug, with --debug and --json, with --home, and with --server."""
     debug = argparse.ArgumentParser(add_help=False)
     debug.add_argument(
         "--debug",
@@ -128,6 +120,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     remote = argparse.ArgumentParser(add_help=False)
     add_server(remote)
+    return debug, common, home, remote
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="tuner",
+        description="Hyperparameter search for Transformers: many trials train as one model, and "
+        "the winner replays bit for bit. 'tuner search --space lm' begins; 'tuner help TOPIC' says "
+        "more of a group.",
+        formatter_class=_GroupedHelp,
+    )
+    parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    debug, common, home, remote = _of_all()
     changes, file, space = _of_spaces()
 
     def command(
