@@ -154,7 +154,7 @@ def test_no_two_places_share_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
         return call(masks, x, place)
 
     monkeypatch.setattr(DropoutMasks, "__call__", record)
-    drop = Dropping(True, (0,), True, 1, CPU).masks(torch.tensor([1]), torch.full((3, 1), 0.1))
+    drop = Dropping(True, (0,), True, 1, CPU).masks(torch.tensor([1]), torch.full((4, 1), 0.1))
     weights = {name: w.float() for name, w in weights_of(a).items()}
     EncoderDecoder(a).activations(weights, *pairs_of(a), drop=drop)
     # two embeddings; three layers of a decoder's block, two of an encoder's; attention too
