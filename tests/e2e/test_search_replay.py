@@ -24,7 +24,7 @@ from model.checkpoints.header import recorded_digest
 from model.engine.report import METRICS
 from model.keys import derive_key
 from model.randomness import permute
-from model.spec.hyperparameters import SYMBOL_TABLE
+from model.spec.hyperparameters import LORA_ROWS, SYMBOL_TABLE
 from tests.e2e.command_process import run_command
 from tests.e2e.conftest import Run, Workplace
 from tests.tuner.journal_text import chained, events_of
@@ -111,7 +111,8 @@ def test_search_records_parent_and_trials(record: Record, searched: Run) -> None
     assert {again.count(number) for number in again} == {2}  # seeds
     trials = trials[:6]
     for trial in trials:
-        assert trial.parameters.keys() >= {*SYMBOL_TABLE, "d_model", "n_layers", "context_length"}
+        shown = {*SYMBOL_TABLE, "d_model", "n_layers", "context_length"} - {*LORA_ROWS}
+        assert trial.parameters.keys() >= shown
         assert trial.status == "finished" or trial.status.startswith("stopped at report")
         run = record.client.get_run(trial.run_id)
         spec = stored_spec(record, trial)
