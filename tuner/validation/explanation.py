@@ -12,7 +12,7 @@ from model.corpus.prepare import cached
 from model.device.processor import machine_memory
 from model.sources.registry import check_tables, text_bytes
 from model.spec.architecture import Architecture
-from model.spec.memory import BYTES_PER_WEIGHT, PeakMemory, peak_memory
+from model.spec.memory import PeakMemory, peak_memory
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.schedulers.expected_tokens import expected_tokens
@@ -99,11 +99,6 @@ class Explanation:
     def tokens(self) -> tuple[int, int]:
         """Training tokens of a search whose trials all end, and those that are expected."""
         return expected_tokens(self.space, self.facts)
-
-    @property
-    def least_memory(self) -> int:
-        """Bytes of the largest model's weights, gradients and moments; activations come on top."""
-        return BYTES_PER_WEIGHT * max(stack.parameters for stack in self.stacks)
 
     @property
     def parameters(self) -> dict[str, str]:

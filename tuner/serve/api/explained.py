@@ -88,7 +88,7 @@ class CostView(BaseModel):
         full_tokens: those of the search if all trials train to the end; both with retrainings.
         devices: number of devices that it asks for.
         seconds: estimated duration on them; None before the server has trained anything.
-        least_memory: bytes of the largest model's weights, gradients and moments on a device.
+        peak_bytes: predicted memory of the process that trains the largest model; None if unknown.
         position: place in the queue if it were submitted now; None if it would begin at once.
         waits_for: what it would wait for, or that devices are free.
         begins_at: when it would probably begin, in seconds since the epoch; None if unknown.
@@ -100,7 +100,7 @@ class CostView(BaseModel):
     full_tokens: int
     devices: int
     seconds: float | None
-    least_memory: int
+    peak_bytes: int | None
     position: int | None
     waits_for: str
     begins_at: float | None
@@ -158,8 +158,8 @@ def explained(
     cost = CostView(
         trials=space.search.trials, trial_tokens=space.budget_tokens(found.facts),
         expected_tokens=expected, full_tokens=full, devices=wants, seconds=seconds,
-        least_memory=found.least_memory, position=wait.position or None, waits_for=wait.reason,
-        begins_at=wait.begins_at,
+        peak_bytes=round(found.peaks[-1].memory.process) if found.peaks else None,
+        position=wait.position or None, waits_for=wait.reason, begins_at=wait.begins_at,
     )  # fmt: skip
     return ValidationView(
         name=space.name, hash=hash_of(space), expected_tokens=expected, notes=list(found.notes),

@@ -124,7 +124,7 @@ function showValid(found) {
     tile("training tokens", short(cost.expected_tokens), `expected; ${short(cost.full_tokens)} if no trial is stopped early`),
     tile("trials", counted(cost.trials), `of ${short(cost.trial_tokens)} tokens each`),
     tile("time", cost.seconds === null ? "unknown" : clock(cost.seconds), cost.seconds === null ? "until this server has trained something" : `on ${counted(cost.devices)} device${cost.devices === 1 ? "" : "s"}, at the speed of late`),
-    tile("memory", bytes(cost.least_memory), "weights, gradients and moments of the largest model, for each that trains at one time; activations come on top"),
+    tile("memory", cost.peak_bytes === null ? "unknown" : bytes(cost.peak_bytes), "predicted peak of a process that trains the largest model on a CPU, for each that trains at one time"),
     tile("place in the queue", cost.position === null ? "at once" : `${cost.position}.`, [sentence(cost.waits_for), cost.begins_at && cost.position !== null ? [" Probably ", when(cost.begins_at), "."] : ""]));
   byId("notes").replaceChildren(...found.notes.map((note) => el("p.notice", {}, sentence(note))),
     el("details", {}, el("summary", {}, "The search in sentences"), el("ul", {}, found.lines.map((line) => el("li", {}, line)))),
