@@ -77,20 +77,6 @@ class MeView(BaseModel):
     team: str
 
 
-class UserWish(BaseModel):
-    """A new user: name, role, team and limits."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    name: str = Field(min_length=1, max_length=64)
-    role: Role = "user"
-    team: _Team = ""
-    weight: _Weight = 1.0
-    most_searches: _Limit | None = None
-    most_devices: _Limit | None = None
-    most_tokens: _Limit | None = None
-
-
 class UserChange(BaseModel):
     """Changes of a user; what is left out stays as it is."""
 
@@ -102,6 +88,12 @@ class UserChange(BaseModel):
     most_searches: _Limit | None = None
     most_devices: _Limit | None = None
     most_tokens: _Limit | None = None
+
+
+class UserWish(UserChange):
+    """A new user: name, role, team and limits."""
+
+    name: str = Field(min_length=1, max_length=64)
 
 
 class TokenView(BaseModel):
