@@ -12,7 +12,7 @@ from tests.e2e.conftest import Workplace, make_workplace
 pytestmark = pytest.mark.slow
 
 SEARCH = ("--space", "small.yaml", "--workers", "1", "--trials", "4")
-LONG = ("--set", "budget.tokens=60_000", "--set", "confirm.top=0")
+LONG = ("--set", "budget.tokens=200_000", "--set", "confirm.top=0")
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,6 @@ def test_search_outlives_who_submits_it_and_goes_on(place: Workplace) -> None:
     submitted = place.tuner("submit", *SEARCH, *LONG, "--json")
     assert submitted.status == 0, submitted.err
     assert submitted.json["search"] == "small-1"
-    again = place.tuner("submit", "--resume", "small-1")
-    assert again.status == 2
-    assert "is running already, by process" in again.err
     with place.start("attach", "small-1", stdout=subprocess.PIPE) as attached:
         assert attached.stderr is not None
         for line in attached.stderr:
@@ -44,6 +41,9 @@ def test_search_outlives_who_submits_it_and_goes_on(place: Workplace) -> None:
     assert "Stopped by 'tuner stop'" in logs
     on = place.tuner("submit", *SEARCH, *LONG, "--name", "small-1")
     assert on.status == 0, on.err
+    again = place.tuner("submit", "--resume", "small-1")  # while it starts
+    assert again.status == 2
+    assert "is running already, by process" in again.err
     followed = place.tuner("logs", "small-1", "-f")
     assert "goes on from its journal" in followed.out
     wait_for_state(place, "small-1", "finished")

@@ -254,6 +254,10 @@ def compile_early(start: Start) -> None:
         return
     facts = estimated_facts(start.space) if recorded is None else recorded.facts
     if recorded is None:
+        try:
+            start.space.spec(start.space.defaults(), facts, 0)
+        except ValueError:  # an estimate may break a rule; the data say whether they do
+            return
         start.products = begin_measurement(start.space, facts, start.home.calibration)
     if start.products is not None:
         start.ray.callback(start.products.end)

@@ -68,7 +68,7 @@ _Spec = Annotated[
 ]
 _Outcome = Annotated[
     Outcome,
-    PlainValidator(lambda text: text if isinstance(text, Outcome) else Outcome.parse(text)),
+    PlainValidator(lambda it: it if isinstance(it, Outcome) else Outcome.parse(str(it))),
     PlainSerializer(str),
 ]
 
