@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from model.corpus.dataset import Dataset, Ints, TextDataset, Tokens, num_sequences
+from model.corpus.data import Data
+from model.corpus.dataset import Ints, Tokens, num_sequences
 from model.corpus.examples import ExampleDataset, Marks
 from model.corpus.pairs import PairDataset
 from model.errors import CorpusError
@@ -27,8 +28,6 @@ from model.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
-
-Data = Tokens | PairDataset | ExampleDataset
 
 FORMAT = 4  # of the folder
 FILES = (
@@ -180,11 +179,6 @@ class Corpus:
             return self.examples("train"), self.examples("validation")
         # Other processes share a plain array, but get a copy of a memory map.
         return np.asarray(self.train), np.asarray(self.validation)
-
-
-def as_dataset(data: Data) -> Dataset:
-    """Return data of an engine as a dataset."""
-    return data if isinstance(data, PairDataset | ExampleDataset) else TextDataset(data)
 
 
 def files_of(data: DataConfig) -> tuple[str, ...]:

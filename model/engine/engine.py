@@ -22,7 +22,7 @@ import torch
 from model.checkpoints import store
 from model.checkpoints.store import CheckpointRef
 from model.checkpoints.writer import LIMITS, Writer
-from model.corpus.corpus import Data, as_dataset
+from model.corpus.data import Data, as_dataset
 from model.corpus.device_dataset import on_device
 from model.corpus.examples import ExampleDataset
 from model.device.memory import give_back, keep_freed, oom_reason

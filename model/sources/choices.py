@@ -13,14 +13,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from model.errors import CorpusError
 from model.sources.streams import texts
-from model.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # an engine has choices, and tokenizers need packages that a GPU may lack
+    from model.tokenizer.tokenizer import Tokenizer
 
 Ints = npt.NDArray[np.int64]
 

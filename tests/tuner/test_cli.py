@@ -83,7 +83,7 @@ def test_help_has_topics_and_commands(capsys: pytest.CaptureFixture[str]) -> Non
         *TOPICS, "COMMAND",
     ]  # fmt: skip
     assert main(["help", "export"]) == 0
-    assert "--format {hf,gguf,torch}" in capsys.readouterr().out
+    assert "--format {hf,gguf,torch,peft}" in capsys.readouterr().out
     assert main(["help", "serach"]) == 2
     assert "unknown topic serach; did you mean search?" in capsys.readouterr().err
 

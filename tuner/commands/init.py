@@ -148,11 +148,10 @@ def _name_of(path: str) -> str:
 
 def _look(paths: list[str]) -> tuple[DataConfig, Survey]:
     """Return files as `data:` of a space, and what is in them, which is said."""
-    from model.sources.fields import text_field
     from model.sources.formats import TABLES
     from model.sources.registry import source_files
     from model.sources.streams import format_suffix
-    from model.sources.survey import survey
+    from model.sources.survey import survey, text_field
     from model.spec.data import DataConfig
 
     config = DataConfig(files=tuple(paths))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from model.device.peak_memory import peak_memory
 from model.engine.report import Report, Status
 from model.spec.cool_down import last_shared_report
-from model.spec.memory import peak_memory
 from model.spec.trial import TrialSpec
 from tuner.conductor.outcome import Outcome, OutcomeKind
 from tuner.space.parameter import Value

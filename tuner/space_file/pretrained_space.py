@@ -10,8 +10,8 @@ from model.errors import CheckpointError, CorpusError
 from model.exchange.pretrained import Pretrained
 from model.sources.chat_template import render
 from model.sources.examples import FORMS, place_of
-from model.sources.fields import first_object, text_field
 from model.sources.registry import documents, text_bytes
+from model.sources.survey import first_object, text_field
 from model.spec.data import DataConfig, TokenizerConfig
 from model.tokenizer.load import load_tokenizer
 from tuner.errors import TunerError

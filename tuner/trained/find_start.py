@@ -19,13 +19,13 @@ from model.checkpoints.warm_start import (
     start_path,
     write_start,
 )
+from model.device.peak_memory import BYTES_PER_FROZEN, BYTES_PER_WEIGHT
 from model.errors import CheckpointError, CorpusError
 from model.exchange.pretrained import Pretrained
 from model.spec.architecture import Architecture, parameter_shapes
 from model.spec.chat import ChatFormat
 from model.spec.data import END_OF_TEXT, TokenizerConfig
 from model.spec.lora import LORA_ENTRIES
-from model.spec.memory import BYTES_PER_FROZEN, BYTES_PER_WEIGHT
 from model.spec.trial import InitFrom
 from model.tokenizer.load import load_tokenizer, vocab_size_of
 from tuner.errors import RecordError, StoreError, TunerError

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached
+from model.device.peak_memory import PeakMemory, peak_memory
 from model.device.processor import machine_memory
 from model.sources.registry import check_tables, text_bytes
 from model.spec.architecture import Architecture
-from model.spec.memory import PeakMemory, peak_memory
 from tuner.errors import TunerError
 from tuner.home.home import Home
 from tuner.schedulers.expected_tokens import expected_tokens

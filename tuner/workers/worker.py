@@ -34,7 +34,7 @@ from tuner.workers.watchdog import node_id
 
 if TYPE_CHECKING:  # these import torch, which the driver must not wait for
     from model.checkpoints.store import CheckpointRef
-    from model.corpus.corpus import Data
+    from model.corpus.data import Data
     from model.sources.choices import ChoiceSet
 
 # Delay before a broken worker exits, so that its client receives the reason.

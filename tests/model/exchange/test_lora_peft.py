@@ -111,7 +111,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens, make_spec:
     spec = spec_of(make_spec, folder, CASES["all-0"])
     a, b = spec.architecture, spec.hyperparameters.batch_size
     order = data_order(spec.seed, np.arange(UPDATES * b), spec.train_sequences)
-    inputs, targets, _ = TextDataset(tokens[0]).batch(order.reshape(UPDATES, b), a)
+    inputs, targets = TextDataset(tokens[0]).batch(order.reshape(UPDATES, b), a).arrays
     masks: dict[str, Any] = {}
     for case in CASES.values():
         adapted = a.model_copy(update={"lora_targets": case["targets"]})

@@ -9,8 +9,7 @@ from pyarrow import parquet
 
 from model.errors import CorpusError
 from model.sources import survey as module
-from model.sources.fields import text_field
-from model.sources.survey import survey
+from model.sources.survey import survey, text_field
 from model.spec.data import DataConfig
 
 

@@ -237,7 +237,7 @@ class Session:
             journal=self.journal, recorded=recorded, space=space, facts=FACTS, name=folder.name,
             team=SimpleNamespace(slots=slots, order=Order(True, TOKENS)), view=SilentView(),
             trials=_trials_of(find), request=SimpleNamespace(fresh=False, space_text=None),
-            proposals=NOTHING,
+            proposals=NOTHING, trial_bytes=0,
         )  # fmt: skip
         try:
             if recorded is None:

@@ -275,6 +275,7 @@ def test_search_whose_record_fails_frees_its_name_and_one_that_is_resumed_does_n
     def prepared(start: Start) -> None:
         start.start, start.facts, start.corpus = None, FACTS, None  # type: ignore[assignment]
         start.proposals = NOTHING
+        start.team = SimpleNamespace(devices=SimpleNamespace(trial_bytes=0))  # type: ignore[assignment]
 
     steps_of(monkeypatch, prepared, begin_record)
     with pytest.raises(StoreError, match="read-only"):

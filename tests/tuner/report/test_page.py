@@ -340,7 +340,7 @@ def test_report_command_writes_a_page(
     value = json.loads(out)
     assert (names, prompts) == (["lm-7"], ["One day"])
     assert "One day: of the winner" in page.read_text(encoding="utf-8")
-    assert value == {"search": "made-up-1", "report": str(page)}
+    assert value == {"search": "made-up-1", "report": str(page), "trials": 24}
     assert f"wrote {page}: made-up-1, 24 trials, 4.9 MB" in err
     assert opened == [page.as_uri()]
     assert main(["report", *home, "-o", str(tmp_path / "no" / "r.html")]) == 2

@@ -18,6 +18,7 @@ from tuner.conductor.trial import Trial
 from tuner.results.pareto import pareto_front
 from tuner.results.result import SearchResult
 from tuner.results.sentences import summary_texts
+from tuner.space.first_draws import first_draws
 from tuner.space.objective import Objective
 from tuner.space.space import SearchSpace
 from tuner.terminal.summary import print_summary
@@ -32,7 +33,8 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
 
 def trials_of(space: SearchSpace, losses: Sequence[float] = LOSSES) -> list[Trial]:
     rng = random.Random(0)
-    trials = [trained(space, i, draw(space, rng, {}), loss) for i, loss in enumerate(losses)]
+    draws = [*first_draws(space, ()), *(draw(space, rng, {}) for _ in losses)]
+    trials = [trained(space, i, draws[i], loss) for i, loss in enumerate(losses)]
     for trial in trials:
         trial.outcome = Outcome.parse(str(trial.last.status)) if trial.last else None
     return trials

@@ -5,7 +5,7 @@ activations that the backward pass reads, and for the checkpoint that is written
 on. What autograd keeps is counted for each layer from the code of `model.network`; allocators leave
 holes, whose share was measured. Compiled ticks and lower precisions take less.
 
-`tests/model/spec/test_memory.py` compares predictions with the measured peaks of processes.
+`tests/model/device/test_peak_memory.py` compares predictions with the measured peaks of processes.
 
 b = sequences of a micro-batch, T = tokens, D = width, F = inner width, H = heads, V = vocabulary.
 """

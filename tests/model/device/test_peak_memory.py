@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from model.device.peak_memory import peak_memory
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.derive import derive
-from model.spec.memory import peak_memory
 from model.spec.trial import TrialSpec
 from tests.conftest import MakeSpec
 
