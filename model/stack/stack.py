@@ -11,20 +11,18 @@ from importlib.util import find_spec
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from model.corpus.dataset import IGNORED, Batch, Ints
+from model.corpus.dataset import Batch, Ints
 from model.corpus.device_dataset import DeviceDataset
-from model.device.async_copy import Copied, begin_copy, begin_upload
+from model.device.async_copy import Copied, begin_copy
 from model.device.precision import Precision, exact_device
 from model.keys import derive_key
 from model.network.dropout import Dropping
 from model.network.encoder_decoder import EncoderDecoder
 from model.network.layers import Weights
 from model.network.lora import SCALE, initial_adapter
-from model.network.losses import token_losses
 from model.network.transformer import LanguageModel, initial_weight
 from model.optimizers.pruning import OFF, sparsity
 from model.spec.architecture import Architecture
@@ -33,6 +31,7 @@ from model.stack import compiled
 from model.stack.base import Base
 from model.stack.compiled_updates import CompiledUpdates
 from model.stack.cuda_graphs import Graphs, Result, capturing
+from model.stack.evaluation import Evaluation, evaluate, log_probabilities
 from model.stack.gradients import Gradients
 from model.stack.matrices import Matrices
 from model.stack.plan import ActiveFeatures, Floats, QuantumPlan, Tick, upload
@@ -41,22 +40,6 @@ from model.stack.updates import BatchedUpdates, PerSlotUpdates, Updates
 
 if TYPE_CHECKING:  # imports triton, which not all machines have
     from model.optimizers.adamw_triton import Kernel
-
-
-class Evaluation(NamedTuple):
-    """Results of k slots on the same sequences.
-
-    Attributes:
-        loss: (k,) nats per token.
-        accuracy: (k,) share of the targets that were the most probable token; None for sequences
-            of text, all of whose tokens are targets.
-        exact: (k,) share of the answers all of whose tokens were the most probable one after those
-            before, so that greedy decoding writes exactly the answer; None for such sequences.
-    """
-
-    loss: Floats
-    accuracy: Floats | None = None
-    exact: Floats | None = None
 
 
 class Measured(NamedTuple):
@@ -311,43 +294,9 @@ class Stack:
             rows: the sequences.
             batch: sequences at a time.
         """
-        requested, slots = slots, self._computed(slots)
-        k, weights = len(slots), self._evaluated(slots)
-        ids = [begin_upload(each, self.device) for each in rows.arrays]
-        losses, hits = [], []
-        starts = range(0, len(rows.targets), batch)
-        for start in starts:
-            chunk = [each[start : start + batch].expand(k, -1, -1) for each in ids]
-            inputs, targets, *others = chunk
-            x = self._model.activations(weights, inputs, *others)
-            head = self._model.head
-            losses.append(head.losses(weights, x, targets, ignore_index=self._ignored)[0])
-            if self._ignored is None:
-                continue
-            places = self._places(rows.targets[start : start + batch])
-            if self.architecture.n_encoder_layers:
-                is_hit = head(weights, x).argmax(-1) == targets
-                hits.append(is_hit.reshape(k, -1)[:, places])
-            else:
-                hits += [
-                    logits.argmax(-1) == true
-                    for logits, true in head.at_targets(weights, x, targets, places)
-                ]
-        counts = [int((rows.targets[s : s + batch] != IGNORED).sum()) for s in starts]
-        # read once: (chunks + targets, k)
-        read = torch.cat([torch.stack(losses), *(each.T.float() for each in hits)]).cpu().double()
-        chunk_losses, right = read[: len(starts)].numpy(), read[len(starts) :].T.bool().numpy()
-        # a sum of Python: in which order numpy and torch add depends on k
-        loss = sum(
-            (c / sum(counts) * part for c, part in zip(counts, chunk_losses, strict=True)),
-            0 * chunk_losses[0],
-        )
-        columns = [slots.index(slot) for slot in requested]
-        if not hits:
-            return Evaluation(loss[columns])
-        right = right[columns]  # (k, targets)
-        answers = np.logical_and.reduceat(right, _answer_begins(rows), axis=1)
-        return Evaluation(loss[columns], right.mean(1), answers.mean(1))
+        computed = self._computed(slots)
+        found = evaluate(self._model, self._evaluated(computed), rows, batch, ignored=self._ignored)
+        return found.of([computed.index(slot) for slot in slots])
 
     def _computed(self, slots: list[int]) -> list[int]:
         """Return the slots that an evaluation of some slots computes."""
@@ -360,10 +309,6 @@ class Stack:
         if self.base is None:
             return weights
         return {**self._frozen, **weights, SCALE: self._scales[slots]}
-
-    def _places(self, targets: Ints) -> Tensor:
-        """Return the places of the targets that count, on the device; a GPU is not waited for."""
-        return begin_upload(np.flatnonzero(targets != IGNORED), self.device)
 
     @torch.no_grad()
     def log_probabilities(
@@ -381,24 +326,9 @@ class Stack:
             (k, N) float64.
         """
         assert isinstance(self._model, LanguageModel)
-        requested, slots = slots, self._computed(slots)
-        weights, losses = self._evaluated(slots), list[Tensor]()
-        for start in range(0, len(inputs), batch):
-            chunk = slice(start, start + batch)
-            x, y = (
-                begin_upload(each[chunk], self.device).expand(len(slots), -1, -1)
-                for each in (inputs, targets)
-            )
-            hidden, places = self._model.activations(weights, x), self._places(targets[chunk])
-            losses += [
-                token_losses(logits, true, with_slope=False).objective
-                for logits, true in self._model.head.at_targets(weights, hidden, y, places)
-            ]
-        each = torch.cat(losses, 1).cpu().double().numpy()
-        each = each[[slots.index(slot) for slot in requested]]  # (k, targets)
-        counts = (targets != IGNORED).sum(1)
-        sums: Floats = -np.add.reduceat(each, np.cumsum(counts) - counts, axis=1)
-        return sums
+        computed = self._computed(slots)
+        found = log_probabilities(self._model, self._evaluated(computed), inputs, targets, batch)
+        return found[[computed.index(slot) for slot in slots]]
 
     @torch.no_grad()
     def translate(self, slot: int, sources: Ints, length: int, batch: int) -> list[list[int]]:
@@ -424,17 +354,6 @@ class Stack:
             for part in targets
             for target in part
         ]
-
-
-def _answer_begins(rows: Batch) -> Ints:
-    """Return the places at which answers begin among all targets of some sequences, in order."""
-    counts = rows.targets != IGNORED
-    follows = np.zeros_like(counts)
-    follows[..., 1:] = counts[..., :-1]
-    if rows.begins is not None:  # two examples may lie side by side
-        follows[..., 1:] &= rows.begins[..., 1:] == rows.begins[..., :-1]
-    (begins,) = np.nonzero(~follows[counts])
-    return begins
 
 
 def _kernel(matrices: Matrices) -> Kernel | None:

@@ -23,14 +23,7 @@ from tuner.space.combinations import combinations, corners, count, listed
 from tuner.space.data_facts import DataFacts
 from tuner.space.defaults import FirstTrial
 from tuner.space.objective import Compare, Objective, with_seeds_of_arms
-from tuner.space.parameter import (
-    AnyDistribution,
-    Choice,
-    Frozen,
-    Parameter,
-    Value,
-    default_value,
-)
+from tuner.space.parameter import AnyDistribution, Choice, Frozen, Parameter, Value, default_value
 from tuner.space.parameter_set import ParameterSet
 from tuner.space.settings import (
     Budget,
