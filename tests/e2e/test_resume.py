@@ -210,7 +210,7 @@ def test_search_that_is_killed_and_interrupted_ends_as_if_undisturbed(
                 time.sleep(draw.uniform(0.0, 6.0))
             else:
                 wait_for_session(process, journal)
-                time.sleep(draw.uniform(0.0, 3.0 / KILLS))
+                time.sleep(draw.uniform(0.0, 0.5 / KILLS))  # it trains for seconds
             assert process.poll() is None, "it was done before it was killed often enough"
             process.send_signal(signal.SIGKILL)
     check = partial(check_undisturbed, place, home, whole)
