@@ -169,8 +169,12 @@ def killed_if_it_fails(process: subprocess.Popen[str]) -> Iterator[None]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """All but those of Ray Tune, which nobody reads."""
-    return sorted(path for path in folder.rglob("*") if "tune" not in path.parts)
+    """All but those of Ray Tune, which nobody reads, and states.
+
+    The worker of a driver that sleeps is awake, and writes the state of the report under way.
+    """
+    others = {"tune", "checkpoints"}
+    return sorted(path for path in folder.rglob("*") if others.isdisjoint(path.parts))
 
 
 def check_undisturbed(place: Workplace, home: Path, whole: list[tuple[Any, ...]], run: Run) -> None:
