@@ -1,4 +1,4 @@
-"""A search on a Ray cluster: two nodes with a core each, as processes of this machine."""
+"""A search on a Ray cluster: a head and a node that works, as processes of this machine."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     fast = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": fast})
-    cluster.add_node(num_cpus=1)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": fast})
+    cluster.add_node(num_cpus=2)
     yield cluster
     cluster.shutdown()
 
@@ -53,7 +53,7 @@ def trained(home: Path, name: str) -> dict[int, list[Any]]:
 
 
 def test_search_on_a_cluster_gives_the_bits_of_a_local_one(place: Workplace, cluster: Any) -> None:
-    """Also when a node is lost: its trials go on from their last reports on another one."""
+    """Also when the node is lost: its trials go on from their last reports on another one."""
     calm = place.tuner(*SEARCH, "--name", "calm")
     assert calm.status == 0, calm.err
     node = cluster.list_all_nodes()[-1]
@@ -61,7 +61,7 @@ def test_search_on_a_cluster_gives_the_bits_of_a_local_one(place: Workplace, clu
     with place.start(*SEARCH, "--name", "storm", "--fresh", "--address", address) as run:
         lines = lines_until(run, f"joining the Ray cluster at {address}")
         wait_for_reports(place.home, "storm", 4)
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(num_cpus=2)
         cluster.remove_node(node, allow_graceful=False)
         lines += lines_until(run, "has restarted")
         _, rest = run.communicate(timeout=300)
@@ -77,12 +77,14 @@ def test_search_on_a_cluster_gives_the_bits_of_a_local_one(place: Workplace, clu
 
 
 def test_doctor_looks_at_each_node(place: Workplace, cluster: Any) -> None:
+    """The head has no core for a worker, so there is nothing to look at."""
+    cluster.add_node(num_cpus=1)
     run = place.tuner("doctor", "--cluster", "--address", cluster.address, "--json")
     assert run.status == 0, run.err
     nodes = json.loads(run.out.splitlines()[-1])["nodes"]
-    assert len(nodes) == len(cluster.list_all_nodes()) == 2
+    assert sorted(node["cpus"] for node in nodes) == [1, 2]
     for node in nodes:
-        assert (node["cpus"], node["gpus"], node["problem"]) == (1, 0, None)
+        assert (node["gpus"], node["problem"]) == (0, None)
         assert abs(node["seconds_ahead"]) < 10  # all are this machine
     assert run.err.count("versions and folder as here") == 2
 

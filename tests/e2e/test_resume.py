@@ -246,6 +246,9 @@ def test_search_in_a_bucket_survives_its_machine(
     bucket = Storage(f"s3://{BUCKET}/searches/it")
     with there.start(*search, on_ray=False) as process:
         lines_until(process, "report 3/")
+        while b'{"event":"report"' not in (mirrored(bucket) or b""):  # sent once a second
+            assert process.poll() is None, "it was done before its journal was sent"
+            time.sleep(0.05)
         process.kill()
     home.rename(place.folder / "gone")
     assert bucket.files("checkpoints")

@@ -26,7 +26,7 @@ from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 
-_DEAR = 20.0  # seconds; trials that take longer come later, and many short ones tell more
+_DEAR = 2.0  # seconds; trials that take longer come later, and many short ones tell more
 
 
 @dataclass(frozen=True)
