@@ -101,9 +101,9 @@ def _from_data(options: argparse.Namespace) -> int:
     from tuner.validation.text_space import text_space
     from tuner.workers.devices import has_nvidia_gpu, num_cores
 
-    has_gpu = has_nvidia_gpu()
-    made = text_space(name, config, seen, num_cores(), has_gpu=has_gpu)
-    _say_space(made, num_cores(), has_gpu=has_gpu)
+    cores, has_gpu = num_cores(), has_nvidia_gpu()
+    made = text_space(name, config, seen, cores, has_gpu=has_gpu)
+    _say_space(made, cores, has_gpu=has_gpu)
     text = made.text(f"{', '.join(map(shown, paths[:3]))}: {_amounts(seen)}.")
     if not options.plain:
         text = _with_suggestions(text, name)

@@ -68,7 +68,9 @@ _Spec = Annotated[
 ]
 _Outcome = Annotated[
     Outcome,
-    PlainValidator(lambda it: it if isinstance(it, Outcome) else Outcome.parse(str(it))),
+    PlainValidator(
+        lambda value: value if isinstance(value, Outcome) else Outcome.parse(str(value))
+    ),
     PlainSerializer(str),
 ]
 

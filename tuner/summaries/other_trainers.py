@@ -51,6 +51,7 @@ _WITH_OTHERS = {
     "optimizer", "schedule", "batch_size", "epochs", "embedding_decay", "cooldown_steps",
     "cooldown_shape", "embedding_dropout", "attention_dropout", "residual_dropout",
 }  # fmt: skip
+_DROPOUTS = ("dropout", "embedding_dropout", "attention_dropout", "residual_dropout")
 _OPTIM = {"adamw": "adamw_torch", "sgd": "sgd", "adagrad": "adagrad", "lion": "lion_32bit"}
 
 
@@ -129,6 +130,12 @@ def _batches(spec: TrialSpec) -> tuple[int, int]:
     return micro, batch // micro
 
 
+def _decay_of_embeddings(h: Hyperparameters, trainer: str) -> list[str]:
+    if h.embedding_decay == h.weight_decay:
+        return []
+    return [f"λ_emb = {shown(h.embedding_decay)}: {trainer} decays embeddings by weight_decay, too"]
+
+
 # Hugging Face transformers -----------------------------------------------------------------------
 
 
@@ -145,10 +152,7 @@ def _transformers(spec: TrialSpec, found: _Translation) -> None:
         found.missing.append(
             "λ is coupled here and there: torch's optimizer adds it to the gradient"
         )
-    if h.embedding_decay != h.weight_decay:
-        found.missing.append(
-            f"λ_emb = {shown(h.embedding_decay)}: Trainer decays embeddings by weight_decay, too"
-        )
+    found.missing += _decay_of_embeddings(h, "Trainer")
     dropouts = {name: getattr(h, name) for name in _DROPOUTS if getattr(h, name)}
     if dropouts:
         values = ", ".join(f"{SYMBOL_TABLE[n].symbol} = {shown(v)}" for n, v in dropouts.items())
@@ -161,9 +165,6 @@ def _transformers(spec: TrialSpec, found: _Translation) -> None:
         settings |= {"lr_scheduler_kwargs": kwargs} if kwargs else {}
         found.missing += [note] if note else []
     found.missing.append(_RATES_BEFORE)
-
-
-_DROPOUTS = ("dropout", "embedding_dropout", "attention_dropout", "residual_dropout")
 
 
 def _schedule(h: Hyperparameters) -> tuple[str | None, dict[str, Any], str]:
@@ -215,10 +216,7 @@ def _nanogpt(spec: TrialSpec, found: _Translation) -> None:
     settings |= {"bias": a.biases == "all", "eval_interval": spec.report_steps[0]}
     if h.optimizer != "adamw":
         found.missing.append(f"optimizer {h.optimizer}: nanoGPT has AdamW alone")
-    if h.embedding_decay != h.weight_decay:
-        found.missing.append(
-            f"λ_emb = {shown(h.embedding_decay)}: nanoGPT decays embeddings by weight_decay, too"
-        )
+    found.missing += _decay_of_embeddings(h, "nanoGPT")
     if h.schedule == "constant":
         settings["decay_lr"] = False
         found.missing += (
@@ -226,7 +224,7 @@ def _nanogpt(spec: TrialSpec, found: _Translation) -> None:
         )
     elif h.schedule != "cosine":
         found.missing.append(f"schedule {h.schedule}: nanoGPT has the cosine alone")
-    for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+    for name in _DROPOUTS:
         if getattr(h, name) != h.dropout:
             symbol = SYMBOL_TABLE[name].symbol
             found.missing.append(f"{symbol} = {shown(getattr(h, name))}: nanoGPT has one dropout")
