@@ -49,7 +49,10 @@ def build(folder: Path) -> None:
         )
         subprocess.run(["tar", "-x", "-C", temporary], input=archive.stdout, check=True)
         code = _BUILD.format(str(folder))
-        subprocess.run([sys.executable, "-c", code], cwd=temporary, check=True, stdout=sys.stderr)
+        # it prints a line for each file
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=temporary, check=True, stdout=subprocess.DEVNULL
+        )
 
 
 def pythons() -> list[str]:
