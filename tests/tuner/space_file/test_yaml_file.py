@@ -130,10 +130,10 @@ def test_yaml_notes_mistakes_and_reads_on(
 def test_yaml_stops_aliases_that_grow_without_end(read: Any) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(SpaceError, match="more than 10000 values"):
         read("\n".join(lines))
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_yaml_refuses_paths_that_are_not_files(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.runs import RunStart
 
-# Seconds. A call takes 0.1 ms; with busy cores one in a hundred waits for its turn.
-_AT_ONCE = 0.02
+_AT_ONCE = 0.02  # seconds; a call takes 0.1 ms
+_ITS_TURN = 0.5  # seconds; with busy cores some calls wait, for other processes, but for no server
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +61,9 @@ def call_times(search: RecordedSearch, number: int, steps: range) -> list[float]
     return times
 
 
-def p99(times: list[float]) -> float:
-    return statistics.quantiles(times, n=100)[-1]
+def check_at_once(times: list[float]) -> None:
+    assert statistics.median(times) < _AT_ONCE
+    assert statistics.quantiles(times, n=100)[-1] < _ITS_TURN
 
 
 @pytest.mark.slow
@@ -97,8 +98,8 @@ def test_projection_outlasts_its_server(
     search.begin(1, make_spec(seed=1))
     times += call_times(search, 1, range(1, 500))
     search.report(0, report(500, 1 / 500), outcome="finished")
-    assert time.perf_counter() - start < 5
-    assert p99(times) < _AT_ONCE
+    assert time.perf_counter() - start < 30
+    check_at_once(times)
     wait_for(lambda: search.follower.problem)
     assert reason in str(search.follower.problem)
     requests = server.num_requests
@@ -176,7 +177,7 @@ def test_projection_waits_for_a_locked_database(
         assert locker.poll() is None
         search.report(0, report(1000, 1 / 1000), outcome="finished")
         search.finish(best=0, best_val_loss=1.0)
-    assert p99(times) < _AT_ONCE
+    check_at_once(times)
     assert stored_steps(store, 0) == list(range(1, 1001))
     assert states(Record(store)) == [(0, "finished", "FINISHED")]
 
@@ -203,7 +204,7 @@ def test_projection_outlasts_a_full_disk(
         times = call_times(search, 0, range(1, 500))
         wait_for(lambda: search.follower.problem)
         assert "full" in str(search.follower.problem)
-        assert p99(times) < _AT_ONCE
+        check_at_once(times)
         make_room()
         search.report(0, report(500, 1 / 500), outcome="finished")
         search.finish(best=0, best_val_loss=1.0)
@@ -224,7 +225,7 @@ def test_projection_gives_up_on_a_server_that_hangs_at_the_end(
         problem = wait(1.0)
         assert problem is not None
         assert problem.endswith("(it does not answer); 'tuner sync lm-1' sends it later")
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 30  # a request takes a minute
 
 
 @pytest.mark.slow
@@ -261,7 +262,7 @@ def test_interpreter_exits_while_the_server_hangs(
         assert server.num_requests > requests  # it hangs in one
         start = time.monotonic()
         assert process.wait(20) == 0
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 15  # the request takes a minute
 
 
 def cpu_seconds(
