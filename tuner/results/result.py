@@ -153,11 +153,11 @@ class SearchResult:
 
     @property
     def tokens_full(self) -> int:
-        """Training tokens of all trials and branches without early stopping."""
+        """Training tokens of all trials and branches that could train, without early stopping."""
         return sum(
             trial.spec.budget_tokens - trial.tokens_before
             for trial in (*self.trials, *self.branches)
-            if not trial.reused
+            if not (trial.reused or trial.is_infeasible)
         )
 
     @property

@@ -117,8 +117,11 @@ def test_summary_compares_arms(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_summary_savings_exclude_reused_and_confirming_trials(space: SearchSpace) -> None:
-    trials = trials_of(space, [4.0] * 4)
+def test_summary_savings_exclude_reused_infeasible_and_confirming_trials(
+    space: SearchSpace,
+) -> None:
+    trials = trials_of(space, [4.0] * 5)
+    trials[4].reports, trials[4].outcome = [], Outcome.infeasible("it needs 90 GB")
     trials[3].reports = trials[3].reports[:1]
     trials[2].reused = trials[2].reports
     retrained = replace(trials[0], number=4, confirms=0)
