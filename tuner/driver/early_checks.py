@@ -13,12 +13,13 @@ from urllib.parse import quote
 from model.corpus.corpus import Corpus
 from tuner.errors import StoreError, TunerError
 from tuner.home.home import Home
-from tuner.space.conflicts import check_contexts, conflicts, context_lengths
+from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.storage.storage import Storage
 from tuner.tracking.record import Record
 from tuner.tracking.store import check_write
+from tuner.trained.warm_start import facts_of
 from tuner.workers.devices import check_devices
 
 if TYPE_CHECKING:
@@ -57,11 +58,9 @@ def check_early(space: SearchSpace, home: Home, *, is_cluster: bool = False) -> 
 
 def check_facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> DataFacts:
     """Return the facts of the data, after checking that the complete space fits them."""
-    ids = max(corpus.vocab_size, start.architecture.vocab_size if start else 0)
-    facts = DataFacts.of(corpus, context_lengths(space, ids))
+    facts = facts_of(space, corpus, start)
     if start is not None:
-        start.check_tokenizer(corpus.tokenizer_fingerprint)
-        facts = replace(start.with_ids(facts), init_from=start.init_from)
+        facts = replace(facts, init_from=start.init_from)
     check_contexts(space, facts)
     # Reading the file has reported all conflicts but those that depend on the number of tokens.
     for _, message in conflicts(space, facts.train_size):

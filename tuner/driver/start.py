@@ -243,8 +243,8 @@ def check_inputs(start: Start) -> None:
 def compile_early(start: Start) -> None:
     """Begin to measure the dtype and to compile, for which no data are needed.
 
-    A warm start, whose tokenizer is not known yet, measures when its data are there, and its
-    workers compile.
+    A warm start, whose tokenizer is not known yet, and a space whose estimated data break a rule
+    measure when their data are there, and their workers compile.
     """
     from tuner.space.estimate import estimated_facts
     from tuner.workers.products import begin_measurement
@@ -327,8 +327,7 @@ def measure_dtype(start: Start) -> None:
 
     if start.recorded is not None or start.products is not None:
         return
-    if start.space.init_from is not None or start.address is not None:
-        start.products = begin_measurement(start.space, start.facts, start.home.calibration)
+    start.products = begin_measurement(start.space, start.facts, start.home.calibration)
     if start.products is not None:
         start.ray.callback(start.products.end)
 

@@ -22,7 +22,7 @@ from tuner.space.estimate import ASSUMED_BYTES, estimated_facts
 from tuner.space.remarks import remarks, without_copies
 from tuner.space.space import SearchSpace
 from tuner.texts.formatting import counted, shown, size_text
-from tuner.trained.warm_start import warm_started
+from tuner.trained.warm_start import facts_of, warm_started
 from tuner.validation.data_notes import data_notes, example_lines
 from tuner.validation.sentences import search_lines
 from tuner.workers.devices import has_nvidia_gpu
@@ -199,14 +199,12 @@ def explain(space: SearchSpace, home: Home, file: str = "") -> Explanation:
     if corpus is None:
         check_tables(space.data)
         size = text_bytes(space.data)
-    facts = estimated_facts(space)
     if corpus is not None:
-        ids = max(corpus.vocab_size, start.architecture.vocab_size if start else 0)
-        facts = DataFacts.of(corpus, context_lengths(space, ids))
-    facts = facts if start is None else start.with_ids(facts)
+        facts = facts_of(space, corpus, start)
+    else:
+        facts = estimated_facts(space)
+        facts = facts if start is None else start.with_ids(facts)
     check_contexts(space, facts)
-    if start is not None and corpus is not None:
-        start.check_tokenizer(facts.tokenizer_fingerprint)
     for _, message in conflicts(space, facts.train_size):
         about = "" if corpus else "about "
         where = f"with {about}{facts.train_size:,} training {facts.noun}, {message}"

@@ -6,6 +6,8 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +18,14 @@ from tuner.driver import search as search_module
 from tuner.driver import start as start_module
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.search import resume, search
-from tuner.driver.start import STEPS, Start, begin_record, open_store
+from tuner.driver.start import (
+    STEPS,
+    Start,
+    begin_record,
+    compile_early,
+    measure_dtype,
+    open_store,
+)
 from tuner.driver.steps import Step, take_steps
 from tuner.errors import Interrupted, JournalError, Replaced, StoreError, TunerError
 from tuner.home.home import Home
@@ -25,6 +34,7 @@ from tuner.journal.journal import Journal, read_journal
 from tuner.lease.folder import FolderLeases
 from tuner.lease.holder import Holder
 from tuner.lease.stop_request import StopRequest, request_stop
+from tuner.space.data_facts import DataFacts
 from tuner.space.proposals import NOTHING
 from tuner.space.space import SearchSpace
 from tuner.tracking import projection as projection_module
@@ -129,6 +139,33 @@ def test_signal_ends_a_start_between_two_steps(is_waiting: bool) -> None:
         take_steps(steps, started(interrupts))
     may_end.set()
     assert (raised.value.signal, taken) == (signal.SIGTERM, [])
+
+
+@pytest.mark.parametrize("breaks_a_rule", [False, True])
+def test_dtype_is_measured_once_whatever_is_estimated(
+    home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch, breaks_a_rule: bool
+) -> None:
+    """An estimate of too few tokens has no specification: then the data themselves are awaited."""
+    measured: list[DataFacts] = []
+    ended: list[Any] = []
+
+    def begin(space: SearchSpace, facts: DataFacts, file: Path) -> Any:
+        measured.append(facts)
+        return SimpleNamespace(end=None)
+
+    estimate = replace(FACTS, train_size=2) if breaks_a_rule else FACTS
+    monkeypatch.setattr("tuner.space.estimate.estimated_facts", lambda space: estimate)
+    monkeypatch.setattr("tuner.workers.products.begin_measurement", begin)
+    monkeypatch.setattr(start_module, "begin_compilation", lambda *_: None)
+    start: Any = SimpleNamespace(
+        space=space, home=home, recorded=None, address=None, facts=replace(FACTS, end_of_text=7),
+        check_over=None, ray=SimpleNamespace(callback=ended.append),
+    )  # fmt: skip
+    compile_early(start)
+    assert measured == [] if breaks_a_rule else [estimate]
+    measure_dtype(start)
+    assert measured == [start.facts if breaks_a_rule else estimate]
+    assert len(ended) == 1, "the process ends with Ray"
 
 
 # what is left -------------------------------------------------------------------------------
