@@ -23,7 +23,7 @@ from model.corpus.pairs import PairDataset
 from model.errors import CorpusError
 from model.sources.choices import ChoiceSet
 from model.sources.fingerprint import FileDigest
-from model.spec.data import DataConfig, SplitName, SplitRule, TokenizerConfig
+from model.spec.data import SPLITS, DataConfig, SplitName, SplitRule, TokenizerConfig
 from model.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ FILES = (
     "train.npy", "train.documents.npy", "validation.npy", "validation.documents.npy",
     "tokenizer.json", "files.json",
 )  # fmt: skip
-_SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
 CHOICES = "choices.npz"  # of questions, beside FILES
 ANSWERS = ("train.answers.npy", "validation.answers.npy")  # of examples, beside FILES
 
@@ -167,7 +166,7 @@ class Corpus:
                 self.split(name).tokens, self.split(name).document_ends, answers, self.end_of_text,
                 learns_all=self.data.loss_on == "all", is_packed=self.data.packing,
             )
-            for name, answers in zip(_SPLITS, self.answers, strict=True)
+            for name, answers in zip(SPLITS, self.answers, strict=True)
         }  # fmt: skip
 
     @property
@@ -253,7 +252,7 @@ def _is_sound(corpus: Corpus) -> bool:
         and all(_fits(corpus.split(name), corpus) for name in ("train", "validation"))
         and all(
             marks.shape == corpus.split(name).tokens.shape and marks.dtype == np.uint8
-            for marks, name in zip(corpus.answers or (), _SPLITS, strict=False)
+            for marks, name in zip(corpus.answers or (), SPLITS, strict=False)
         )
         and [type(count) for count in corpus.num_known] == [int, int]
     )

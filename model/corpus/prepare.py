@@ -29,7 +29,7 @@ import numpy as np
 
 from model.corpus.corpus import CHOICES, FORMAT, Corpus, files_of, load, sha256_of
 from model.corpus.examples import ExampleDataset, num_known
-from model.corpus.shards import SPLITS, assemble, encode_shard, shards_of
+from model.corpus.shards import assemble, encode_shard, shards_of
 from model.corpus.split import DocumentSplit, PositionSplit, Split
 from model.corpus.survey import Work, count_batch, count_texts, measure_batch, survey
 from model.errors import CorpusError
@@ -40,7 +40,7 @@ from model.sources.choices import read_choices
 from model.sources.fingerprint import Fingerprint, fingerprint
 from model.sources.registry import documents
 from model.spec.chat import ChatFormat
-from model.spec.data import END_OF_TEXT, DataConfig, TokenizerConfig
+from model.spec.data import END_OF_TEXT, SPLITS, DataConfig, TokenizerConfig
 from model.tokenizer.bpe import check_pattern, check_vocab_size, merge_pretokens
 from model.tokenizer.load import load_tokenizer
 from model.tokenizer.tokenizer import Tokenizer

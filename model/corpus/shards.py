@@ -23,13 +23,12 @@ from model.sources.documents import Document
 from model.sources.examples import place_of
 from model.sources.registry import documents
 from model.spec.chat import ChatFormat
-from model.spec.data import DataConfig, SplitName
+from model.spec.data import SPLITS, DataConfig, SplitName
 from model.tokenizer.spans import encode_spans
 from model.tokenizer.tokenizer import Tokenizer
 
 Item = TypeVar("Item")
 
-SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
 _SHARD_CHARACTERS = 1 << 21
 
 

@@ -11,9 +11,7 @@ import numpy as np
 from model.corpus.corpus import Corpus
 from model.corpus.dataset import Ints, num_sequences, sequences
 from model.corpus.examples import ExampleSizes
-from model.spec.data import SplitName
-
-_SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
+from model.spec.data import SPLITS, SplitName
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class CorpusSummary:
         examples: tuple[Any, ...] = ()
         if corpus.answers is not None:
             layouts = {
-                length: {split: corpus.examples(split).sizes(length) for split in _SPLITS}
+                length: {split: corpus.examples(split).sizes(length) for split in SPLITS}
                 for length in lengths
             }
             examples = layouts, *corpus.num_known

@@ -109,7 +109,7 @@ def _survey_documents(
             f"data: there are no documents, only separators ({data.separator!r}); give files "
             f"with text between them, or another separator"
         )
-    noun = "pair" if data.pairs else "example" if data.examples else "document"
+    noun = data.noun
     if counted.train + counted.held_out == 1:
         files = 'files, another separator (for instance separator: "\\n\\n"), or split_by: position'
         raise CorpusError(

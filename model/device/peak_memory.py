@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from model.spec.architecture import Architecture
-from model.spec.choices import Tower
+from model.spec.choices import GATED, Tower
 from model.spec.trial import TrialSpec
 
 _FLOAT = 4  # bytes
@@ -85,7 +85,7 @@ def _tower(a: Architecture, tower: Tower, spec: TrialSpec) -> float:
     h = spec.hyperparameters
     queries, keys = a.n_heads * a.d_head, a.n_kv_heads * a.d_head
     norm = (3 if a.norm == "layernorm" else 2) * a.d_model  # the unit vector, and the result
-    is_gated = a.activation in ("swiglu", "geglu")
+    is_gated = a.activation in GATED
     attention = norm + 3 * queries + 2 * keys  # queries, what they attend to, twice; keys, values
     if a.qk_norm:
         attention += 2 * (queries + keys)

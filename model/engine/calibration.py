@@ -157,7 +157,7 @@ def stack_meter(spec: TrialSpec, setup: Setup) -> Meter:
     def measure(width: int) -> Measurement:
         gc.collect()  # frees the memory of earlier stacks
         begin_peak(setup.device)
-        base = Base.random(a, setup.device, setup.precision) if a.lora_rank else None
+        base = Base.random(a, setup.device, setup.precision)
         stack = Stack(
             a, width, setup.device, setup.precision, data=setup.data,
             masks_targets=spec.data.examples, base=base,

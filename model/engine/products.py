@@ -63,8 +63,7 @@ def _tick(spec: TrialSpec, data: Dataset, dtype: str) -> Callable[[], float]:
     """Return a function that runs a tick with an update, and returns its seconds."""
     cpu, a = torch.device("cpu"), spec.architecture
     precision = Precision.of(dtype, cpu)
-    base = Base.random(a, cpu, precision) if a.lora_rank else None
-    stack = Stack(a, 1, cpu, precision, base=base)
+    stack = Stack(a, 1, cpu, precision, base=Base.random(a, cpu, precision))
     stack.load(0, spec.seed, averaged=spec.hyperparameters.ema_decay > 0, scale=spec.lora_scale)
     slot = start_trial(TrialRequest("0", spec), None, None)[0]
     slot.tick = slot.ticks_per_step - 1

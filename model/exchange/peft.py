@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from model.exchange.families import Place, family_of
 from model.exchange.format import Format, TrainedModel
@@ -20,10 +20,35 @@ ADAPTER_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 
 
+class _Adapter(NamedTuple):
+    """One matrix of an adapter.
+
+    Attributes:
+        ours: its name in `adapter_shapes`.
+        theirs: its name in PEFT.
+        matrix: parameter whose rows B has; A has rows of its own.
+    """
+
+    ours: str
+    theirs: str
+    matrix: str
+
+
 def _adapted(a: Architecture) -> Iterator[Place]:
     """Yield the tensors of the family that LoRA adapts."""
     names = {name.replace(f".{LORA_A}.", ".") for name in adapter_shapes(a)}
     yield from (place for place in family_of(a).places(a) if names.intersection(place.ours))
+
+
+def _adapters(a: Architecture) -> Iterator[_Adapter]:
+    for place in _adapted(a):
+        matrix = place.ours[0]
+        ours, theirs = (name.removesuffix(".weight") for name in (matrix, place.theirs))
+        for side in (LORA_A, LORA_B):
+            yield _Adapter(
+                f"{ours}.{side}.weight", f"{_PREFIX}{theirs}.{side}.weight",
+                matrix if side == LORA_B else f"{ours}.{side}.weight",
+            )  # fmt: skip
 
 
 def obstacles(a: Architecture) -> list[str]:
@@ -39,33 +64,23 @@ def obstacles(a: Architecture) -> list[str]:
 def export_adapters(a: Architecture, adapters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return adapters with the names and in the layout of PEFT.
 
-    The rows of B are rows of the matrix, and those of A are none: B alone follows the layout.
-
     Args:
         a: architecture without `obstacles`.
         adapters: by the names of `adapter_shapes`.
     """
-    family, exported = family_of(a), {}
-    for place in _adapted(a):
-        ours, theirs = (name.removesuffix(".weight") for name in (place.ours[0], place.theirs))
-        pair = (adapters[f"{ours}.{side}.weight"] for side in (LORA_A, LORA_B))
-        for side, w in zip((LORA_A, LORA_B), pair, strict=True):
-            laid_out = family.rows(a, place.ours[0], w) if side == LORA_B else w
-            exported[f"{_PREFIX}{theirs}.{side}.weight"] = laid_out.contiguous()
-    return exported
+    rows = family_of(a).rows
+    return {
+        theirs: rows(a, matrix, adapters[ours]).contiguous()
+        for ours, theirs, matrix in _adapters(a)
+    }
 
 
 def load_adapters(a: Architecture, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return our adapters from those of PEFT; the inverse of `export_adapters`."""
-    family, loaded = family_of(a), {}
-    for place in _adapted(a):
-        ours, theirs = (name.removesuffix(".weight") for name in (place.ours[0], place.theirs))
-        for side in (LORA_A, LORA_B):
-            w = tensors[f"{_PREFIX}{theirs}.{side}.weight"]
-            is_b = side == LORA_B
-            loaded[f"{ours}.{side}.weight"] = (
-                family.own_rows(a, place.ours[0], w) if is_b else w
-            ).contiguous()
+    rows = family_of(a).own_rows
+    loaded = {
+        ours: rows(a, matrix, tensors[theirs]).contiguous() for ours, theirs, matrix in _adapters(a)
+    }
     return {name: loaded[name] for name in adapter_shapes(a)}
 
 

@@ -21,6 +21,7 @@ from model.errors import CheckpointError
 from model.exchange.families import FAMILIES, Family
 from model.spec.architecture import Architecture
 from model.spec.chat import ChatFormat
+from model.spec.trial import InitFrom
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,6 +137,17 @@ class Pretrained:
             return self.family.load(self.architecture, tensor)
         except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"{self.path}: a file changed or is damaged: {error}") from error
+
+    def start(self) -> tuple[InitFrom, dict[str, Tensor]]:
+        """Return the tensors from which a trial starts, and their entry in its specification.
+
+        Raises:
+            CheckpointError: as `weights`.
+        """
+        from model.checkpoints import checkpoint  # loads torch
+
+        tensors = {f"weights.{name}": tensor for name, tensor in self.weights().items()}
+        return InitFrom(sha256=checkpoint.digest(tensors)), tensors
 
     @cached_property
     def _paths(self) -> list[Path]:

@@ -12,7 +12,6 @@ from model.optimizers.layout import Layout
 from model.optimizers.update_rule import Coefficients
 
 Tensors = Sequence[Tensor]
-_LORA_B = 3  # kind of a group
 
 
 def is_plain_adamw(row: Coefficients) -> bool:
@@ -39,7 +38,9 @@ def adamw_(
 
     Source: Loshchilov and Hutter 2017, algorithm 2 (arXiv:1711.05101), as torch computes it.
     """
+    # by the kind of a group
     decays = row.decoupled, row.decoupled_embeddings, row.decoupled_gains, row.decoupled
+    rates = 1.0, 1.0, 1.0, row.lora_b or 1.0
     before = torch.tensor(float(row.updates - 1))  # torch adds 1
     for kind, factors, members in layout.groups:
         tensors = [[x[i] for i in members] for x in (theta, g, m, v)]
@@ -54,7 +55,7 @@ def adamw_(
             amsgrad=False,
             beta1=row.a1,
             beta2=row.a2,
-            lr=row.learning_rate * factors.rate * (row.lora_b or 1.0 if kind == _LORA_B else 1.0),
+            lr=row.learning_rate * factors.rate * rates[kind],
             weight_decay=decays[kind] * factors.decay,
             eps=row.eps * factors.eps,
             maximize=False,

@@ -18,6 +18,7 @@ from model.spec.multipliers import PLAIN, Multipliers
 from model.spec.parameter_names import LORA_B, is_decayed
 
 Parts = tuple[slice, ...]
+MATRIX, EMBEDDING, GAIN, LORA_MATRIX_B = range(4)  # kinds of a `Group`
 UNIT = (
     64  # `Matrices` aligns each tensor to 64: 64 parameters have one decay, and one of each factor
 )
@@ -41,7 +42,7 @@ class Group(NamedTuple):
     """Tensors with one weight decay and equal multipliers.
 
     Attributes:
-        kind: 0 for matrices, 1 for embeddings, 2 for gains and biases, 3 for LoRA's B.
+        kind: MATRIX, EMBEDDING, GAIN (also of biases) or LORA_MATRIX_B.
         multipliers: their multipliers.
         members: indices into `Layout.tensors`.
     """
@@ -158,7 +159,7 @@ class Layout:
             for index in members:
                 each = self.multipliers[index] if self.multipliers else PLAIN
                 is_b = any(_within(self.tensors[index], part) for part in self.lora_b)
-                groups.setdefault((3 if is_b else kind, each), []).append(index)
+                groups.setdefault((LORA_MATRIX_B if is_b else kind, each), []).append(index)
         return tuple(Group(*key, tuple(members)) for key, members in groups.items())
 
     def factors(self, device: torch.device) -> UnitFactors | None:

@@ -27,8 +27,6 @@ _RULES = 1
 # file systems store times coarsely: its digest is not remembered.
 _RACY_NS = 2_000_000_000
 
-_CHOICES = "multiple choice "  # before the name of the file, which is no document
-
 _Entry = tuple[int, int, str]  # size, time of change in ns, SHA-256
 
 
@@ -77,11 +75,12 @@ def fingerprint(config: DataConfig, memo: Path | None = None) -> Fingerprint:
         files: tuple[FileDigest, ...] = (FileDigest(hub_name(config), 0, commit(config)),)
     else:
         files = _digests(local, memo)
-    if config.multiple_choice is not None:
+    options = _options(config, files)
+    if config.multiple_choice is not None:  # no document
         path = Path(config.multiple_choice)
-        files += _digests([SourceFile(f"{_CHOICES}{path.name}", path)], memo)
+        files += _digests([SourceFile(f"multiple choice {path.name}", path)], memo)
     sha = hashlib.sha256()
-    for line in (_RULES, _options(config, files), [[f.name, f.sha256] for f in files]):
+    for line in (_RULES, options, [[f.name, f.sha256] for f in files]):
         sha.update(json.dumps(line).encode() + b"\n")
     return Fingerprint(sha.hexdigest(), files)
 
@@ -92,8 +91,7 @@ def _options(config: DataConfig, files: Sequence[FileDigest]) -> dict[str, str |
     if config.pairs:
         options["pairs"] = True
     if config.files:
-        names = (file.name for file in files if not file.name.startswith(_CHOICES))
-        suffixes = {format_suffix(Path(name)) for name in names}
+        suffixes = {format_suffix(Path(file.name)) for file in files}
         options["errors"] = config.errors
         if config.examples:
             return options | {"examples": True}

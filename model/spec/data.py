@@ -17,6 +17,7 @@ from model.spec.chat import ChatFormat
 
 SplitName = Literal["train", "validation"]
 SplitRule = Literal["document", "position"]
+SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
 
 END_OF_TEXT = "<|endoftext|>"
 # By default: a row of 64 MB bounds the memory of its reader.
@@ -198,6 +199,11 @@ class DataConfig(BaseModel):
     def kind(self) -> str:
         """Name of the kind of source in `SOURCES`."""
         return self.source or ("files" if self.files else "hub")
+
+    @property
+    def noun(self) -> str:
+        """What a document is called: `pair`, `example` or `document`."""
+        return "pair" if self.pairs else "example" if self.examples else "document"
 
     @property
     def has_rows(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.spec.architecture import Architecture
-from model.spec.data import DataConfig, SplitName, TokenizerConfig
+from model.spec.data import SPLITS, DataConfig, SplitName, TokenizerConfig
 from model.spec.derive import derive, with_row_names
 from model.spec.hyperparameters import LORA_ROWS, SYMBOL_TABLE, Hyperparameters
 from model.spec.lora import check_lora, scale_of
@@ -198,7 +198,7 @@ class TrialSpec(BaseModel):
         """
         a = _architecture_for(corpus, architecture)
         length = a.context_length
-        train, validation = (_sequences(corpus, split, length) for split in _SPLITS)
+        train, validation = (_sequences(corpus, split, length) for split in SPLITS)
         if isinstance(hyperparameters, Hyperparameters):
             if budget_tokens is not None:
                 raise ValueError("complete hyperparameters set T_total; leave out budget_tokens")
@@ -379,9 +379,6 @@ class TrialSpec(BaseModel):
             identity["continues"] = {"hash": self.continues.spec.hash, "step": step}
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-_SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
 
 
 def _architecture_for(

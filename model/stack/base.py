@@ -55,8 +55,10 @@ class Base:
         return cls(_on_device(tensors, spec.architecture, device, precision), spec.init_from.sha256)
 
     @classmethod
-    def random(cls, a: Architecture, device: torch.device, precision: Precision) -> Self:
-        """Return random weights, to measure how long a tick takes."""
+    def random(cls, a: Architecture, device: torch.device, precision: Precision) -> Self | None:
+        """Return random weights, to measure how long a tick takes; None without LoRA."""
+        if not a.lora_rank:
+            return None
         tensors = {
             name: initial_weight(0, name, shape, std=initial_std(a, name))
             for name, shape in parameter_shapes(a).items()

@@ -93,6 +93,7 @@ class Stack:
         self.width = width
         self.device = torch.device(device)
         self.data = data
+        self._masks_targets = masks_targets
         self._compute = Gradients(architecture, precision.products, masks_targets=masks_targets)
         self._precision = precision
         self._model, self._ignored = self._compute.model, self._compute.ignored
@@ -266,7 +267,8 @@ class Stack:
             features.embedding_dropout,
             bool(features.attention_dropout),
             features.residual_dropout,
-            *self._kind_of_rows(len(tick.host_batch)),
+            has_examples=self._masks_targets,
+            is_packed=self._masks_targets and len(tick.host_batch) > 2,
         )
         losses, row = compiled.run(
             kind,
@@ -277,11 +279,6 @@ class Stack:
         )  # fmt: skip
         self._matrices.alive &= losses[0].isfinite()
         return losses, row
-
-    def _kind_of_rows(self, arrays: int) -> tuple[bool, bool]:
-        """Return the last two entries of a `TickKind` for sequences of some number of arrays."""
-        has_examples = self._ignored is not None and not self.architecture.n_encoder_layers
-        return has_examples, has_examples and arrays > 2
 
     @torch.no_grad()
     def evaluate(self, slots: list[int], rows: Batch, batch: int) -> Evaluation:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from model.checkpoints.checkpoint import digest
 from model.checkpoints.warm_start import read_start, start_path, write_start
 from model.errors import CheckpointError
 from model.exchange.pretrained import Pretrained
@@ -79,17 +78,19 @@ def bring_start(record: Record, search: SearchRecord, init_from: InitFrom, home:
         path, source = start_path(home.starts, init_from), search.tags.get(Tag.INIT_FROM, "")
         with TemporaryDirectory() as folder:
             copy = record.download(search.run_id, f"{START_FOLDER}/{path.name}", folder)
-            tensors = _imported(source, init_from) if copy is None else None
-            if copy is None and tensors is None:
+            if copy is not None:
+                try:
+                    tensors = read_start(copy.parent, init_from)
+                except CheckpointError as error:
+                    raise RecordError(recorded_problem(search, copy, error)) from error
+            elif (imported := _imported(source, init_from)) is not None:
+                tensors = imported
+            else:
                 raise RecordError(
                     f"the weights of {source}, from which the trial "
                     f"started, are gone from the record of {search.name}; put a copy of them at "
                     f"{path} to replay"
                 ) from None
-            try:
-                tensors = tensors or read_start(cast(Path, copy).parent, init_from)
-            except CheckpointError as error:
-                raise RecordError(recorded_problem(search, cast(Path, copy), error)) from error
         try:
             write_start(home.starts, init_from, tensors)
         except OSError as error:
@@ -99,11 +100,10 @@ def bring_start(record: Record, search: SearchRecord, init_from: InitFrom, home:
 def _imported(folder: str, init_from: InitFrom) -> dict[str, Tensor] | None:
     """Return the weights of a pretrained model's folder; None if they are not those of a start."""
     try:
-        weights = Pretrained.open(folder).weights()
+        start, tensors = Pretrained.open(folder).start()
     except (CheckpointError, OSError):
         return None
-    tensors = {f"weights.{name}": tensor for name, tensor in weights.items()}
-    return tensors if digest(tensors) == init_from.sha256 else None
+    return tensors if start.sha256 == init_from.sha256 else None
 
 
 def recorded_problem(search: SearchRecord, path: Path, error: CheckpointError) -> str:

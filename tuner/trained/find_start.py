@@ -265,8 +265,6 @@ def pretrained_start(space: SearchSpace, folder: str) -> tuple[SearchSpace, Warm
         CorpusError: if its tokenizer cannot be used.
         TunerError: if an entry of `model:` differs from the model, or its tokenizer does not fit.
     """
-    from model.checkpoints import checkpoint
-
     found = Pretrained.open(folder)
     space = _with_model(space, found)
     path = found.tokenizer_path
@@ -280,15 +278,11 @@ def pretrained_start(space: SearchSpace, folder: str) -> tuple[SearchSpace, Warm
             f"{whose} {ids:,}; give the tokenizer that the model was trained with"
         )
 
-    def load() -> tuple[InitFrom, dict[str, Tensor]]:
-        tensors = {f"weights.{name}": tensor for name, tensor in found.weights().items()}
-        return InitFrom(sha256=checkpoint.digest(tensors)), tensors
-
     about = f"{found.about}; training takes {_memory(space, found)}; the moments are zero"
     fingerprint = tokenizer.fingerprint if tokenizer else None
     chat = found.chat_format(tokenizer.end_of_text if tokenizer else END_OF_TEXT)
     return space, WarmStart(
-        folder, about, found.architecture, None, config, fingerprint, load, chat
+        folder, about, found.architecture, None, config, fingerprint, found.start, chat
     )
 
 

@@ -10,14 +10,13 @@ from model.corpus.corpus import Corpus
 from model.corpus.examples import ExampleSizes
 from model.sources.registry import text_files
 from model.sources.streams import has_nul
-from model.spec.data import DataConfig, SplitName
+from model.spec.data import SPLITS, DataConfig
 from tuner.texts.formatting import counted, listed
 
 # Odds of the validation part, relative to those asked for, from which on the split is far off.
 _FAR = 2.0
 _MOST_INSPECTED = 1000  # files
 _MOST_NAMED = 3
-_SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
 _NAMES = {"train": "training", "validation": "validation"}
 
 
@@ -45,7 +44,7 @@ def _split_notes(corpus: Corpus) -> list[str]:
         ]
     if 1 / _FAR <= _odds(share) / _odds(asked) <= _FAR:
         return []
-    noun = "pair" if corpus.has_pairs else "document" if corpus.answers is None else "example"
+    noun = corpus.data.noun
     position = ", or set data.split_by: position for the exact share"
     position = position if noun == "document" else ""
     return [
@@ -81,7 +80,7 @@ def example_lines(corpus: Corpus, lengths: Collection[int]) -> list[str]:
     """Say how many examples there are, and what sequences of the context lengths hold of them."""
     if corpus.answers is None:
         return []
-    train, validation = map(corpus.examples, _SPLITS)
+    train, validation = map(corpus.examples, SPLITS)
     tokens = len(train.tokens) + len(validation.tokens)
     answers = sum(int(marks.sum()) for marks in corpus.answers)
     learned = "those are learned" if corpus.data.loss_on == "answers" else "all are learned"
@@ -108,7 +107,7 @@ def _example_notes(corpus: Corpus, lengths: Collection[int]) -> list[str]:
 
 def _cuts(corpus: Corpus, lengths: Collection[int]) -> Iterator[str]:
     for length in sorted(lengths):
-        for split in _SPLITS:
+        for split in SPLITS:
             sizes: ExampleSizes = corpus.examples(split).sizes(length)
             if sizes.cut_tokens:
                 yield (

@@ -23,11 +23,10 @@ from model.errors import CorpusError
 from model.sources import documents
 from model.sources.docstrings import docstring_pairs
 from model.spec.architecture import Architecture
-from model.spec.data import DataConfig, SplitName, TokenizerConfig
+from model.spec.data import SPLITS, DataConfig, SplitName, TokenizerConfig
 from tests.shipped import small_library
 
 SMALL = TokenizerConfig(vocab_size=280)
-SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
 
 Ids = list[int]
 
