@@ -246,7 +246,7 @@ def test_form_and_text_say_the_same_and_become_a_search(
         assert kept is not None
         assert kept.space_text.startswith("# of mine\nname: lm\n")
         assert "λ: {log: [0.01, " in kept.space_text
-        page.goto(f"{server.url}/new?fork=mine")
+        page.get_by_role("link", name="Fork").click()
         expect(page.get_by_role("heading", name="Fork of mine")).to_be_visible()
         page.get_by_role("button", name="Submit the fork").click()
         expect(page.get_by_text("Mine is a search of the same space.")).to_be_visible()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from model.files import replacing
 from tuner.commands.output import print_json, say
 from tuner.errors import TunerError
-from tuner.space_file.shipped import shipped_spaces
+from tuner.space_file.shipped import shipped_spaces, subject
 from tuner.texts.formatting import clock, counted, listed, shown, unknown
 
 if TYPE_CHECKING:  # `tuner init lm` needs none of them
@@ -232,22 +232,10 @@ def _with_suggestions(text: str, name: str) -> str:
 
 def _list(options: argparse.Namespace, spaces: dict[str, Path]) -> int:
     """Print the studies with the first sentence of their comments."""
-    studies = {name: _subject(path) for name, path in spaces.items()}
+    studies = {name: subject(path) for name, path in spaces.items()}
     out = sys.stderr if options.json else sys.stdout
     width = max(map(len, studies), default=0)
-    for name, subject in studies.items():
-        out.write(f"{name:{width}}  {subject}\n")
+    for name, text in studies.items():
+        out.write(f"{name:{width}}  {text}\n")
     print_json(options, {"studies": studies})
     return 0
-
-
-def _subject(path: Path) -> str:
-    """Return the first sentence of a file's comments."""
-    words: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        words += line.lstrip("# ").split()
-    text = " ".join(words)
-    end = text.find(". ")
-    return text if end < 0 else text[:end]

@@ -14,9 +14,9 @@ from tuner.samplers.arms import arms_of
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.parameter import Parameter, symbol
 from tuner.space.space import SearchSpace
-from tuner.space_file.check_compare import obstacles
-from tuner.space_file.load import as_spelled
+from tuner.space_file.checks.check_compare import obstacles
 from tuner.space_file.overrides import Override, overrides_in
+from tuner.space_file.text_edit import as_spelled
 from tuner.space_file.yaml_file import YamlFile
 from tuner.texts.formatting import broken_rule, listed
 

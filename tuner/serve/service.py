@@ -24,9 +24,9 @@ from tuner.serve.queue import Priority
 from tuner.serve.records import QueuedSearch, User
 from tuner.serve.searches import HomeSearches
 from tuner.serve.spaces import Allowed, decoded, hash_of, sent_space
-from tuner.serve.text_edit import with_value
 from tuner.serve.views import SearchView
 from tuner.space_file.overrides import Override
+from tuner.space_file.text_edit import with_value
 from tuner.texts.formatting import shown
 from tuner.validation.explanation import Explanation, estimated
 

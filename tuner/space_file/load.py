@@ -35,9 +35,10 @@ from tuner.space.settings import (
     ascend,
 )
 from tuner.space.space import SearchSpace
+from tuner.space_file.checks.rules import check
 from tuner.space_file.entries import EntryReader
 from tuner.space_file.overrides import Override, annotated
-from tuner.space_file.rules import check
+from tuner.space_file.text_edit import as_spelled
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
 from tuner.texts.formatting import broken_rule, shown, unknown
 
@@ -127,17 +128,6 @@ def located(
 def _override(file: YamlFile, overrides: Sequence[Override]) -> None:
     for override in overrides:
         file.override(override.option, as_spelled(override.path, file.data), override.text)
-
-
-def as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
-    """Return a path whose hyperparameter has the spelling that the file already uses."""
-    if path[0] != "hyperparameters" or len(path) == 1 or not isinstance(data, dict):
-        return path
-    symbol, entries = find_symbol(path[1]), data.get("hyperparameters")
-    if symbol is None or not isinstance(entries, dict):
-        return path
-    same = [key for key in entries if find_symbol(key) is symbol]
-    return ("hyperparameters", same[0], *path[2:]) if same else path
 
 
 def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from model.spec.hyperparameters import find_symbol
 from tuner.space.parameter import (
     MAY_BE_OFF,
@@ -16,14 +14,8 @@ from tuner.space.parameter import (
     Range,
     Value,
 )
-from tuner.space_file.yaml_file import (
-    Edit,
-    Place,
-    added,
-    find_value,
-    replaced,
-    whole_if_equal,
-)
+from tuner.space_file.text_edit import with_value
+from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
 from tuner.texts.formatting import did_you_mean, listed, shown, unknown
 
 CONFIDENCES: Mapping[str, float] = {"low": 0.25, "medium": 0.5, "high": 0.75}
@@ -118,25 +110,17 @@ def add_priors(text: str, priors: Mapping[str, Prior]) -> str:
         text: a valid space file.
         priors: name of a hyperparameter → prior, which replaces the entry's own.
     """
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    entries = find_value(root, "hyperparameters") if isinstance(root, yaml.MappingNode) else None
-    if not isinstance(entries, yaml.MappingNode):
+    entries = YamlFile("space", text).value_at(("hyperparameters",))
+    if not isinstance(entries, dict):
         return text
-    edits = []
-    for key, entry in entries.value:
-        row = find_symbol(key.value)
+    for key, entry in entries.items():
+        row = find_symbol(key)
         prior = priors.get(row.name) if row else None
-        if prior is not None and isinstance(entry, yaml.MappingNode):
-            edits.append(_edit(text, entry, prior))
-    for start, end, new in sorted(edits, reverse=True):
-        text = text[:start] + new + text[end:]
+        if prior is not None and isinstance(entry, dict):
+            confidence = shown(prior.confidence)
+            written = f"{{centre: {_written(prior.centre)}, confidence: {confidence}}}"
+            text = with_value(text, ("hyperparameters", key, "prior"), written)
     return text
-
-
-def _edit(text: str, entry: yaml.MappingNode, prior: Prior) -> Edit:
-    written = f"{{centre: {_written(prior.centre)}, confidence: {shown(prior.confidence)}}}"
-    old = find_value(entry, "prior")
-    return added(text, entry, "prior", written) if old is None else replaced(text, old, written)
 
 
 def _written(value: Value) -> str:

@@ -18,6 +18,18 @@ def shipped_spaces() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob(f"*{_SUFFIX}"))}
 
 
+def subject(path: Path) -> str:
+    """Return the first sentence of the comments of a space file."""
+    words: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        words += line.lstrip("# ").split()
+    text = " ".join(words)
+    end = text.find(". ")
+    return text if end < 0 else text[:end]
+
+
 def find_space(name: str) -> Path | None:
     """Return the file that the name of a study stands for; None if it is a path.
 

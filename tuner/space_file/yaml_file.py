@@ -1,4 +1,4 @@
-"""Read YAML safely, remembering the line and column of every key and value; change its text.
+"""Read YAML safely, remembering the line and column of every key and value.
 
 YAML 1.2's scalars: `1e-4` is a number, and `on`, `off`, `yes`, `no` are texts. Merge keys,
 `<<: *a`, are those of YAML 1.1.
@@ -6,22 +6,19 @@ YAML 1.2's scalars: `1e-4` is a number, and `on`, `off`, `yes`, `no` are texts. 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from model.spec.hyperparameters import find_symbol
 from tuner.errors import Mistake, SpaceError
 from tuner.space_file.shipped import find_space, meaning_of
 from tuner.texts.formatting import shown
 
-Edit = tuple[int, int, str]  # start and end of the text that is replaced, and the new text
 Place = tuple[str | int, ...]  # keys and list indices on the way to a value
 
 # Far more than a search space needs, but read in well under a second.
@@ -319,64 +316,3 @@ def _is_merge(node: yaml.Node) -> bool:
 def whole_if_equal(value: Any) -> Any:
     """Return a whole float as an int: `1e6` in YAML is a float, but means a whole number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-# writing -----------------------------------------------------------------------------------------
-
-
-def with_values(text: str, values: Iterable[tuple[Sequence[str], str]]) -> str:
-    """Return the text of a space file with other values; comments and layout stay.
-
-    Args:
-        text: a valid space file.
-        values: keys from the top of the file to a value, and the value as YAML.
-    """
-    for path, value in values:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if not isinstance(root, yaml.MappingNode):
-            return text
-        start, end, new = _edit(text, root, path, " ".join(value.split()))
-        text = text[:start] + new + text[end:]
-    return text
-
-
-def _edit(text: str, mapping: yaml.MappingNode, path: Sequence[str], value: str) -> Edit:
-    """Return the edit of a value below a mapping; mappings that are missing are added."""
-    found = find_value(mapping, path[0])
-    if isinstance(found, yaml.MappingNode) and len(path) > 1:
-        return _edit(text, found, path[1:], value)
-    for key in reversed(path[1:]):
-        name = key if key.isidentifier() else json.dumps(key, ensure_ascii=False)
-        value = f"{{{name}: {value}}}"
-    return added(text, mapping, path[0], value) if found is None else replaced(text, found, value)
-
-
-def find_value(mapping: yaml.MappingNode, key: str) -> yaml.Node | None:
-    """Return the value of a key, or of a hyperparameter in another spelling; None without one."""
-    symbol = find_symbol(key)
-    for name, value in mapping.value:
-        if name.value == key or (symbol and find_symbol(name.value) is symbol):
-            return value  # type: ignore[no-any-return]
-    return None
-
-
-def replaced(text: str, old: yaml.Node, new: str) -> Edit:
-    """Return the edit that replaces a value."""
-    return old.start_mark.index, _end(text, old), new
-
-
-def added(text: str, mapping: yaml.MappingNode, key: str, value: str) -> Edit:
-    """Return the edit that adds an entry at the end of a mapping."""
-    if not mapping.value:
-        return replaced(text, mapping, f"{{{key}: {value}}}")
-    last_key, last = mapping.value[-1]
-    end = _end(text, last)
-    separator = ", " if mapping.flow_style else "\n" + " " * last_key.start_mark.column
-    if not mapping.flow_style and "\n" in text[end:]:
-        end = text.index("\n", end)  # behind a comment on the line
-    return end, end, f"{separator}{key}: {value}"
-
-
-def _end(text: str, node: yaml.Node) -> int:
-    start, end = node.start_mark.index, node.end_mark.index
-    return int(start + len(text[start:end].rstrip()))

@@ -40,10 +40,10 @@ def run_suggest(options: argparse.Namespace) -> int:
     _print(options, answer)
     if options.output:
         from tuner.space_file.overrides import without_overrides
-        from tuner.space_file.yaml_file import with_values
+        from tuner.space_file.text_edit import with_values
 
-        changes = [(override.path, override.text) for override in options.overrides]
-        _write_space(Path(options.output), with_values(without_overrides(text), changes), answer)
+        text = with_values(without_overrides(text), options.overrides)
+        _write_space(Path(options.output), text, answer)
     file = _predict(home, answer)
     print_json(options, {**answer.as_json, "prediction": file})
     return 0

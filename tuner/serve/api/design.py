@@ -12,9 +12,9 @@ from tuner.errors import SpaceError
 from tuner.serve.api.explained import ValidationView, explained
 from tuner.serve.api.requests import YAML, Asking, Class, Serving
 from tuner.serve.queue import Priority
-from tuner.serve.text_edit import with_value
-from tuner.space_file.shipped import shipped_spaces
+from tuner.space_file.shipped import shipped_spaces, subject
 from tuner.space_file.symbols import schema
+from tuner.space_file.text_edit import with_value
 from tuner.space_file.yaml_file import YamlFile
 
 router = APIRouter(tags=["design"])
@@ -132,17 +132,10 @@ def show_schema(user: Asking) -> SchemaView:
 @router.get("/presets")
 def list_presets(user: Asking) -> list[PresetView]:
     """List the spaces that come with tuner."""
-    presets = []
-    for name, path in shipped_spaces().items():
-        text = path.read_text(encoding="utf-8")
-        comments = []
-        for line in text.splitlines():
-            if not line.startswith("# "):
-                break
-            comments.append(line[2:])
-        about = " ".join(comments).partition(". ")[0].rstrip(".") + "."
-        presets.append(PresetView(name=name, about=about, text=text))
-    return presets
+    return [
+        PresetView(name=name, about=f"{subject(path)}.", text=path.read_text(encoding="utf-8"))
+        for name, path in shipped_spaces().items()
+    ]
 
 
 @router.post("/validate", openapi_extra=YAML)

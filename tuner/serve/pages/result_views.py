@@ -207,6 +207,7 @@ class TrialView(BaseModel):
         others: all other hyperparameters and sizes of the model.
         facts: hash of its specification, weights, seed, data, tokenizer, device.
         reports: its reports.
+        metrics: names of the metrics that its reports have.
         numbers: numbers of all trials of the search.
         has_weights: True if its weights were kept.
         can_write: True if it writes texts; a model with an encoder needs a source.
@@ -230,6 +231,7 @@ class TrialView(BaseModel):
     others: list[ParameterView]
     facts: list[tuple[str, str]]
     reports: list[TrialReport]
+    metrics: list[str]
     numbers: list[int]
     has_weights: bool
     can_write: bool

@@ -11,7 +11,7 @@ from copy import copy
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from model.engine.report import Report
+from model.engine.report import METRICS, SOME_METRICS, Report
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tuner.conductor.trial import Trial
 from tuner.errors import RecordError
@@ -44,6 +44,8 @@ _PICTURE_SECONDS = 20.0  # for which the pictures of a search that grows are giv
 _SIZES = (
     "d_model", "n_layers", "n_heads", "context_length", "d_ff", "num_parameters"
 )  # fmt: skip
+
+_METRICS = [name for name in (*METRICS, *SOME_METRICS) if name != "tokens"]
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ def _trial_view(search: Search, name: str, number_: int) -> TrialView | None:
     searched, others = _parameters(search.space, trial)
     best = board.best if search.end is None or search.end.best is None else None
     best_number = best.number if best else search.end.best if search.end else None
+    reports = [_report(trial, *pair) for pair in zip(trial.reports, times, strict=True)]
     facts = {
         "specification": short_hash(spec.hash), "seed": str(spec.seed),
         "data": short_hash(spec.data_fingerprint),
@@ -246,7 +249,8 @@ def _trial_view(search: Search, name: str, number_: int) -> TrialView | None:
         place=trial.place, num_places=trial.num_places, tokens=trial.tokens,
         budget_tokens=spec.budget_tokens, searched=searched, others=others,
         facts=[(key, text) for key, text in facts.items() if text],
-        reports=[_report(trial, *pair) for pair in zip(trial.reports, times, strict=True)],
+        reports=reports,
+        metrics=[name for name in _METRICS if any(name in each.metrics for each in reports)],
         numbers=sorted(search.trials), has_weights=journaled.weights is not None,
         can_write=not spec.architecture.n_encoder_layers, num_events=search.num_events,
     )  # fmt: skip

@@ -8,11 +8,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
+from tuner.errors import RecordError
 from tuner.report.palette import dark_colours, shades
 from tuner.serve.api.requests import Asking, Name, Serving
 from tuner.serve.pages.frame import Frame, search_path
 from tuner.serve.pages.overview import Overview
 from tuner.serve.pages.results import Results
+from tuner.serve.records import User
+from tuner.serve.service import Service
 from tuner.serve.views import ENDED, SearchView
 
 router = APIRouter(include_in_schema=False)
@@ -46,13 +49,12 @@ def search(
     name: Name, request: Request, user: Asking, service: Serving, frame: Framing
 ) -> Response:
     """Show a search."""
-    view, entry = service.view(user, name), service.database.search(name)
+    view = service.view(user, name)
     results: Results = request.app.state.results
-    space = entry.space_text if entry is not None else ""
     data = {
         "search": view.model_dump(mode="json"),
         "summary": results.summary(name).model_dump(mode="json"),
-        "space": space or service.searches.read(name, lambda search: search.space_text) or "",
+        "space": _space(service, user, name),
         "shades": _shades(),
     }
     return frame.page(
@@ -87,6 +89,13 @@ def trial(
 def static(request: Request, version: str, file: str, frame: Framing) -> Response:
     """Send a script or a style."""
     return frame.files.answer(request, version, file)
+
+
+def _space(service: Service, user: User, name: str) -> str:
+    try:
+        return service.space_text(user, name)
+    except RecordError:  # it was begun from Python, without a file
+        return ""
 
 
 def _shades() -> list[tuple[str, str]]:

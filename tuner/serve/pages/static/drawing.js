@@ -1,20 +1,10 @@
 // Small pictures of numbers as SVG: lines, steps, bars and intervals. Their colours are classes, so they change with the theme.
-import { el, visible } from "./elements.js";
+import { el, svg, visible } from "./elements.js";
 
 const [width, height, left, right, top, bottom] = [560, 240, 58, 14, 10, 40];
 
 /** Return the width of a picture as wide as the page, so that its letters are as large as others on a phone, too. */
 export const pageWidth = () => Math.min(900, document.getElementById("main").clientWidth);
-
-/** Return an element of SVG. */
-export function svg(tag, attributes = {}, ...children) {
-  const [name, ...classes] = tag.split(".");
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-  if (classes.length) element.setAttribute("class", classes.join(" "));
-  for (const [key, value] of Object.entries(attributes)) if (value !== null) element.setAttribute(key, value);
-  element.append(...children.flat(Infinity).map((child) => (child instanceof Node ? child : visible(child))));
-  return element;
-}
 
 /** A number as an axis writes it: 0.001, 12k, 3e-5. */
 export function tick(value) {

@@ -32,6 +32,19 @@ export function el(tag, attributes = {}, ...children) {
     else if (value === true) element.setAttribute(key, "");
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(key, visible(value));
   }
+  return filled(element, children);
+}
+
+/** Return an element of SVG; null and undefined leave an attribute out. */
+export function svg(tag, attributes = {}, ...children) {
+  const [name, ...classes] = tag.split(".");
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  if (classes.length) element.setAttribute("class", classes.join(" "));
+  for (const [key, value] of Object.entries(attributes)) if (value !== null && value !== undefined) element.setAttribute(key, value);
+  return filled(element, children);
+}
+
+function filled(element, children) {
   element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined).map(
     (child) => (child instanceof Node ? child : visible(child))));
   return element;

@@ -1,20 +1,12 @@
 // Pictures of the report, from the same figures that Plotly draws there, as SVG: lines, marks, bars, whiskers, notes.
 // Plotly itself would be five megabytes, and sets styles that the policy of these pages forbids.
 /* global pictureLegend */
-import { visible } from "./elements.js";
+import { svg, visible } from "./elements.js";
 import { isDark, onTheme } from "./frame.js";
 
-const space = "http://www.w3.org/2000/svg";
 const narrow = 520; // pixels
 const measure = document.createElement("canvas").getContext("2d");
 const font = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
-
-function svg(name, attributes, ...children) {
-  const element = document.createElementNS(space, name);
-  for (const [key, value] of Object.entries(attributes)) if (value !== undefined && value !== null) element.setAttribute(key, value);
-  element.append(...children.filter((child) => child !== null));
-  return element;
-}
 
 function recoloured(value, dark) {
   if (typeof value === "string") return dark[value] ?? value;

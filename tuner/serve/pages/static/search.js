@@ -37,7 +37,7 @@ function showState() {
   const acts = buttons(search, { changed: (after) => { search = { ...search, ...after }; showState(); stream.restart(); }, gone: () => location.assign("/") });
   const more = [
     mayChange(search) && search.owner ? el("button", { type: "button", "data-act": "edit", click: edit }, "Edit") : null,
-    el("a.button", { href: `/new?from=${encodeURIComponent(name)}` }, "Fork"),
+    el("a.button", { href: `/new?fork=${encodeURIComponent(name)}` }, "Fork"),
     summary.best === null ? null : el("a.button", { href: `/api/v1${api}/report`, target: "_blank", rel: "noopener" }, "Report"),
     summary.best === null ? null : el("button", { type: "button", "data-act": "download", click: download }, "Download the winner"),
   ];

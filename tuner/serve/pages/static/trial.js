@@ -82,21 +82,19 @@ function showReplay() {
 
 // reports ------------------------------------------------------------------------------------------
 
-const names = ["val_loss", "train_loss", "perplexity", "learning_rate", "grad_norm", "sparsity", "token_accuracy", "bleu", "train_objective"];
 const written = (value) => (value === null || value === undefined ? none : Math.abs(value) >= 1e-3 && Math.abs(value) < 1e5 ? value.toFixed(4) : value.toExponential(3));
 let table = null;
 let shownNames = "";
 
 function showReports() {
-  const has = names.filter((name) => trial.reports.some((report) => report.metrics[name] !== undefined));
-  if (has.join() !== shownNames) {
-    shownNames = has.join();
+  if (trial.metrics.join() !== shownNames) {
+    shownNames = trial.metrics.join();
     table = new Table(byId("reports"), {
       title: "Table of reports", noun: "report", idOf: (row) => String(row.step), empty: "It has not reported yet.", most: 100,
       columns: [
         { title: "tokens", isNumber: true, key: (row) => row.tokens, cell: (row) => counted(row.tokens) },
         { title: "update", isNumber: true, key: (row) => row.step, cell: (row) => counted(row.step) },
-        ...has.map((name) => ({ title: name, isNumber: true, key: (row) => row.metrics[name] ?? null, cell: (row) => written(row.metrics[name]) })),
+        ...trial.metrics.map((name) => ({ title: name, isNumber: true, key: (row) => row.metrics[name] ?? null, cell: (row) => written(row.metrics[name]) })),
         { title: "time", key: (row) => row.time, cell: (row) => (row.time ? new Date(row.time).toLocaleString() : none) },
       ],
     });

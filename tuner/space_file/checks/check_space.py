@@ -13,7 +13,7 @@ from model.sources.registry import source_bytes
 from model.tokenizer.load import vocab_size_of
 from tuner.space.conflicts import conflicts
 from tuner.space.parameter import LORA_KEYS
-from tuner.space_file.rule import CheckedSpace, Finding
+from tuner.space_file.checks.rule import CheckedSpace, Finding
 from tuner.texts.formatting import broken_rule
 from tuner.texts.formatting import listed as in_words
 

@@ -10,8 +10,8 @@ from tuner.space.combinations import count
 from tuner.space.first_draws import PointError, named_point
 from tuner.space.objective import ONLY_AT_THE_END
 from tuner.space.space import SearchSpace
-from tuner.space_file.check_space import large_grid
-from tuner.space_file.rule import CheckedSpace, Finding
+from tuner.space_file.checks.check_space import large_grid
+from tuner.space_file.checks.rule import CheckedSpace, Finding
 from tuner.texts.formatting import listed as in_words
 
 # objectives --------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tuner.errors import SpaceError
-from tuner.serve.text_edit import with_value
 from tuner.space_file.shipped import shipped_spaces
+from tuner.space_file.text_edit import with_value
 from tuner.space_file.yaml_file import YamlFile
 
 BLOCK = """\

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from model.spec.trial import SCALED_VALUES
-from tuner.space_file.rule import CheckedSpace, Finding
+from tuner.space_file.checks.rule import CheckedSpace, Finding
 from tuner.texts.formatting import listed, shown
 
 _VOCABULARY = 65_536  # any: it does not change which sizes can be divided

@@ -10,7 +10,7 @@ from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.space.combinations import listed
 from tuner.space.parameter import FOLLOWING, Parameter, Value
-from tuner.space_file.rule import CheckedSpace, Finding
+from tuner.space_file.checks.rule import CheckedSpace, Finding
 from tuner.texts.formatting import listed as in_words
 from tuner.texts.formatting import shown
 

@@ -11,7 +11,7 @@ from tuner.space.parameter import SIZES, SPELLINGS, Parameter, symbol
 from tuner.space.proposals import LEARN_FROM
 from tuner.space.settings import SearchConfig
 from tuner.space.space import SearchSpace
-from tuner.space_file.rule import CheckedSpace, Finding
+from tuner.space_file.checks.rule import CheckedSpace, Finding
 from tuner.texts.formatting import counted, did_you_mean, listed, shown
 
 _LENGTHS = ("total_steps", "epochs")

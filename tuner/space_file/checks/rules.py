@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tuner.space.space import SearchSpace
-from tuner.space_file import check_compare, check_conditions, check_proxy, check_search, check_space
-from tuner.space_file.rule import CheckedSpace, Rule
+from tuner.space_file.checks import (
+    check_compare,
+    check_conditions,
+    check_proxy,
+    check_search,
+    check_space,
+)
+from tuner.space_file.checks.rule import CheckedSpace, Rule
 from tuner.space_file.yaml_file import Place, YamlFile
 
 RULES = (

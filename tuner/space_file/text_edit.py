@@ -1,13 +1,16 @@
-"""Changes of single values in the text of a search space; comments and all else stay."""
+"""Changes of single values in the text of a space file; comments and all else stay."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import yaml
 
+from model.spec.hyperparameters import find_symbol
 from tuner.errors import Mistake, SpaceError
-from tuner.space_file.load import as_spelled
+from tuner.space_file.overrides import Override
 from tuner.space_file.yaml_file import YamlFile, composed
 
 _LONGEST = 2_000  # characters of a value
@@ -45,6 +48,29 @@ def with_value(text: str, path: Sequence[str], value: str | None, name: str = "s
     raise SpaceError(name, [Mistake(0, 0, f"{where} cannot be set here; edit the text")])
 
 
+def with_values(text: str, overrides: Iterable[Override]) -> str:
+    """Return the text of a space with the values of overrides in their places.
+
+    Raises:
+        SpaceError: as `with_value`.
+    """
+    for override in overrides:
+        value = override.text.replace("\n", " ").strip() or "null"
+        text = with_value(text, override.path, value)
+    return text
+
+
+def as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
+    """Return a path whose hyperparameter has the spelling that the file already uses."""
+    if path[0] != "hyperparameters" or len(path) == 1 or not isinstance(data, dict):
+        return path
+    symbol, entries = find_symbol(path[1]), data.get("hyperparameters")
+    if symbol is None or not isinstance(entries, dict):
+        return path
+    same = [key for key in entries if find_symbol(key) is symbol]
+    return ("hyperparameters", same[0], *path[2:]) if same else path
+
+
 def _is_one_value(value: str) -> bool:
     if "\n" in value or len(value) > _LONGEST or not value.strip():
         return False
@@ -80,7 +106,8 @@ def _changed(
 def _entry(path: Sequence[str], value: str) -> str:
     """Return an entry as text: `budget: {tokens: 1000}`."""
     inner = value if len(path) == 1 else f"{{{_entry(path[1:], value)}}}"
-    return f"{path[0]}: {inner}"
+    key = path[0] if path[0].isidentifier() else json.dumps(path[0], ensure_ascii=False)
+    return f"{key}: {inner}"
 
 
 def _added(text: str, node: yaml.MappingNode, entry: str) -> str:
