@@ -46,16 +46,20 @@ confirm: off
 """
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A place with a small Llama, its weights small enough to learn from."""
-    place = make_workplace(tmp_path_factory.mktemp("lora"))
+def add_pretrained(place: Workplace) -> None:
+    """A small Llama, its weights small enough to learn from, and a space for it."""
     folder = place.folder / "llama"
     ids = {i: bytes([i]) for i in range(256)} | {256: b"<|endoftext|>"}
-    (folder).mkdir()
+    folder.mkdir()
     Tokenizer(ids, [], ["<|endoftext|>"]).save(folder, "huggingface")
     write(folder, "llama", vocab_size=264, context_length=32)
     (place.folder / "adapted.yaml").write_text(SPACE, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    place = make_workplace(tmp_path_factory.mktemp("lora"))
+    add_pretrained(place)
     return place
 
 

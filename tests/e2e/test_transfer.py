@@ -22,12 +22,17 @@ confirm: off
 """
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    place = make_workplace(tmp_path_factory.mktemp("transfer"))
+def add_proxy(place: Workplace) -> None:
+    """A text, and a space with a proxy for it."""
     lines = (f"{n} and then {n * n % 97}, which is {n % 7} of seven.\n" for n in range(3000))
     (place.folder / "text.txt").write_text("".join(lines), encoding="utf-8")
     (place.folder / "proxy.yaml").write_text(SPACE, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    place = make_workplace(tmp_path_factory.mktemp("transfer"))
+    add_proxy(place)
     return place
 
 
