@@ -106,7 +106,7 @@ def follow(bin_folder: Path, folder: Path, *, quick: bool) -> Iterator[str]:
 
 
 def _page_of(words: Sequence[str], folder: Path, environment: dict[str, str]) -> str:
-    """Start a server, read its page, and end it by Ctrl-C."""
+    """Start a server, read its page, and end it by SIGTERM: a background job may ignore Ctrl-C."""
     with subprocess.Popen(
         [*words, "--no-browser"], cwd=folder, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -116,7 +116,7 @@ def _page_of(words: Sequence[str], folder: Path, environment: dict[str, str]) ->
         try:
             status = _status_of(link, server) if link else 0
         finally:
-            server.send_signal(signal.SIGINT)
+            server.send_signal(signal.SIGTERM)
     if status != 200:
         sys.exit(f"{' '.join(words)} shows no page: {link}, status {status}")
     return f"{link} answers"
