@@ -12,7 +12,7 @@ from tests.e2e.conftest import Workplace, make_workplace
 pytestmark = pytest.mark.slow
 
 SEARCH = ("--space", "small.yaml", "--workers", "1", "--trials", "4")
-LONG = ("--set", "budget.tokens=200_000", "--set", "confirm.top=0")
+LONG = ("--set", "budget.tokens=100_000", "--set", "confirm.top=0")
 
 
 @pytest.fixture(scope="module")
