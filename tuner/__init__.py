@@ -19,6 +19,7 @@ _HOME = {
     "sample": "trained.generate",
     "generate": "trained.generate",
     "GenerationSettings": "trained.generate",
+    "Prompt": "trained.generate",
     "export": "trained.export",
     "delete_search": "housekeeping.deletion",
     "clean": "housekeeping.leftovers",

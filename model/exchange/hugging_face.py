@@ -9,6 +9,7 @@ from typing import Any
 from model.exchange.families import family_of
 from model.exchange.format import Format, TrainedModel
 from model.exchange.pretrained import CONFIG_FILE, WEIGHTS_FILE
+from model.generation.prompts import end_ids
 from model.generation.settings import GenerationSettings
 from model.tokenizer.pretokenizer import PATTERNS
 
@@ -33,13 +34,11 @@ def _tokenizer_config(model: TrainedModel) -> dict[str, Any]:
 
 
 def _generation_config(model: TrainedModel) -> dict[str, Any]:
-    a, chat, default = model.architecture, model.spec.data.chat, GenerationSettings()
-    ends = [a.end_of_text]
-    if chat is not None:  # answers end in another way than documents
-        ends = [*dict.fromkeys([*ends, *model.tokenizer.encode(chat.end)[-1:]])]
+    a, default = model.architecture, GenerationSettings()
+    ends = end_ids(a.end_of_text, model.spec.data.chat, model.tokenizer)
     return {
         "bos_token_id": a.end_of_text,
-        "eos_token_id": ends if len(ends) > 1 else a.end_of_text,
+        "eos_token_id": [*ends] if len(ends) > 1 else a.end_of_text,
         "pad_token_id": a.end_of_text,
         "do_sample": True,
         "temperature": default.temperature,

@@ -16,7 +16,7 @@ are read. A target of an encoder–decoder ends with its context.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product, zip_longest
 
 import numpy as np
@@ -67,6 +67,7 @@ def generate(
     settings: GenerationSettings,
     *,
     numbers: Sequence[int] | None = None,
+    ends: Collection[int] = (),
 ) -> Iterator[Ints]:
     """Continue prompts, or translate them if the models have an encoder.
 
@@ -79,10 +80,11 @@ def generate(
             are sources, cut after `source_length` − 1 ids.
         settings: of the generation.
         numbers: number of the random stream of each of the B texts; by default 0 … B−1.
+        ends: ids that end a text; empty for that of the end of text alone.
 
     Yields:
-        After each step, the new tokens, (K, B) int64; ENDED for a text that has ended, by the
-        end-of-text token or by the end of an encoder–decoder's context.
+        After each step, the new tokens, (K, B) int64; ENDED for a text that has ended, by one of
+        these ids or by the end of an encoder–decoder's context.
 
     Raises:
         ValueError: if the prompts do not fit the weights.
@@ -103,7 +105,11 @@ def generate(
         stack_prompts = [prompts[k][b] for k, b in texts]
         stream = RandomStream(settings.seed, [streams[b] for _, b in texts])
         slot_weights = _weights_of_texts(a, weights, [k for k, _ in texts])
-        generators.append(_generate(a, slot_weights, stack_prompts, settings, stream, size))
+        generators.append(
+            _generate(
+                a, slot_weights, stack_prompts, settings, stream, size, ends or {a.end_of_text}
+            )
+        )
     for steps in zip_longest(*generators):
         written = np.full((num_models, batch), ENDED, np.int64)
         for texts, step in zip(stacks.values(), steps, strict=True):
@@ -131,6 +137,7 @@ def _generate(
     settings: GenerationSettings,
     stream: RandomStream,
     capacity: int,
+    ends: Collection[int],
 ) -> Iterator[Ints]:
     """Generate the texts of one stack, one in each slot: yield (R,) int64 after each step."""
     sources = _sources(a, prompts, weights) if a.n_encoder_layers else None
@@ -145,7 +152,7 @@ def _generate(
         if place:
             logits = _advance(a, model, texts, live)
         ids = choose(filtered(logits, seen, settings), settings, stream, place)  # (R,)
-        live -= {row for row in live if ids[row] == a.end_of_text}
+        live -= {row for row in live if int(ids[row]) in ends}
         yield _written(ids, live)
         for row in live:
             texts[row].append(int(ids[row]))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -72,8 +73,51 @@ def render(example: str, chat: ChatFormat, where: str) -> ExampleText:
             f"{where} has messages, and the model has no chat template; give prompt and completion "
             f"instead, or take a model that was made for chats"
         )
-    try:
+    with _refusing(where):
         rendered = _chat(row, chat)
+    answers = [(begin, end) for begin, end in rendered.answers if rendered.text[begin:end].strip()]
+    if not answers:
+        raise CorpusError(
+            f"{where}: no answer can be found in what the chat template writes of it; mark answers "
+            f"in the template by {{% generation %}}"
+        )
+    return rendered._replace(answers=answers)
+
+
+def ask(messages: Sequence[Mapping[str, str]], chat: ChatFormat, where: str) -> str:
+    """Return the text after which a model writes its answer to messages.
+
+    Args:
+        messages: each with a `role` and a `content`; the last one is of a user.
+        chat: format of the model, with a template.
+        where: what the messages are, the beginning of an error message.
+
+    Raises:
+        CorpusError: if the template cannot be read, or raises.
+    """
+    with _refusing(where):
+        return _writer(chat, None)(messages, asks=True)
+
+
+def answer_of(chat: ChatFormat) -> str:
+    """Return an answer as the chat template writes it, with what ends it; empty without a template.
+
+    Raises:
+        CorpusError: as `render`.
+    """
+    if chat.template is None:
+        return ""
+    said = [{"role": role, "content": "1"} for role in ("user", "assistant")]
+    text, answers = render(json.dumps({"messages": said}), chat, "an answer")
+    begin, end = answers[-1]
+    return text[begin:end]
+
+
+@contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Raise what a template raises as CorpusError."""
+    try:
+        yield
     except SecurityError as error:
         raise CorpusError(
             f"{where}: the chat template was stopped, it tried what templates may not: "
@@ -86,13 +130,6 @@ def render(example: str, chat: ChatFormat, where: str) -> ExampleText:
     except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError,
             AttributeError, RecursionError, MemoryError) as error:  # fmt: skip
         raise CorpusError(f"{where}: the chat template refuses it: {_reason(error)}") from error
-    answers = [(begin, end) for begin, end in rendered.answers if rendered.text[begin:end].strip()]
-    if not answers:
-        raise CorpusError(
-            f"{where}: no answer can be found in what the chat template writes of it; mark answers "
-            f"in the template by {{% generation %}}"
-        )
-    return rendered._replace(answers=answers)
 
 
 def _reason(error: Exception) -> str:
@@ -116,18 +153,8 @@ def _instruction(row: Mapping[str, str], chat: ChatFormat) -> dict[str, Any]:
 
 
 def _chat(row: Mapping[str, Any], chat: ChatFormat) -> ExampleText:
-    template, marks = _compiled(chat.template or "")
     messages, learned = row["messages"], row.get("learned", 0)
-
-    def write(messages: Sequence[Any], *, asks: bool = False) -> str:
-        marks.clear()
-        for block in template.generate(
-            messages=messages, tools=row.get("tools"), documents=None, add_generation_prompt=asks,
-            **dict(chat.tokens),
-        ):  # fmt: skip
-            marks.blocks.append(block)  # one by one: a mark counts what was written before it
-        return "".join(marks.blocks)
-
+    write, (_, marks) = _writer(chat, row.get("tools")), _compiled(chat.template or "")
     before = len(write(messages[:learned], asks=True)) if learned else 0
     text = write(messages)
     if _HAS_MARKS.search(chat.template or ""):
@@ -138,6 +165,22 @@ def _chat(row: Mapping[str, Any], chat: ChatFormat) -> ExampleText:
     if any(span is None for span in found):  # written in another way if others follow
         found = [_last_answer(text, messages[: places[-1]], write, ends)]
     return ExampleText(text, [span for span in found if span is not None])
+
+
+def _writer(chat: ChatFormat, tools: Any) -> Callable[..., str]:
+    """Return the function that writes messages by the template, and notes its marks."""
+    template, marks = _compiled(chat.template or "")
+
+    def write(messages: Sequence[Any], *, asks: bool = False) -> str:
+        marks.clear()
+        for block in template.generate(
+            messages=messages, tools=tools, documents=None, add_generation_prompt=asks,
+            **dict(chat.tokens),
+        ):  # fmt: skip
+            marks.blocks.append(block)  # one by one: a mark counts what was written before it
+        return "".join(marks.blocks)
+
+    return write
 
 
 def _answer(

@@ -118,6 +118,14 @@ def test_export_keeps_the_chat_template(place: Workplace, searched: Run) -> None
     assert generation["eos_token_id"] == [tokenizer.encode(t)[0] for t in (MARKS[0], MARKS[2])]
 
 
+def test_generate_answers_a_message(place: Workplace, searched: Run) -> None:
+    words = ("generate", "--search", "finetune-1", "--prompt", "3?", "--max-tokens", "4")
+    run = place.tuner(*words, "--system", "Be short.", "--json")
+    assert run.status == 0, run.err
+    assert (run.json["system"], run.json["texts"][0]["is_answer"]) == ("Be short.", True)
+    assert "3?" not in run.json["texts"][0]["text"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -71,9 +71,19 @@ def add_generate(generate: argparse.ArgumentParser) -> None:
     prompt = generate.add_mutually_exclusive_group()
     prompt.add_argument(
         "--prompt", metavar="TEXT",
-        help="text to continue, or to translate; - is standard input (default: start a document)",
+        help="text to continue, to translate, or for a model tuned on examples to answer; - is "
+        "standard input (default: start a document)",
     )  # fmt: skip
     prompt.add_argument("--file", metavar="FILE", help="read the prompt from a file")
+    generate.add_argument(
+        "--raw", action="store_true",
+        help="continue the prompt as it is, without the chat template of a model tuned on examples",
+    )  # fmt: skip
+    system = generate.add_mutually_exclusive_group()
+    system.add_argument(
+        "--system", metavar="TEXT", help="message of the system, before a prompt in a chat template"
+    )
+    system.add_argument("--system-file", metavar="FILE", help="read it from a file")
     for name, parse_value, metavar, text in (
         ("temperature", real(0, 1000), "T", "divide the logits by T; 0 takes the most "
          "probable token (default: 0.8)"),

@@ -20,9 +20,10 @@ from tuner.commands.output import (
 )
 from tuner.errors import TunerError
 from tuner.texts.formatting import short_run
-from tuner.trained.recorded_trials import RecordedTrials
+from tuner.trained.recorded_trials import RecordedTrial, RecordedTrials
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # loads torch
+    from model.generation.prompts import Prompt
     from tuner.trained.load_trial import TrainedTrial
 
 
@@ -31,8 +32,11 @@ def run_generate(options: argparse.Namespace) -> int:
     check_run(options)
     if options.runs and (options.run or options.search):
         raise TunerError("give a run id, --search or --runs, not several of them")
-    prompt = _prompt(options)
+    text, system = _prompt(options), _system(options)
+    if options.raw and system is not None:
+        raise TunerError("--raw reads the prompt as it is; leave out --system, or --raw")
 
+    from model.generation.prompts import Prompt
     from tuner.terminal.texts import TextsView, show_texts
     from tuner.trained.generate import cut_note, generate  # loads torch
 
@@ -42,10 +46,9 @@ def run_generate(options: argparse.Namespace) -> int:
     # look up all trials before the first one is retrained
     recorded = RecordedTrials.of(recorded_home(options))
     found = [recorded.find(run, options.search) for run in options.runs or [options.run]]
+    prompt = Prompt(text, options.raw, system)
     for trial in found:
-        if trial.spec.architecture.n_encoder_layers and not prompt:
-            which = f"trial {trial.record.number} of {trial.record.search}"
-            raise TunerError(f"{which} is an encoder–decoder; give it a source text with --prompt")
+        _check_prompt(trial, prompt)
     trials = [load_weights(options, progress, trial.record.run_id) for trial in found]
     for trained in trials:
         if trained.note:
@@ -53,6 +56,7 @@ def run_generate(options: argparse.Namespace) -> int:
         note = cut_note(trained.spec, trained.tokenizer, prompt)
         if note:
             say(f"{_title(trained)}: {note}")
+    answers = [prompt.is_message(trained.spec) for trained in trials]
     samples = options.samples
     titles = [
         _title(trained) + (f", sample {number + 1}" if samples > 1 else "")
@@ -62,8 +66,8 @@ def run_generate(options: argparse.Namespace) -> int:
     if len(titles) == 1:
         progress.write_line(titles[0], style="dim")
     prompts = [
-        "" if trained.spec.architecture.n_encoder_layers else prompt  # not continued
-        for trained in trials
+        "" if is_answer or trained.spec.architecture.n_encoder_layers else text  # not continued
+        for trained, is_answer in zip(trials, answers, strict=True)
         for _ in range(samples)
     ]
     view = TextsView(results, titles, prompts)
@@ -75,7 +79,8 @@ def run_generate(options: argparse.Namespace) -> int:
     print_json(
         options,
         {
-            "prompt": prompt,
+            "prompt": text,
+            "system": system,
             "texts": [
                 {
                     "run": trained.trial.run_id,
@@ -83,6 +88,7 @@ def run_generate(options: argparse.Namespace) -> int:
                     "search": trained.trial.search,
                     "sample": number,
                     "text": view.texts[index * samples + number],
+                    "is_answer": answers[index],
                     "tokens": tokens[index * samples + number],
                 }
                 for index, trained in enumerate(trials)
@@ -95,15 +101,39 @@ def run_generate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_prompt(trial: RecordedTrial, prompt: Prompt) -> None:
+    """Raise TunerError if a trial cannot read the prompt."""
+    which = f"trial {trial.record.number} of {trial.record.search}"
+    if trial.spec.architecture.n_encoder_layers and not prompt.text:
+        raise TunerError(f"{which} is an encoder–decoder; give it a source text with --prompt")
+    if prompt.system is not None and not prompt.is_message(trial.spec):
+        raise TunerError(
+            f"{which} reads no messages; --system is for a --prompt to a model that has a chat "
+            f"template and was tuned on examples"
+        )
+
+
 def _prompt(options: argparse.Namespace) -> str:
     """Return the prompt: of --prompt, of a file, or of standard input."""
     if options.file is None and options.prompt != "-":
         return in_utf8(options.prompt or "")
-    source = "standard input" if options.file is None else options.file
+    return _read(options.file)
+
+
+def _system(options: argparse.Namespace) -> str | None:
+    """Return the message of the system: of --system, or of a file; None for none."""
+    if options.system_file is not None:
+        return _read(options.system_file)
+    return None if options.system is None else in_utf8(options.system)
+
+
+def _read(file: str | None) -> str:
+    """Return the text of a file, or of standard input for None."""
+    source = "standard input" if file is None else file
     try:
-        if options.file is None:
+        if file is None:
             return in_utf8(sys.stdin.read())
-        return Path(options.file).read_text(encoding="utf-8")
+        return Path(file).read_text(encoding="utf-8")
     except OSError as error:
         raise TunerError(f"cannot read {source}: {error.strerror}") from error
     except UnicodeDecodeError as error:

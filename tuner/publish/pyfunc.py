@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _FOLDER = "data"
 _WEIGHTS, _SPEC, _TOKENIZER = "model.safetensors", "spec.json", "tokenizer.json"
 # Requirements of a model apart from this package, in the installed versions.
-_NEEDED = ("mlflow", "torch", "numpy", "regex", "safetensors", "pydantic")
+_NEEDED = ("mlflow", "torch", "numpy", "regex", "safetensors", "pydantic", "jinja2")
+# Of the prompt, beside the settings of the generation.
+_PROMPT_PARAMS: Mapping[str, Any] = {"raw": False, "system": ""}
 
 
 class TextModel:
@@ -42,38 +44,47 @@ class TextModel:
     def __init__(self, spec: TrialSpec, weights: Mapping[str, Tensor], tokenizer: Any) -> None:
         from model.generation.generate import stack_weights
 
-        self._architecture, self._tokenizer = spec.architecture, tokenizer
+        self._spec, self._tokenizer = spec, tokenizer
         self._weights = stack_weights(spec.architecture, [weights])
 
     def predict(
         self, model_input: pandas.DataFrame | Sequence[str], params: dict[str, Any] | None = None
     ) -> list[str]:
-        """Continue each prompt; an encoder–decoder translates it.
+        """Continue each prompt; an encoder–decoder translates it, and a chat answers it.
 
         Args:
             model_input: prompts, or a table with one column of prompts.
-            params: the fields of `GenerationSettings`. The text of a prompt depends only on them,
-                not on the other prompts.
+            params: the fields of `GenerationSettings`; with a chat template also `raw`, True to
+                continue prompts as they are, and `system`, a message before each. The text of a
+                prompt depends only on them, not on the other prompts.
 
         Raises:
             ValidationError: if a setting is out of range.
+            CorpusError: if the model cannot read a prompt.
         """
         from model.generation.generate import ENDED, generate
+        from model.generation.prompts import Prompt, end_ids
 
-        settings = GenerationSettings(**(params or {}))
-        prompts = [self._tokenizer.encode(prompt) for prompt in _texts(model_input)]
+        of_prompt = {**_PROMPT_PARAMS, **(params or {})}
+        is_raw, system = (of_prompt.pop(name) for name in _PROMPT_PARAMS)
+        settings = GenerationSettings(**of_prompt)
+        spec, tokenizer = self._spec, self._tokenizer
+        prompts = [
+            Prompt(text, is_raw, system or None).ids(spec, tokenizer)
+            for text in _texts(model_input)
+        ]
         if not prompts:
             return []
+        a = spec.architecture
+        ends = end_ids(a.end_of_text, spec.data.chat, tokenizer)
         outputs: list[list[int]] = [[] for _ in prompts]
         numbers = [0] * len(prompts)
-        for ids in generate(
-            self._architecture, self._weights, [prompts], settings, numbers=numbers
-        ):
+        for ids in generate(a, self._weights, [prompts], settings, numbers=numbers, ends=ends):
             for output, token in zip(outputs, ids[0].tolist(), strict=True):
                 # the vocabulary of the model may be larger than the tokenizer's
-                if token != ENDED and token in self._tokenizer.vocab:
+                if token != ENDED and token in tokenizer.vocab:
                     output.append(token)
-        return [self._tokenizer.decode(output) for output in outputs]
+        return [tokenizer.decode(output) for output in outputs]
 
 
 def _texts(model_input: Any) -> list[str]:
@@ -130,10 +141,12 @@ def _signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    kinds = {int: DataType.long, float: DataType.double}
+    kinds: dict[type, DataType] = {
+        int: DataType.long, float: DataType.double, bool: DataType.boolean, str: DataType.string,
+    }  # fmt: skip
     params = [
         ParamSpec(name, kinds[type(value)], value)
-        for name, value in GenerationSettings().model_dump().items()
+        for name, value in {**GenerationSettings().model_dump(), **_PROMPT_PARAMS}.items()
     ]
     return ModelSignature(
         Schema([ColSpec(DataType.string)]),  # a column with a name would refuse a list

@@ -148,6 +148,7 @@ def samples_of(result: SearchResult, home: Home, prompt: str = "") -> dict[int, 
         StoreError: if the tracking store cannot be used.
     """
     # imported here because they load torch
+    from model.generation.prompts import Prompt
     from model.generation.settings import GenerationSettings
     from tuner.trained.generate import check_finite_weights, sample
     from tuner.trained.load_trial import kept_trial
@@ -171,4 +172,8 @@ def samples_of(result: SearchResult, home: Home, prompt: str = "") -> dict[int, 
         return {}
     settings = GenerationSettings(max_tokens=_SAMPLE_TOKENS)
     texts = sample(list(trained_by_number.values()), prompt, settings=settings)
-    return {number: prompt + text for number, text in zip(trained_by_number, texts, strict=True)}
+    asked = Prompt(prompt)
+    return {
+        number: prompt + ("\n" if asked.is_message(trained.spec) else "") + text
+        for (number, trained), text in zip(trained_by_number.items(), texts, strict=True)
+    }

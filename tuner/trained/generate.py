@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ import torch
 from model.device.threads import one_thread
 from model.generation import generate as generation
 from model.generation.generate import ENDED
+from model.generation.prompts import Prompt, end_ids
 from model.generation.settings import GenerationSettings
-from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
 from model.tokenizer.tokenizer import Tokenizer
 from tuner.errors import RecordError, TunerError
@@ -39,14 +40,19 @@ class Piece:
 
 
 def sample(
-    trials: Sequence[TrainedTrial], prompt: str, *, settings: GenerationSettings | None = None
+    trials: Sequence[TrainedTrial],
+    prompt: str | Prompt,
+    *,
+    settings: GenerationSettings | None = None,
 ) -> list[str]:
-    """Continue a prompt with each trial; an encoder–decoder translates it.
+    """Continue a prompt with each trial; an encoder–decoder translates it, and a chat answers.
 
     Args:
         trials: trials of any architectures (`tuner.load_trial`).
         prompt: beginning of the text; "" begins a document. `<|endoftext|>` is the token between
-            documents.
+            documents. A model that was tuned on examples and has a chat template reads it as the
+            message of a user; `Prompt(text, is_raw=True)` is read as it is, and `Prompt(text,
+            system=…)` after a message of the system.
         settings: settings of the sampling, by default `GenerationSettings()`. The text of a trial
             depends only on them, not on the other trials.
 
@@ -56,6 +62,7 @@ def sample(
     Raises:
         RecordError: if the weights of a trial are not finite, because it diverged.
         TunerError: if an encoder–decoder gets an empty prompt.
+        CorpusError: if a trial cannot read the prompt, such as a message of the system.
     """
     texts = [""] * len(trials)
     with one_thread():
@@ -66,7 +73,7 @@ def sample(
 
 def generate(
     trials: Sequence[TrainedTrial],
-    prompt: str,
+    prompt: str | Prompt,
     *,
     settings: GenerationSettings | None = None,
     samples: int = 1,
@@ -86,23 +93,39 @@ def generate(
     Raises:
         RecordError: if the weights of a trial are not finite, because it diverged.
         TunerError: if an encoder–decoder gets an empty prompt.
+        CorpusError: as `sample`.
     """
     settings = settings or GenerationSettings()
-    for trained in trials:
+    asked = Prompt(prompt) if isinstance(prompt, str) else prompt
+    members = []
+    for index, trained in enumerate(trials):
         check_finite_weights(trained)
-        if trained.spec.architecture.n_encoder_layers and not prompt:
+        if trained.spec.architecture.n_encoder_layers and not asked.text:
             raise TunerError(f"{trial_name(trained)} translates; give it a text to read")
-    return _pieces(trials, prompt, settings, samples)
+        a, chat = trained.spec.architecture, trained.spec.data.chat
+        ends = end_ids(a.end_of_text, chat, trained.tokenizer)
+        members.append(_Member(index, trained, asked.ids(trained.spec, trained.tokenizer), ends))
+    return _pieces(members, settings, samples)
+
+
+class _Member(NamedTuple):
+    """A trial that generates: its index among the arguments, its prompt, and ids that end texts."""
+
+    index: int
+    trained: TrainedTrial
+    prompt: list[int]
+    ends: tuple[int, ...]
 
 
 def _pieces(
-    trials: Sequence[TrainedTrial], prompt: str, settings: GenerationSettings, samples: int
+    members: Sequence[_Member], settings: GenerationSettings, samples: int
 ) -> Iterator[Piece]:
     """Yield the pieces of all trials, a step of each stack in turn."""
-    groups: dict[str, list[int]] = {}  # architecture → indices of the trials
-    for index, trained in enumerate(trials):
-        groups.setdefault(_architecture(trained).model_dump_json(), []).append(index)
-    stacks = [_stack(trials, indices, prompt, settings, samples) for indices in groups.values()]
+    groups: dict[tuple[str, tuple[int, ...]], list[_Member]] = {}
+    for member in members:
+        a = member.trained.spec.architecture
+        groups.setdefault((a.model_dump_json(), member.ends), []).append(member)
+    stacks = [_stack(group, settings, samples) for group in groups.values()]
     while stacks:
         for stack in tuple(stacks):
             pieces = next(stack, None)
@@ -110,14 +133,6 @@ def _pieces(
                 stacks.remove(stack)
             else:
                 yield from pieces
-
-
-def _architecture(trained: TrainedTrial) -> Architecture:
-    """Return the architecture of a trial; texts end with the token that ends answers, if any."""
-    a, chat = trained.spec.architecture, trained.spec.data.chat
-    if chat is None:
-        return a
-    return a.model_copy(update={"end_of_text": trained.tokenizer.encode(chat.end)[-1]})
 
 
 def trial_name(trained: TrainedTrial) -> str:
@@ -134,9 +149,9 @@ def check_finite_weights(trained: TrainedTrial) -> None:
         )
 
 
-def cut_note(spec: TrialSpec, tokenizer: Tokenizer, prompt: str) -> str | None:
+def cut_note(spec: TrialSpec, tokenizer: Tokenizer, prompt: Prompt) -> str | None:
     """Return a note on a prompt that is too long for the model; None if it is not."""
-    a, length = spec.architecture, len(tokenizer.encode(prompt))
+    a, length = spec.architecture, len(prompt.ids(spec, tokenizer))
     if a.n_encoder_layers and length >= a.source_length:
         return (
             f"the text has {length:,} tokens, of which the first {a.source_length - 1:,} are read"
@@ -147,27 +162,22 @@ def cut_note(spec: TrialSpec, tokenizer: Tokenizer, prompt: str) -> str | None:
 
 
 def _stack(
-    trials: Sequence[TrainedTrial],
-    indices: Sequence[int],
-    prompt: str,
-    settings: GenerationSettings,
-    samples: int,
+    members: Sequence[_Member], settings: GenerationSettings, samples: int
 ) -> Iterator[list[Piece]]:
-    """Yield the pieces of each step of trials of one architecture."""
-    members = [trials[index] for index in indices]
-    a = _architecture(members[0])
+    """Yield the pieces of each step of trials of one architecture, whose texts end alike."""
+    a, ends = members[0].trained.spec.architecture, members[0].ends
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    weights = generation.stack_weights(a, [trained.weights for trained in members], device)
-    prompts = [[trained.tokenizer.encode(prompt)] * samples for trained in members]
+    weights = generation.stack_weights(a, [member.trained.weights for member in members], device)
+    prompts = [[member.prompt] * samples for member in members]
     texts = {
-        (slot, number): _Text(trained.tokenizer)
-        for slot, trained in enumerate(members)
+        (slot, number): _Text(member.trained.tokenizer)
+        for slot, member in enumerate(members)
         for number in range(samples)
     }
     ended = np.full((len(members), samples), ENDED)
-    for ids in chain(generation.generate(a, weights, prompts, settings), [ended]):
+    for ids in chain(generation.generate(a, weights, prompts, settings, ends=ends), [ended]):
         yield [
-            text.add(int(ids[slot, number]), indices[slot], number)
+            text.add(int(ids[slot, number]), members[slot].index, number)
             for (slot, number), text in texts.items()
             if not text.has_ended
         ]

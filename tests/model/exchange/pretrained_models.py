@@ -1,11 +1,13 @@
 """Run by test_pretrained.py, apart: random models of transformers, and what it computes with them.
 
 Writes for each model a folder with config.json and safetensors, and FOLDER.npz with logits, the
-gradients of a step by the names in the file, and a text that is written greedily.
+gradients of a step by the names in the file, and a text that is written greedily. FOLDER/chat is
+there before: a model with a chat template.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     PretrainedConfig,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
 )
@@ -95,6 +98,23 @@ def main(folder: Path) -> None:
             folder / f"{name}.npz", ids=ids.numpy(), logits=logits, written=written[0, 5:].numpy(),
             **grads,
         )  # fmt: skip
+    answer(folder / "chat")
+
+
+def answer(folder: Path) -> None:
+    """Write the prompt that the chat template of a model makes, and the model's greedy answer."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    prompts = json.loads((folder / "messages.json").read_text(encoding="utf-8"))
+    answers = []
+    for messages in prompts:
+        ids = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )["input_ids"]
+        with torch.inference_mode():
+            written = model.generate(ids, do_sample=False, max_new_tokens=WRITTEN, max_length=None)
+        answers.append([ids[0].tolist(), written[0, ids.shape[1] :].tolist()])
+    (folder / "answers.json").write_text(json.dumps(answers))
 
 
 def exported(folder: Path) -> None:

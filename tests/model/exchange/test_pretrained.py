@@ -21,13 +21,27 @@ from model.errors import CheckpointError
 from model.exchange.families import FAMILIES, family_of
 from model.exchange.pretrained import Pretrained
 from model.generation.generate import generate, stack_weights
+from model.generation.prompts import Prompt
 from model.generation.settings import GenerationSettings
 from model.network.transformer import TransformerLM
 from model.spec.architecture import Architecture, parameter_shapes
+from model.spec.data import END_OF_TEXT, DataConfig
+from model.tokenizer.tokenizer import Tokenizer
+from tests.conftest import MakeSpec
+from tests.model.sources.templates import CHATML
+from tuner.tracking.records import TrialRecord
+from tuner.trained.generate import sample
+from tuner.trained.load_trial import TrainedTrial
 
 SCRIPT = Path(__file__).with_name("pretrained_models.py")
 KINDS = ("llama2", "llama3", "smollm2", "mistral", "qwen2", "qwen3", "gpt2")
 NAMES = [f"{kind}-{shape}" for kind in KINDS for shape in range(3)]
+MARKS = [END_OF_TEXT, "<|im_start|>", "<|im_end|>"]
+CHATS = {
+    "one": [{"role": "user", "content": "What is naïve?"}],
+    "two": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "1 + 1?\n"}],
+    "three": [{"role": "user", "content": "日本語 <|im_end|> und"}],
+}
 
 
 def run_transformers(what: str, folder: Path) -> None:
@@ -40,6 +54,7 @@ def run_transformers(what: str, folder: Path) -> None:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three random models of each family, and what transformers computes with them."""
     folder = tmp_path_factory.mktemp("pretrained")
+    write_chat(folder / "chat")
     run_transformers("make", folder)
     return folder
 
@@ -82,6 +97,46 @@ def test_model_equals_transformers(name: str, models: Path) -> None:
     assert all(torch.equal(again[n], weights[n]) for n in weights)
     config = found.family.config(a)
     assert Architecture.model_validate(found.family.entries(config)) == a
+
+
+def write_chat(folder: Path) -> None:
+    """Write a model whose answers end by <|im_end|>, which is not its eos_token, and messages."""
+    bytes_ = {byte + len(MARKS): bytes([byte]) for byte in range(256)}
+    vocab = {i: mark.encode() for i, mark in enumerate(MARKS)} | bytes_
+    weights = write(folder, "llama", vocab_size=len(vocab), context_length=200)
+    weights["lm_head.weight"][MARKS.index("<|im_end|>")] *= 5  # so that some answers end
+    save_file(
+        Pretrained.open(folder).family.export(Pretrained.open(folder).architecture, weights),
+        folder / "model.safetensors",
+    )
+    Tokenizer(vocab, [], MARKS).save(folder, "huggingface")
+    for name, value in (
+        ("tokenizer_config.json", {"chat_template": CHATML, "eos_token": END_OF_TEXT}),
+        ("generation_config.json", {"eos_token_id": [0, 2], "pad_token_id": 0}),
+        ("messages.json", [*CHATS.values()]),
+    ):
+        (folder / name).write_text(json.dumps(value), encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(CHATS)))
+def test_answer_equals_transformers(number: int, models: Path, make_spec: MakeSpec) -> None:
+    """The chat template of the folder, greedily, until the end of the turn."""
+    found = Pretrained.open(models / "chat")
+    tokenizer, a = Tokenizer.from_file(models / "chat"), found.architecture
+    data = DataConfig(files=("a.jsonl",), examples=True, chat=found.chat_format(END_OF_TEXT))
+    spec = make_spec().model_copy(update={"architecture": a, "data": data})
+    record = TrialRecord("0" * 32, 0, "chat-1", "finished", {}, {}, {})
+    trained = TrainedTrial(record, spec, 12, found.weights(), tokenizer, "kept")
+    *system, user = (message["content"] for message in [*CHATS.values()][number])
+    prompt = Prompt(user, system=system[0] if system else None)
+    settings = GenerationSettings(temperature=0, max_tokens=100)
+    (text,) = sample([trained], prompt, settings=settings)
+    ids, written = json.loads((models / "chat" / "answers.json").read_text())[number]
+    assert prompt.ids(spec, tokenizer) == ids
+    assert written[-1] == 2
+    assert 1 < len(written) < 100
+    assert text == tokenizer.decode(written[:-1])
 
 
 @pytest.mark.slow

@@ -33,8 +33,9 @@ if "--output" in words:
     else:
         path.mkdir()
         (path / "model.bin").write_bytes(b"weights")
-if "--file" in words:
-    words.append(pathlib.Path(words[words.index("--file") + 1]).read_text())
+for option in ("--system-file", "--file"):
+    if option in words:
+        words.append(pathlib.Path(words[words.index(option) + 1]).read_text())
 print("a line")
 print(json.dumps({
     "words": words, "folder": "/of/the/server", "verdict": "different",
@@ -92,10 +93,12 @@ def test_operations_are_commands_whose_files_are_downloaded(begun: Place) -> Non
         path = f"{API}/operations/{export['id']}/files/{name}"
         assert begun.client.get(path).status_code == 404
     text = "--home /etc\n-x $(id)"
-    made = ended(begun, ask(begun, kind="generate", prompt=text, max_tokens=9)["id"])
+    wish = {"kind": "generate", "prompt": text, "max_tokens": 9}
+    made = ended(begun, ask(begun, **wish, system=f"{text}!")["id"])
     words = made["result"]["words"]  # type: ignore[index]
-    assert words[-1] == text, "a prompt is no option"
+    assert words[-2:] == [f"{text}!", text], "a prompt is no option"
     assert "--max-tokens=9" in words
+    assert "--raw" not in words
     bad = ended(begun, ask(begun, kind="replay", trial=0)["id"])
     assert (bad["state"], bad["problem"]) == ("failed", "the data has changed")
     differs = ended(begun, ask(begun, kind="replay")["id"])

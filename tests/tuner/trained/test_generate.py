@@ -15,8 +15,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from model.errors import CorpusError
+from model.generation.prompts import Prompt
 from model.generation.settings import GenerationSettings
-from model.spec.data import END_OF_TEXT
+from model.spec.chat import ChatFormat
+from model.spec.data import END_OF_TEXT, DataConfig
 from tests.conftest import MakeSpec
 from tests.tuner.trained.trained_trials import make_trial, speller
 from tuner import cli
@@ -25,6 +28,7 @@ from tuner.errors import RecordError, TunerError
 from tuner.home.home import Home
 from tuner.terminal.texts import TextsView, show_texts
 from tuner.trained.generate import Piece, cut_note, generate, sample
+from tuner.trained.load_trial import TrainedTrial
 
 GREEDY = GenerationSettings(temperature=0, max_tokens=30)
 DRAWN = GenerationSettings(temperature=1, top_p=1, max_tokens=20, seed=3)
@@ -87,13 +91,61 @@ def test_weights_that_are_not_finite_are_refused(make_spec: MakeSpec) -> None:
 
 def test_cut_prompt_is_noted(make_spec: MakeSpec) -> None:
     trial = make_trial(make_spec)
-    assert cut_note(trial.spec, trial.tokenizer, "a" * 16) is None
-    note = cut_note(trial.spec, trial.tokenizer, "a" * 17)
+    assert cut_note(trial.spec, trial.tokenizer, Prompt("a" * 16)) is None
+    note = cut_note(trial.spec, trial.tokenizer, Prompt("a" * 17))
     assert note == "the prompt has 17 tokens, of which the last 16 are read"
     pair = make_trial(make_spec, n_encoder_layers=1, source_length=6)
-    assert cut_note(pair.spec, pair.tokenizer, "a" * 5) is None
-    note = cut_note(pair.spec, pair.tokenizer, "a" * 6)
+    assert cut_note(pair.spec, pair.tokenizer, Prompt("a" * 5)) is None
+    note = cut_note(pair.spec, pair.tokenizer, Prompt("a" * 6))
     assert note == "the text has 6 tokens, of which the first 5 are read"
+
+
+# answers ------------------------------------------------------------------------------------------
+
+
+def answering(make_spec: MakeSpec, text: str) -> TrainedTrial:
+    """A `speller` that was tuned on examples: a prompt `b` becomes `|b`, or with `a` before it."""
+    trained = speller(make_spec, text)
+    template = "|{% for message in messages %}{{ message.content }}{% endfor %}"
+    chat = ChatFormat(template=template, end="_")
+    data = DataConfig(files=("a.jsonl",), examples=True, chat=chat)
+    return replace(trained, spec=trained.spec.model_copy(update={"data": data}))
+
+
+def test_prompt_is_answered_by_the_chat_template(make_spec: MakeSpec) -> None:
+    trial = answering(make_spec, "abcd_ef")  # _ ends answers
+    assert sample([trial], "b", settings=GREEDY) == ["cd"]
+    assert sample([trial], Prompt("c", system="b"), settings=GREEDY) == ["d"]
+    note = cut_note(trial.spec, trial.tokenizer, Prompt("b" * 64, system="a"))
+    assert note == "the prompt has 66 tokens, of which the last 64 are read"
+    with pytest.raises(CorpusError, match="a model with a chat template"):
+        sample([trial, speller(make_spec, "abc")], Prompt("b", system="a"), settings=GREEDY)
+    # trials of one architecture whose texts end with other tokens
+    other = answering(make_spec, "abcd_ef")
+    plain = replace(other, spec=speller(make_spec, "a").spec)
+    assert sample([trial, plain], "b", settings=GREEDY) == ["cd", "cd_ef"]
+
+
+def test_command_answers_or_continues(
+    command: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command.make = answering
+    assert command("abcd_ef", "--prompt", "b") == 0
+    assert capsys.readouterr().out == "cd\n"
+    (tmp_path / "s").write_text("a")
+    for system in (["--system", "a"], ["--system-file", str(tmp_path / "s")]):
+        assert command("abcd_ef", "--prompt", "c", *system, "--json") == 0
+        made = json.loads(capsys.readouterr().out)
+        assert (made["prompt"], made["system"]) == ("c", "a")
+        assert [(text["text"], text["is_answer"]) for text in made["texts"]] == [("d", True)]
+    assert command("abcd_ef", "--prompt", "b", "--raw") == 0
+    assert capsys.readouterr().out == "bcd\n"
+    assert command("abc", "--prompt", "b", "--raw", "--system", "x") == 2
+    assert "leave out --system, or --raw" in capsys.readouterr().err
+    command.make = speller
+    assert command("abc", "--prompt", "b", "--system", "x") == 2
+    assert "trial 0 of lm-1 reads no messages; --system is for" in capsys.readouterr().err
+    assert command.asked == ["abcd_ef"] * 4
 
 
 # how they are shown -------------------------------------------------------------------------------
@@ -190,14 +242,14 @@ def command(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> Any:
     def find(run: str | None, search: str | None) -> Any:
         if run == "missing":
             raise RecordError("no trial has the run id missing")
-        trained = speller(make_spec, run or "best")
+        trained = run_command.make(make_spec, run or "best")
         return SimpleNamespace(
             record=replace(trained.trial, run_id=run or "best"), spec=trained.spec
         )
 
     def load(run: str, **_: Any) -> Any:
         asked.append(run)
-        return speller(make_spec, run)
+        return run_command.make(make_spec, run)
 
     trials = SimpleNamespace(of=lambda home: SimpleNamespace(find=find))
     monkeypatch.setattr("tuner.commands.generate.RecordedTrials", trials)
@@ -209,7 +261,8 @@ def command(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(*arguments: str) -> int:
         return cli.main(["generate", "--temperature", "0", *arguments])
 
-    run.asked = asked  # type: ignore[attr-defined]
+    run_command: Any = run
+    run_command.asked, run_command.make = asked, speller
     return run
 
 

@@ -198,7 +198,8 @@ class Operations:
         folder = self._folder / begun.id
         (folder / FILES).mkdir(mode=0o700, parents=True)
         if isinstance(wish, GenerateWish):
-            (folder / "prompt.txt").write_text(wish.prompt, encoding="utf-8")
+            for name, text in wish.texts.items():
+                (folder / name).write_text(text, encoding="utf-8")
         _write(folder / _ABOUT, asdict(begun))
         where = folder if isinstance(wish, GenerateWish) else folder / FILES
         words = wish.command(begun.search, where)

@@ -128,6 +128,10 @@ class GenerateWish(_OfTrial):
 
     kind: Literal["generate"]
     prompt: str = Field("", max_length=MOST_PROMPT)
+    raw: bool = Field(False, description="continue the prompt without the model's chat template")
+    system: str | None = Field(
+        None, max_length=MOST_PROMPT, description="message of the system, with a chat template"
+    )
     temperature: float = Field(0.8, ge=0, le=1000)
     top_k: int = Field(0, ge=0, le=2**31)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -135,12 +139,20 @@ class GenerateWish(_OfTrial):
     seed: int = Field(0, ge=0, lt=2**53)
     samples: int = Field(1, ge=1, le=MOST_SAMPLES)
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """Texts that the command reads from files, by the names of the files."""
+        system = {} if self.system is None else {"system.txt": self.system}
+        return {"prompt.txt": self.prompt, **system}
+
     def command(self, search: str, folder: Path) -> list[str]:
-        """Return the words of the command; the prompt is read from a file."""
+        """Return the words of the command; the texts are read from the files of `texts`."""
         named = {name: getattr(self, name) for name in GenerationSettings.model_fields
                  if name in type(self).model_fields}  # fmt: skip
         options = [f"--{name.replace('_', '-')}={value}" for name, value in named.items()]
-        options += [f"--samples={self.samples}", "--file", str(folder / "prompt.txt")]
+        options += [f"--samples={self.samples}", *["--raw"] * self.raw]
+        files = {"prompt.txt": "--file", "system.txt": "--system-file"}
+        options += [word for name in self.texts for word in (files[name], str(folder / name))]
         return ["generate", *self._trial(search), *options, "--json"]
 
 

@@ -63,7 +63,7 @@ function showText() {
   place.append(trial.has_weights ? "" : el("p.says", {}, "Its weights were not kept, so it is trained again first."), operation(search.name, {
     action: "Write a text", fields: [el("label.wide", {}, "Beginning ", prompt), el("label", {}, "Tokens ", tokens), el("label", {}, "Temperature ", heat)],
     wish: () => ({ kind: "generate", trial: number, prompt: prompt.value, max_tokens: Number(tokens.value), temperature: Number(heat.value) }),
-    result: (done) => done.result.texts.map(({ text }) => el("pre.sample", { tabindex: "0" }, el("b", {}, done.result.prompt), text)),
+    result: (done) => done.result.texts.map(({ text, is_answer }) => el("pre.sample", { tabindex: "0" }, el("b", {}, is_answer ? `${done.result.prompt}\n` : done.result.prompt), text)),
   }));
   return undefined;
 }
