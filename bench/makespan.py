@@ -11,6 +11,7 @@ Sides, each in a process of its own, in alternating order (parts/makespan/peers.
     ours          `tuner search`, in float32 on a CPU, as the others
     ours-auto     `tuner search` as it is: products in bfloat16 and compiled ticks, where they pay;
                   what is compiled stays from one round to the next, as from search to search
+    ours-cold     the same with nothing compiled before, as the first search on a machine
     ray           Ray Tune, a process for each trial
     optuna-pool   Optuna, processes that are used again
     optuna-plain  the same, with a training loop of torch's own parts (parts/makespan/plain.py)
@@ -61,10 +62,11 @@ from model.corpus.prepare import prepare
 from tuner.journal.events import Reported
 from tuner.journal.journal import read_journal
 
-OURS = ("ours", "ours-auto")
+OURS = ("ours", "ours-auto", "ours-cold")
 NAMES = {
     "ours": "tuner search, float32 on a CPU",
     "ours-auto": "tuner search",
+    "ours-cold": "tuner search, nothing compiled",
     "ray": "Ray Tune, process per trial",
     "optuna-pool": "Optuna, processes reused",
     "optuna-plain": "plain loop, Optuna, processes reused",
@@ -75,7 +77,7 @@ BINS = 100  # of the picture
 # side → how many times as fast ours shall be, in wall time and per trained token
 GOALS = {"ray": 3.0, "optuna-plain": 1.5, "optuna-pool": 1.0}
 # relative difference of the first loss: torch's modules and bfloat16 round differently
-FIRST_TOLERANCES = {"optuna-plain": 1e-3, "ours-auto": 5e-3}
+FIRST_TOLERANCES = {"optuna-plain": 1e-3, "ours-auto": 5e-3, "ours-cold": 5e-3}
 TOLERANCE = 1.05  # times the best loss of any side, at which ours is as good
 Samples = list[tuple[float, float]]  # moment, seconds in training until then
 
@@ -164,9 +166,9 @@ def one_search(side: str, *, options: argparse.Namespace, folder: Path) -> dict[
         samples = measurements.pop("samples")
         busy = [gpu.busy] if on_gpu else samples
         measurements["tokens_wasted"] = measurements["tokens"] - measurements.pop("reported_tokens")
-        measurements["first_training"] = (
-            min(low for part in busy for low, _, _ in spells(part)) - began
-        )
+        trained = [spell for part in busy for spell in spells(part)]
+        measurements["first_training"] = min(low for low, _, _ in trained) - began
+        measurements["ending"] = began + wall - max(high for _, high, _ in trained)
         measurements["curve"] = curve(busy, began, wall, 1 if on_gpu else options.cores)
         measurements["training"] = sum(measurements["curve"]) / len(measurements["curve"])
         measurements["seconds_per_million"] = measurements["wall"] / measurements["tokens"] * 1e6
@@ -183,12 +185,13 @@ def our_search(
     home.mkdir()
     (home / "corpora").symlink_to(Path(setup.corpus).parent)
     overrides = [*setup.overrides, *([f"engine.slots={slots}"] if slots else [])]
-    if side != "ours-auto" and setup.device == "cpu":
+    if side == "ours" and setup.device == "cpu":
         overrides.append("engine.dtype=float32")
     command = [str(watched), "search", "--json", "--home", str(home), "--space", setup.space]
     for override in overrides:
         command += ["--set", override]
-    measurements = program.output("parts.watched_search", command, folder / "log")
+    cache = {"XDG_CACHE_HOME": str(folder / "cache")} if side == "ours-cold" else {}
+    measurements = program.output("parts.watched_search", command, folder / "log", cache)
     watch = json.loads(watched.read_text())
     journal = read_journal(next((home / "searches").iterdir()))
     reports = [event for event in journal if isinstance(event, Reported)]
@@ -287,7 +290,7 @@ def result_of(
             pairs = zip(walls[side], walls["ours"], strict=True)
             slower = measuring.brief([wall / ours for wall, ours in pairs])
         million = measuring.brief([run["seconds_per_million"] for run in runs])
-        shares = [of(side, what) for what in ("first_training", "training")]
+        shares = [of(side, what) for what in ("first_training", "ending", "training")]
         whole = [int(of(side, what)) for what in ("tokens", "tokens_wasted", "complete")]
         loss = f"{of(side, 'best'):.4f}"
         rows.append(
@@ -295,7 +298,7 @@ def result_of(
         )
     columns = [
         "side", "wall, s", "of ours", "s per million tokens", "training after, s",
-        "training", "tokens", "wasted", "complete trials", "best loss",
+        "after the training, s", "training", "tokens", "wasted", "complete trials", "best loss",
     ]  # fmt: skip
     title = f"{about['trials']} trials of {about['space']}, end to end"
     whose = "the GPU" if about["kind"] == "cuda" else f"{about['cores']} cores"

@@ -101,11 +101,9 @@ def threads_for_ray() -> Iterator[None]:
 
     @contextlib.contextmanager
     def session(
-        address: str | None, corpus_bytes: int, *, on_import: Callable[[], None],
-        on_wait: Callable[[], None], keep_logs: bool,
+        address: str | None, corpus_bytes: int, *, on_wait: Callable[[], None], keep_logs: bool,
     ) -> Iterator[RaySession]:  # fmt: skip
         assert address is None
-        on_import()
         with TemporaryDirectory() as folder:
             try:
                 yield RaySession(None, Path(folder), {})

@@ -48,15 +48,17 @@ def run_session(start: Start) -> SearchResult:
 
     Raises:
         ResultError: if no trial has reached a report.
+        StoreError: if the tracking store cannot be opened, as the first trials train.
         KeyboardInterrupt: if the search was interrupted before the first report.
         Replaced: if another driver has taken over the search; nothing is written or deleted then.
     """
     journal = start.journal
     mlflow = Follower(
         start.mlflow, journal.feed(), Cursor(start.folder, CURSOR), may_write=journal.may_write
-    ).start()
+    )
     followers = [mlflow] if start.mirror is None else [mlflow, start.mirror]
     status: Literal["finished", "interrupted", "failed"] = "failed"
+    patience = _PATIENCE_SECONDS
     checkpoints: list[tuple[Trial, Path, str]] = []
     end: SessionEnded | None = None
     try:
@@ -70,14 +72,18 @@ def run_session(start: Start) -> SearchResult:
     except KeyboardInterrupt:
         status = "interrupted"
         raise
+    except StoreError:  # it cannot be opened: nobody waits for it
+        patience = 0.0
+        raise
     finally:
         # a second Ctrl-C must not leave a record that says "running"
         with deferred_interrupts():
             if end is None:
                 end = SessionEnded(status)
                 journal.append(end)
+            mlflow.start()  # if no trial has trained
             size = sum(path.stat().st_size for _, path, _ in checkpoints)
-            problem = mlflow.flush(_PATIENCE_SECONDS + size / BYTES_PER_SECOND)
+            problem = mlflow.flush(patience + size / BYTES_PER_SECOND)
             mlflow.close(0.0 if problem else _PATIENCE_SECONDS)
         journal.check_epoch()  # what follows belongs to a driver that came meanwhile
         shutil.rmtree(start.folder / "tune", ignore_errors=True)
@@ -86,9 +92,12 @@ def run_session(start: Start) -> SearchResult:
             if start.storage is not None:
                 with suppress(StorageError):  # they cost space only
                     keep_only(start.storage, [path for _, path, _ in checkpoints])
-    result = replace(
-        result, run_ids=start.mlflow.run_ids, problem=problem, signal=start.interrupts.signal
-    )
+    result = replace(result, problem=problem, signal=start.interrupts.signal)
+    if start.mlflow.is_open:
+        runs, run_ids = start.mlflow.runs, start.mlflow.run_ids
+        result = replace(
+            result, run_id=runs.run_id, experiment_id=runs.experiment_id, run_ids=run_ids
+        )
     return _show(start, result)
 
 
@@ -196,10 +205,8 @@ def _result(start: Start, training: TrainingResult) -> tuple[SearchResult, Board
     # the journal gets the end with the result; what it makes of open trials is known already
     end = SessionEnded(status, time_ms=time.time_ns() // 1_000_000)
     search = Search.of_name([*start.journal.events, end], start.name)
-    result = SearchResult.of(
-        start.name, search, run_id=start.mlflow.runs.run_id,
-        experiment_id=start.mlflow.runs.experiment_id, run_ids={},  # until the store has them
-    )  # fmt: skip
+    # the store says which runs they are once it has them
+    result = SearchResult.of(start.name, search, run_id="", experiment_id="", run_ids={})
     if result is None and training.halted == "stopped":
         raise Interrupted(0)
     if result is None and training.halted:

@@ -1,17 +1,16 @@
 """The start of a session: named steps, each of which adds what later ones need.
 
     checks ─▶ compilation ─▶ data ─▶ sources ─▶ bucket ─▶ dtype ─▶ Ray ─▶ workers ─▶ record
-                                                                    └──▶ store ────────┘
 
 A search that begins takes the steps of one that is resumed; its journal is empty. What a step
 imports stands in the step, because a second of imports before Ray's processes start is a second
-until the first trial trains.
+until the first trial trains. So MLflow, which takes seconds, is loaded when the first trials train
+(`MlflowProjection.send`), unless the store is a server or a session before has recorded the search.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -104,7 +103,6 @@ class Start:
         name: name of the search.
         recorded: the search up to the last session; None if it begins.
         space: space of this session.
-        is_recorded: True once the search must be kept: the journal has it, and the store.
         receivers, address, corpus, facts, start, mirror, products, session, team, trials, mlflow,
             proposals, trial_bytes: what the step of each has made.
     """
@@ -134,9 +132,8 @@ class Start:
         self.name = journal.path.parent.name
         self.recorded = Search.of(journal.events)
         self.space = edited_space(self.recorded, self.name, request)
-        self.is_recorded = self.recorded is not None
         self.early_record: Record | None = None
-        self.ray_is_imported, self.is_over = threading.Event(), False
+        self.is_over = False
         self._looked_at = -math.inf
         ends.callback(self.give_up)
 
@@ -144,6 +141,11 @@ class Start:
     def folder(self) -> Path:
         """Folder of the journal and the checkpoints."""
         return self.home.search(self.name)
+
+    @property
+    def is_recorded(self) -> bool:
+        """True once the search must be kept: the journal has it, and the store."""
+        return self.recorded is not None or (hasattr(self, "mlflow") and self.mlflow.is_open)
 
     @property
     def checkpoints(self) -> Path:
@@ -184,9 +186,8 @@ class Start:
             raise Interrupted(0)
 
     def give_up(self) -> None:
-        """Let no step aside wait any more: the process could not end."""
+        """Let no thread go on for the start: the process could not end."""
         self.is_over = True
-        self.ray_is_imported.set()
 
 
 def say_waiting(view: View, interrupts: Interrupts) -> Wait:
@@ -335,22 +336,9 @@ def measure_dtype(start: Start) -> None:
 def begin_ray(start: Start) -> None:
     """Start Ray, or join the cluster."""
     start.session = start_ray(
-        start.ray, start.address, start.corpus, start.home, start.ray_is_imported.set, start.view,
-        start.interrupts, start.check, storage=start.space.engine.storage,
-        debug=start.request.debug,
+        start.ray, start.address, start.corpus, start.home, start.view, start.interrupts,
+        start.check, storage=start.space.engine.storage, debug=start.request.debug,
     )  # fmt: skip
-
-
-def open_store(start: Start) -> None:
-    """Open the tracking store, which takes seconds, once Ray's processes are under way."""
-    from tuner.tracking.record import Record
-    from tuner.trained.recorded_trials import RecordedTrials
-
-    start.ray_is_imported.wait()
-    if start.is_over:  # it has failed or was interrupted
-        return
-    record = start.early_record or Record(start.home.tracking_uri)
-    start.trials = RecordedTrials(record, start.home)
 
 
 def begin_workers(start: Start) -> None:
@@ -376,9 +364,13 @@ def learn(start: Start) -> None:
 
 
 def begin_record(start: Start) -> None:
-    """Write the search to the journal, if it begins, and open its record in MLflow."""
+    """Write the search to the journal, if it begins, and open its record in MLflow if it goes on.
+
+    The first trials of a search that begins need not wait for a local store.
+    """
     from tuner.tracking.projection import MlflowProjection
     from tuner.tracking.tags import Tag
+    from tuner.trained.recorded_trials import RecordedTrials
 
     recorded, journal = start.recorded, start.journal
     if recorded is None:
@@ -396,13 +388,16 @@ def begin_record(start: Start) -> None:
     start.trial_bytes = begun.memory_bytes
     journal.check_epoch()
     corpus = start.corpus
+    start.trials = RecordedTrials(start.early_record, start.home)
     start.mlflow = MlflowProjection.of(
         start.home, start.name, begun, lambda search: corpus,
         resume=recorded is not None, may_write=journal.may_write,
     )  # fmt: skip
+    if recorded is None and start.early_record is None:
+        return
+    start.mlflow.open()
     previous = start.mlflow.runs.previous
     check_digest(start.name, journal.entries, previous.tags.get(Tag.JOURNAL) if previous else None)
-    start.is_recorded = True
 
 
 STEPS: Sequence[Step[Start]] = (
@@ -412,8 +407,7 @@ STEPS: Sequence[Step[Start]] = (
     Step("sources", learn),
     Step("bucket", claim_bucket),
     Step("dtype", measure_dtype),
-    Step("store", open_store, is_aside=True),
     Step("ray", begin_ray),
     Step("workers", begin_workers),
-    Step("record", begin_record, after=("store",)),
+    Step("record", begin_record),
 )

@@ -77,7 +77,6 @@ def start_ray(
     address: str | None,
     corpus: Corpus,
     home: Home,
-    on_import: Callable[[], None],
     view: View,
     interrupts: Interrupts,
     check: Callable[[], None],
@@ -92,8 +91,6 @@ def start_ray(
         address: address of a cluster; None for a local Ray.
         corpus: prepared data.
         home: home of the search, which all nodes of a cluster must see, unless there is storage.
-        on_import: function to call when Ray is imported: two imports at one time take turns, and
-            Ray's processes are the ones to wait for.
         view: view for the user.
         interrupts: deferred signals of the user.
         check: function that raises an exception if the start shall end.
@@ -113,9 +110,7 @@ def start_ray(
         view.phase(f"joining the Ray cluster at {address}")
     else:
         view.phase("starting Ray and the workers")
-    starting = ray_session(
-        address, corpus.nbytes, on_import=on_import, on_wait=on_wait, keep_logs=debug
-    )
+    starting = ray_session(address, corpus.nbytes, on_wait=on_wait, keep_logs=debug)
     with interrupts.held():
         session = stack.enter_context(starting)
     if debug and not address:

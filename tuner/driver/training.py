@@ -60,7 +60,8 @@ def train(start: Start, followers: Sequence[Follower]) -> TrainingResult:
 
     Args:
         start: inputs of the session.
-        followers: followers of its journal, whose problems the user hears of.
+        followers: followers of its journal, whose problems the user hears of. They begin when the
+            first trials train, because MLflow takes seconds of a core to load.
     """
     from tuner.workers.cluster import Environments, usages_of
     from tuner.workers.load import MetricsPoller
@@ -89,6 +90,7 @@ def train(start: Start, followers: Sequence[Follower]) -> TrainingResult:
     poller = MetricsPoller(workers)
 
     def poll() -> None:
+        start.mlflow.check_open()
         if metrics := poller.poll():
             start.mlflow.sample(metrics)
 
@@ -113,9 +115,7 @@ def train(start: Start, followers: Sequence[Follower]) -> TrainingResult:
     driver.begin()
     from tuner.driver.ray_tune import run_ray_tune  # takes a second; trials train already
 
-    imports = threading.Timer(_IMPORT_SECONDS, _import_early)
-    imports.daemon = True
-    imports.start()
+    imports = _begin_beside(followers)
     try:
         run_ray_tune(driver, workers, slots, start.folder, team.session.client_resources)
     except Replaced:
@@ -184,9 +184,20 @@ def first_workers(
         time.sleep(_POLL_SECONDS)
 
 
+def _begin_beside(followers: Sequence[Follower]) -> threading.Timer:
+    """Begin to follow the journal; return the timer of imports that the end of a search needs."""
+    for follower in followers:
+        follower.start()
+    timer = threading.Timer(_IMPORT_SECONDS, _import_early)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
 def _import_early() -> None:
     """Import what the end of a search needs while its trials train, so that nobody waits for it."""
-    import_module("sklearn.ensemble")  # for the recommendations
+    for name in ("sklearn.ensemble", "tuner.report.write"):  # for recommendations and report
+        import_module(name)
 
 
 def _send_states(start: Start, workers: list[Any], halted: str | None) -> None:

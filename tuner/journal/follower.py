@@ -162,7 +162,9 @@ class Follower:
         self._thread = threading.Thread(target=self._run, name=projection.name, daemon=True)
 
     def start(self) -> Follower:
-        """Begin to follow."""
+        """Begin to follow, unless it has begun."""
+        if self._thread.ident is not None:
+            return self
         if self._from_now:
             with suppress(TunerError):  # the thread meets it again, and says so
                 self._take()  # now, so that what comes after this call is new

@@ -18,6 +18,9 @@ The states of a trial's run, and the flags of the projection that guard them:
                                                                            ▼
     all is stored ◀── parameters, reports and status sent ◀── inputs and specification sent
 
+The first call of `send` opens the store, which takes seconds in which trials may train already. If
+the store cannot be used, the driver ends the search (`check_open`).
+
 The last arrow is one call of MLflow, or more for many reports; a call before sets the state. Each
 arrow that raises is tried again with the next call of `send`. `_must_read_runs` makes `_find` read
 the runs of the store once more. `_may_have_duplicates` stays set until all trials are stored,
@@ -31,7 +34,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Self
 
 from typing_extensions import override
@@ -90,23 +93,18 @@ class MlflowProjection(Projection):
         files: files of the search that its run gets.
 
     Attributes:
-        runs: the search in the store.
-        parent: its run, without the trials.
         num_created: runs created for trials.
         num_metrics: metrics sent.
         num_endings: outcomes of trials sent.
-
-    Raises:
-        StoreError: if the store cannot be used.
     """
 
     name = "the tracking store"
-    period_seconds = 1.0
+    period_seconds = 5.0
 
     def __init__(self, settings: RunSettings, files: SearchFiles) -> None:
         self._uri, self._name = settings.uri, settings.search
-        self.runs = Runs(settings)
-        self.parent = ParentRun(self.runs, files)
+        self._settings, self._files = settings, files
+        self._refusal: StoreError | None = None  # why the store could not be opened
         self.num_created = self.num_metrics = self.num_endings = 0
         self._search: Search | None = None
         self._digest = ""
@@ -131,7 +129,7 @@ class MlflowProjection(Projection):
         is_old: bool = False,
         may_write: Callable[[], bool] = lambda: True,
     ) -> Self:
-        """Open the store of a home for a search.
+        """Return the projection of a search to the store of a home, which is not opened yet.
 
         Args:
             home: home of the search.
@@ -141,11 +139,9 @@ class MlflowProjection(Projection):
             resume: True if the store may have the search.
             is_old: as for `SearchFiles`.
             may_write: returns False once another driver records the search.
-
-        Raises:
-            StoreError: if the store cannot be used.
         """
-        space, inputs = begun.space, dataset_inputs(begun.space.data, begun.facts)
+        space = begun.space
+        inputs = partial(dataset_inputs, space.data, begun.facts)
         mode = begun.proposals.mode_of_defaults(space.search.defaults)
         tags = {
             Tag.SAMPLER: space.search.sampler,
@@ -160,6 +156,42 @@ class MlflowProjection(Projection):
             home.tracking_uri, home.artifacts, space.name, name, tags, resume, inputs, may_write
         )
         return cls(settings, SearchFiles(home.search(name), home.starts, corpus, is_old))
+
+    @cached_property
+    def runs(self) -> Runs:
+        """The search in the store, which is opened with the first use.
+
+        Raises:
+            StoreError: if the store cannot be used.
+        """
+        return Runs(self._settings)
+
+    @cached_property
+    def parent(self) -> ParentRun:
+        """Its run, without the trials."""
+        return ParentRun(self.runs, self._files)
+
+    @property
+    def is_open(self) -> bool:
+        """True once the store has the search."""
+        return "runs" in vars(self)
+
+    def open(self) -> None:
+        """Open the store, unless it is open.
+
+        Raises:
+            StoreError: if the store cannot be used.
+        """
+        try:
+            _ = self.runs
+        except StoreError as error:
+            self._refusal = error
+            raise
+
+    def check_open(self) -> None:
+        """Raise the StoreError for which the store could not be opened, if there was one."""
+        if self._refusal is not None and not self.is_open:
+            raise self._refusal
 
     def sample(self, metrics: SystemMetrics) -> None:
         """Note the load of the workers, which is no event; any thread may call this."""
@@ -185,10 +217,10 @@ class MlflowProjection(Projection):
         event = entry.event
         match event:
             case SearchBegun():
-                self._tasks["data"] = partial(self.runs.log_inputs, self.runs.run_id)
-                self._tasks["files"] = partial(self.parent.send_inputs, search)
+                self._tasks["data"] = lambda: self.runs.log_inputs(self.runs.run_id)
+                self._tasks["files"] = lambda: self.parent.send_inputs(search)
             case SearchEdited():
-                self._tasks["files"] = partial(self.parent.send_inputs, search)
+                self._tasks["files"] = lambda: self.parent.send_inputs(search)
             case SessionBegun():
                 self._begin_session(event, search)
             case SessionEnded():
@@ -200,8 +232,7 @@ class MlflowProjection(Projection):
 
     def _begin_session(self, event: SessionBegun, search: Search) -> None:
         self._end = None
-        if self.runs.previous is not None or len(search.sessions) > 1:
-            self._tasks["running"] = partial(self.parent.send_running, event.time_ms)
+        self._tasks["running"] = partial(self._send_running, event.time_ms, len(search.sessions))
         self._note_status(search.trials.values(), event.time_ms)
 
     def _take_trial(self, event: TrialEvent, journaled: JournaledTrial) -> None:
@@ -230,6 +261,7 @@ class MlflowProjection(Projection):
     @override
     def send(self) -> None:
         """Send what was noted; a trial that the store refuses does not delay the others."""
+        self.open()
         failures: list[Exception] = []
         for name, task in list(self._tasks.items()):
             if self._try(task, failures):
@@ -250,6 +282,11 @@ class MlflowProjection(Projection):
             self._try(self._send_end, failures)
         if failures:
             raise StoreError(reason_of(failures[-1])) from failures[-1]
+
+    def _send_running(self, time_ms: int, sessions: int) -> None:
+        """Say that a search runs again, which an earlier session ended."""
+        if self.runs.previous is not None or sessions > 1:
+            self.parent.send_running(time_ms)
 
     def _try(self, action: Callable[[], None], failures: list[Exception]) -> bool:
         """Do an action; return True if the store took it, else note the failure."""

@@ -1,4 +1,4 @@
-"""Reads names of searches, and runs of trials, from the SQLite file of a local store.
+"""Reads names of searches, and which trials have runs, from the SQLite file of a local store.
 
 MLflow has no function that reads some columns of a run, and takes seconds to load. Of the tables
 this uses what a search by MLflow would use: `runs` that are active, and their `tags`.
@@ -26,6 +26,13 @@ _NAMES = """
 SELECT DISTINCT name.value FROM runs
 JOIN tags AS name ON name.run_uuid = runs.run_uuid AND name.key = ?
 WHERE runs.lifecycle_stage = 'active'
+"""
+
+_FINISHED = """
+SELECT 1 FROM tags AS spec
+JOIN tags AS status ON status.run_uuid = spec.run_uuid AND status.key = ? AND status.value = ?
+JOIN tags AS search ON search.run_uuid = spec.run_uuid AND search.key = ? AND search.value != ?
+WHERE spec.key = ? AND spec.value = ? LIMIT 1
 """
 
 
@@ -61,6 +68,20 @@ def read_names(uri: str) -> set[str]:
     if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
         return set()
     return {str(name) for (name,) in _rows(uri, _NAMES, (Tag.SEARCH,))}
+
+
+def has_finished(uri: str, spec_hash: str, search: str) -> bool:
+    """Return whether another search than `search` has a finished trial of a specification.
+
+    A run that was deleted counts as well.
+
+    Raises:
+        NotReadable: if the store cannot be read so.
+    """
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
+        return False
+    values = Tag.STATUS, "finished", Tag.SEARCH, search, Tag.SPEC_HASH, spec_hash
+    return bool(_rows(uri, _FINISHED, values))
 
 
 def _rows(uri: str, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:

@@ -88,7 +88,7 @@ class RunSettings:
         search: unique name of the search.
         tags: tags of the parent run; those in `_SHARED_TAGS` are set on its trials as well.
         resume: continue the runs of this search that the store has, and create the missing ones.
-        inputs: training and validation data (`datasets.dataset_inputs`) of parent and trials.
+        inputs: returns the training and validation data of parent and trials.
         may_write: returns False once another driver records the search; then nothing is sent.
     """
 
@@ -98,7 +98,7 @@ class RunSettings:
     search: str
     tags: Mapping[str, str]
     resume: bool = False
-    inputs: Sequence[DatasetInput] = ()
+    inputs: Callable[[], Sequence[DatasetInput]] = tuple
     may_write: Callable[[], bool] = lambda: True
 
 
@@ -132,7 +132,7 @@ class Runs:
 
     def __init__(self, settings: RunSettings) -> None:
         self._settings = settings
-        self._inputs = list(settings.inputs)
+        self._inputs = list(settings.inputs())
         tags = settings.tags
         self._shared = {name: tags[name] for name in _SHARED_TAGS if name in tags}
         self.record = Record(settings.uri)

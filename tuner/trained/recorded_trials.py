@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -130,12 +131,12 @@ class RecordedTrials:
     """Finds the recorded trials of a store; a journal that has ended is read once.
 
     Args:
-        record: the store.
+        record: the store; None to open that of the home when it is first needed.
         home: home of the journals.
     """
 
-    def __init__(self, record: Record, home: Home) -> None:
-        self.record, self.home = record, home
+    def __init__(self, record: Record | None, home: Home) -> None:
+        self._record, self.home = record, home
         self._searches: dict[str, tuple[SearchRecord, Search]] = {}
 
     @classmethod
@@ -146,6 +147,15 @@ class RecordedTrials:
             StoreError: if the store cannot be used.
         """
         return cls(Record(home.tracking_uri), home)
+
+    @cached_property
+    def record(self) -> Record:
+        """The store.
+
+        Raises:
+            StoreError: if the store cannot be used.
+        """
+        return self._record or Record(self.home.tracking_uri)
 
     def find(self, run_id: str | None = None, search: str | None = None) -> RecordedTrial:
         """Return the trial of a run id, or by default the best trial of a search.

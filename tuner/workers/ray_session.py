@@ -84,7 +84,6 @@ def ray_session(
     address: str | None,
     corpus_bytes: int = 0,
     *,
-    on_import: Callable[[], None] = lambda: None,
     on_wait: Callable[[], None] = lambda: None,
     keep_logs: bool = False,
 ) -> Iterator[RaySession]:
@@ -93,7 +92,6 @@ def ray_session(
     Args:
         address: address of a cluster, from `cluster_address`; None for a local Ray.
         corpus_bytes: size of the data that the workers of a local Ray share.
-        on_import: function to call when Ray is imported, before its processes start.
         on_wait: function to call about twenty times a second meanwhile.
         keep_logs: True to keep the folder of a local Ray's session, with Ray's logs.
 
@@ -101,7 +99,7 @@ def ray_session(
         TunerError: if the cluster cannot be joined.
     """
     size = max(_SMALLEST_OBJECT_STORE, 2 * corpus_bytes)
-    thread = _RayThread(address, size, on_import, keep_logs=keep_logs)
+    thread = _RayThread(address, size, keep_logs=keep_logs)
     thread.start()
     try:
         while not thread.started.wait(_WAIT_SECONDS):
@@ -160,7 +158,6 @@ class _RayThread(threading.Thread):
     Args:
         address: address of a cluster; None for a local Ray.
         object_store_bytes: size of the object store of a local Ray.
-        on_import: function to call when Ray is imported.
         keep_logs: True to keep the folder of a local Ray's session.
 
     Attributes:
@@ -172,18 +169,10 @@ class _RayThread(threading.Thread):
 
     session: RaySession
 
-    def __init__(
-        self,
-        address: str | None,
-        object_store_bytes: int,
-        on_import: Callable[[], None],
-        *,
-        keep_logs: bool,
-    ) -> None:
+    def __init__(self, address: str | None, object_store_bytes: int, *, keep_logs: bool) -> None:
         super().__init__(name="ray")
         self._address = address
         self._object_store_bytes, self._keep_logs = object_store_bytes, keep_logs
-        self._on_import = on_import
         self.started, self.ended = threading.Event(), threading.Event()
         self.error: BaseException | None = None
 
@@ -213,7 +202,6 @@ class _RayThread(threading.Thread):
     def _run_ray(self, folder: Path) -> None:
         import ray
 
-        self._on_import()
         if self.ended.is_set():  # a signal came in the seconds of the import
             return
         logging.getLogger("ray").setLevel(logging.ERROR)  # Ray notes that this is a thread

@@ -6,11 +6,13 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from parts import measuring
 from parts.processes import ProcessTimes
 
+NONE: Mapping[str, str] = MappingProxyType({})
 _LEAST_SECONDS = 1.0
 
 
@@ -26,9 +28,12 @@ class Program:
         self._samples, self._actors = samples, actors
         self._times: ProcessTimes | None = None
 
-    def output(self, module: str, arguments: list[str], log: Path) -> dict[str, Any]:
-        """Run a module, and return the JSON object on its last line of output."""
+    def output(
+        self, module: str, arguments: list[str], log: Path, variables: Mapping[str, str] = NONE
+    ) -> dict[str, Any]:
+        """Run a module, with further variables, and return the JSON object on its last line."""
         command, environment = measuring.module_command(module, *arguments)
+        environment |= variables
         with (
             log.open("w") as errors,
             subprocess.Popen(

@@ -205,7 +205,8 @@ def _trials_of(find: Find) -> Any:
             yield SimpleNamespace(trial=SimpleNamespace(reports=reports))
 
     record = SimpleNamespace(experiments=lambda: ["0"], has_other_searches=lambda *_: True)
-    return SimpleNamespace(record=record, finished=finished)
+    home = SimpleNamespace(tracking_uri="memory:")
+    return SimpleNamespace(record=record, home=home, finished=finished)
 
 
 class Session:

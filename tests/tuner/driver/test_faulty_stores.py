@@ -186,7 +186,9 @@ def projection_of(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record_module, "open_client", lambda uri: client)
         files = SearchFiles(home.search("lm-1"), home.starts, lambda search: None)
-        return MlflowProjection(settings, files)
+        projection = MlflowProjection(settings, files)
+        projection.open()
+        return projection
 
 
 def level(follower: Follower) -> None:

@@ -109,7 +109,7 @@ class MlflowStub(Projection):
     def __init__(self, done: list[str], *, is_down: bool = False) -> None:
         self._done, self._is_down, self._has_end = done, is_down, False
         self.run_ids = {0: "run0"}
-        self.runs = SimpleNamespace(run_id="run", experiment_id="1")
+        self.runs, self.is_open = SimpleNamespace(run_id="run", experiment_id="1"), True
 
     def take(self, entry: Entry, search: Search, *, is_sent: bool) -> None:
         self._has_end = isinstance(entry.event, SessionEnded)
@@ -229,6 +229,30 @@ def test_store_that_fails_after_the_training_keeps_the_result_and_the_checkpoint
     assert search is not None
     assert search.end is not None
     assert search.end.status == "finished"
+
+
+def test_store_that_cannot_be_opened_ends_the_session_at_once(
+    make_start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow opens it as the first trials train."""
+    done: list[str] = []
+    start = make_start(done)
+    start.mlflow = MlflowStub(done, is_down=True)
+
+    def train(start: Any, followers: Any) -> TrainingResult:
+        raise StoreError("a newer MLflow made it")
+
+    def flush(self: Follower, patience_seconds: float) -> str:
+        patience.append(patience_seconds)
+        return "it is down"
+
+    patience: list[float] = []
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(Follower, "flush", flush)
+    with pytest.raises(StoreError, match="a newer MLflow made it"):
+        module.run_session(start)
+    assert patience == [0.0], "nobody waits"
+    assert "shown" not in done
 
 
 def test_halted_session_ends_as_interrupted_and_keeps_the_checkpoints(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +18,10 @@ from tuner.driver import start as start_module
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.search import resume, search
 from tuner.driver.start import (
-    STEPS,
     Start,
     begin_record,
     compile_early,
     measure_dtype,
-    open_store,
 )
 from tuner.driver.steps import Step, take_steps
 from tuner.errors import Interrupted, JournalError, Replaced, StoreError, TunerError
@@ -49,95 +46,24 @@ def started(interrupts: Interrupts | None = None) -> Any:
     )
 
 
-def test_steps_are_taken_in_order_and_wait_for_those_aside() -> None:
+def test_steps_are_taken_in_order_and_say_what_they_took() -> None:
     taken: list[str] = []
-    may_open, is_beside = threading.Event(), threading.Event()
-
-    def opened(start: Start) -> None:
-        is_beside.set()
-        assert may_open.wait(10)
-        taken.append("store")
-
-    def workers(start: Start) -> None:
-        assert is_beside.wait(10)
-        taken.append("workers")
-        may_open.set()
-
-    take_steps(
-        [
-            Step("data", lambda start: taken.append("data")),
-            Step("store", opened, is_aside=True),
-            Step("workers", workers),
-            Step("record", lambda start: taken.append("record"), after=("store",)),
-        ],
-        started(),
-    )
-    assert taken == ["data", "workers", "store", "record"]
-
-
-def test_steps_say_what_they_took_and_waited_for() -> None:
     start = started()
-    steps = [
-        Step("store", lambda start: None, is_aside=True),
-        Step("record", lambda start: None, after=("store",)),
-    ]
-    take_steps(steps, start)
+    take_steps([Step(name, lambda _, name=name: taken.append(name)) for name in "ab"], start)
+    assert taken == ["a", "b"]
     texts = [re.sub(r"\d+\.\d", "N", text) for text in start.said]
-    assert texts == [
-        "step store: N s beside the others, at N s",
-        "step record has waited N s for store",
-        "step record: N s, at N s",
-    ]
+    assert texts == ["step a: N s, at N s", "step b: N s, at N s"]
 
 
-def test_steps_of_a_search_have_names_and_wait_for_steps_before_them() -> None:
-    names = [step.name for step in STEPS]
-    assert len({*names}) == len(names)
-    for number, step in enumerate(STEPS):
-        aside = {before.name for before in STEPS[:number] if before.is_aside}
-        assert {*step.after} <= aside
-    awaited = {name for step in STEPS for name in step.after}
-    assert awaited == {step.name for step in STEPS if step.is_aside}
-
-
-def test_error_of_a_step_aside_is_raised_by_the_step_that_waits() -> None:
+def test_signal_ends_a_start_between_two_steps() -> None:
     taken: list[str] = []
-
-    def fail(start: Start) -> None:
-        raise StoreError("the store is down")
-
+    interrupts = Interrupts()
     steps = [
-        Step("store", fail, is_aside=True),
-        Step("workers", lambda start: taken.append("workers")),
-        Step("record", lambda start: taken.append("record"), after=("store",)),
-    ]
-    with pytest.raises(StoreError, match="the store is down"):
-        take_steps(steps, started())
-    assert taken == ["workers"]
-
-
-@pytest.mark.parametrize("is_waiting", [False, True])
-def test_signal_ends_a_start_between_two_steps(is_waiting: bool) -> None:
-    """Also while it waits for a step aside, which does not end."""
-    taken: list[str] = []
-    interrupts, may_end = Interrupts(), threading.Event()
-
-    def interrupt(start: Start) -> None:
-        interrupts.handle(signal.SIGTERM, None)
-
-    def wait(start: Start) -> None:
-        if is_waiting:
-            interrupt(start)
-        may_end.wait(30)
-
-    steps = [
-        Step("store", wait, is_aside=True),
-        Step("data", (lambda start: None) if is_waiting else interrupt),
-        Step("record", lambda start: taken.append("record"), after=("store",)),
+        Step("data", lambda _: interrupts.handle(signal.SIGTERM, None)),
+        Step("record", lambda _: taken.append("record")),
     ]
     with pytest.raises(Interrupted) as raised:
         take_steps(steps, started(interrupts))
-    may_end.set()
     assert (raised.value.signal, taken) == (signal.SIGTERM, [])
 
 
@@ -227,26 +153,6 @@ def test_stop_ends_a_start(
     assert not home.search("mine").exists()
 
 
-def test_step_aside_does_not_outlive_a_start_that_fails(
-    home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The store waits for Ray's import: a process whose Ray never comes could not end."""
-    opened: list[bool] = []
-
-    def open_it(start: Start) -> None:
-        open_store(start)
-        opened.append(hasattr(start, "trials"))
-
-    steps = [Step("store", open_it, is_aside=True), Step("ray", failing(TunerError("no Ray")))]
-    monkeypatch.setattr(search_module, "STEPS", steps)
-    with pytest.raises(TunerError, match="no Ray"):
-        search(space, home=home)
-    for thread in threading.enumerate():
-        if thread.name.startswith("ThreadPoolExecutor"):
-            thread.join(10)
-    assert opened == [False]
-
-
 def test_search_of_a_killed_driver_that_did_not_begin_is_begun_in_its_folder(
     home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,22 +208,29 @@ def test_search_that_another_driver_took_over_is_not_deleted(
 def test_search_whose_record_fails_frees_its_name_and_one_that_is_resumed_does_not(
     home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The search is in the journal before it is in the store, which may refuse it."""
+    """A search that begins is in the journal before it is in the store, which may refuse it."""
 
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise StoreError("the store is read-only")
 
-    monkeypatch.setattr(projection_module.MlflowProjection, "of", refuse)
+    monkeypatch.setattr(projection_module, "Runs", refuse)
 
     def prepared(start: Start) -> None:
         start.start, start.facts, start.corpus = None, FACTS, None  # type: ignore[assignment]
         start.proposals = NOTHING
         start.team = SimpleNamespace(devices=SimpleNamespace(trial_bytes=0))  # type: ignore[assignment]
 
-    steps_of(monkeypatch, prepared, begin_record)
+    def meet_refusal(start: Start) -> None:
+        assert len(start.journal.entries) == 1
+        with pytest.raises(StoreError):  # in the thread of the follower, as the first trials train
+            start.mlflow.send()
+        start.mlflow.check_open()
+
+    steps_of(monkeypatch, prepared, begin_record, meet_refusal)
     with pytest.raises(StoreError, match="read-only"):
         search(space, name="mine", home=home)
     assert not home.search("mine").exists()
+    steps_of(monkeypatch, prepared, begin_record)
     journal = Journal.open(home.search("mine"))
     journal.append(SearchBegun(space, "", FACTS))
     journal.close()
@@ -334,7 +247,9 @@ def test_record_of_another_journal_is_refused(
     journal.append(SearchBegun(space, "", FACTS))
     journal.close()
     previous = SimpleNamespace(tags={Tag.JOURNAL: "0" * 32})
-    opened = SimpleNamespace(runs=SimpleNamespace(previous=previous))
+    opened = SimpleNamespace(
+        open=lambda: None, runs=SimpleNamespace(previous=previous), is_open=True
+    )
     monkeypatch.setattr(projection_module.MlflowProjection, "of", lambda *_, **__: opened)
 
     def prepared(start: Start) -> None:

@@ -93,6 +93,8 @@ class RecordedSearch:
             self._home, self._name, begun, lambda _: None,
             resume=not self._is_new, may_write=self._may_write,
         )  # fmt: skip
+        self.mlflow.period_seconds = 1.0  # shorter, for the tests to wait less
+        self.mlflow.open()
         cursor = Cursor(self._home.search(self._name), CURSOR)
         self.follower = Follower(
             self.mlflow, self.journal.feed(), cursor, may_write=self._may_write, clock=clock

@@ -13,9 +13,15 @@ from tests.conftest import MakeSpec
 from tests.tuner.tracking.recorded import ENVIRONMENT, Begin, report
 from tuner.errors import StoreError
 from tuner.home.home import Home
+from tuner.tracking.run_ids import NotReadable
 from tuner.trained import finished_trials as module
 from tuner.trained.finished_trials import FinishedTrials
 from tuner.trained.recorded_trials import RecordedTrials
+
+
+def unreadable(*_: Any) -> bool:
+    """What the tables of a server say."""
+    raise NotReadable
 
 
 @pytest.mark.slow
@@ -62,7 +68,10 @@ def test_store_that_fails_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPa
         raise StoreError("it does not answer")
 
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    trials: Any = SimpleNamespace(record=SimpleNamespace(experiments=experiments))
+    trials: Any = SimpleNamespace(
+        record=SimpleNamespace(experiments=experiments),
+        home=SimpleNamespace(tracking_uri="http://server"),
+    )
     find = FinishedTrials(trials, ENVIRONMENT)
     found: list[Report] = []
     while clock[0] < 3600:
@@ -74,7 +83,7 @@ def test_store_that_fails_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_store_without_other_searches_is_asked_rarely(
+def test_server_without_other_searches_is_asked_rarely(
     begin_search: Begin, store: str, make_spec: MakeSpec, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
@@ -87,6 +96,7 @@ def test_store_without_other_searches_is_asked_rarely(
 
     finish("lm-1")
     clock, asked = [0.0], []
+    monkeypatch.setattr(module, "has_finished", unreadable)
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     trials = RecordedTrials.of(Home(tmp_path, store))
     record, experiments = trials.record, trials.record.experiments
