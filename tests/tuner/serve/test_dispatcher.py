@@ -11,6 +11,7 @@ from tuner.errors import TunerError
 from tuner.journal.journal import Journal
 from tuner.lease.folder import newest
 from tuner.lease.stop_request import StopRequest, request_stop, stop_request
+from tuner.serve import queue
 from tuner.serve.database import Database
 from tuner.serve.dispatcher import Dispatcher
 from tuner.serve.machine import Machine
@@ -78,6 +79,44 @@ def test_higher_class_takes_the_devices_and_gives_them_back(place: Place) -> Non
     place.drivers["urgent"].end("finished")
     place.dispatcher.tick()
     assert place.starts[-1] == "new"
+
+
+def test_elastic_search_goes_on_with_fewer_devices_and_later_with_more(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time from its journal, on devices that it had; the server may be killed meanwhile."""
+    monkeypatch.setattr(queue, "_WORTH_SECONDS", 0.0)
+    text = (SPACE % 1).replace("workers: 1", "workers: 2")
+    query = {"name": "a", "least": "1"}
+    assert place.client.post("/api/v1/searches", content=text, params=query).status_code == 201
+    place.dispatcher.tick()
+    assert place.drivers["a"].arguments[-2:] == ["--workers", "2"]
+    place.submit(2, name="b")
+    place.dispatcher.tick()
+    assert place.dispatcher.waits["b"].reason == "a will soon make room"
+    place.kill()
+    place.open()
+    place.dispatcher.tick()
+    assert place.starts == ["a"]
+    place.drivers["a"].end("interrupted")
+    place.dispatcher.tick()
+    assert place.starts == ["a", "a", "b"]
+    assert place.drivers["a"].arguments == ["--resume", "a", "--workers", "1"]
+    place.drivers["b"].end("finished")
+    place.at += 1000
+    place.dispatcher.tick()
+    entry = place.database.search("a")
+    assert entry is not None
+    assert (entry.devices, entry.asked) == ("0,1", "keep 2")
+    place.submit(3, name="c")
+    place.dispatcher.tick()
+    assert place.starts[-1] == "b", "the devices are promised to a, which gives one back again"
+    place.drivers["a"].end("interrupted")
+    place.dispatcher.tick()
+    assert place.drivers["a"].arguments[-2:] == ["--workers", "2"]
+    place.drivers["a"].end("finished")
+    place.dispatcher.tick()
+    assert (place.state("a"), place.starts[-1]) == ("finished", "c")
 
 
 def test_restarted_server_finds_its_drivers(place: Place) -> None:
