@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from tuner.commands.jobs.remote import client_of
-from tuner.commands.output import consoles, home_of, home_option, print_json, say, say_study
+from tuner.commands.jobs.remote import client_of, text_of
+from tuner.commands.output import consoles, home_of, home_option, print_json, say
 from tuner.commands.search import edit_of
 from tuner.errors import TunerError
 from tuner.home.home import Home
@@ -17,7 +16,6 @@ from tuner.jobs.submit import submit
 from tuner.journal.edit import changes, check_edit, needs_new_session
 from tuner.journal.journal import read_search
 from tuner.lease.folder import is_running
-from tuner.space_file.yaml_file import YamlFile
 from tuner.texts.formatting import listed
 from tuner.trained.moved_data import as_recorded
 
@@ -25,10 +23,10 @@ from tuner.trained.moved_data import as_recorded
 def run_edit(options: argparse.Namespace) -> int:
     """Let a search that runs go on with another space."""
     results, _ = consoles(options)
-    say_study(options)
-    name, path = options.search, YamlFile(options.space).name
+    name = options.search
+    path, sent = text_of(options)
     if (client := client_of(options)) is not None:
-        search = client.edit(name, Path(path).read_text(encoding="utf-8"), path)
+        search = client.edit(name, sent, path)
         results.write_line(f"{name} is {search.state} at {client.url}, with {path}")
         print_json(options, search)
         return 0
