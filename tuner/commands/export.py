@@ -17,7 +17,7 @@ from tuner.trained.load_search import load_search
 from tuner.trained.recorded_trials import RecordedTrials
 
 if TYPE_CHECKING:
-    from tuner.serve.client import Client
+    from tuner.serve.remote.client import Client
 
 
 def run_export(options: argparse.Namespace) -> int:

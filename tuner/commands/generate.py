@@ -25,7 +25,7 @@ from tuner.texts.formatting import short_run
 from tuner.trained.recorded_trials import RecordedTrials
 
 if TYPE_CHECKING:
-    from tuner.serve.client import Client
+    from tuner.serve.remote.client import Client
 
 
 def run_generate(options: argparse.Namespace) -> int:

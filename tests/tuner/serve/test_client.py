@@ -24,9 +24,9 @@ from tuner.errors import SpaceError, TunerError
 from tuner.jobs.status import SearchStatus
 from tuner.journal.follower import Follower
 from tuner.serve.access import new_user
-from tuner.serve.client import Client, RemoteTail
 from tuner.serve.operations.operations import Operations
-from tuner.serve.tokens import tokens_file
+from tuner.serve.remote.client import Client, RemoteTail
+from tuner.serve.remote.tokens import tokens_file
 
 
 @pytest.fixture

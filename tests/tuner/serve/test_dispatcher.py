@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import time
 
 import pytest
 
@@ -198,6 +200,41 @@ def test_search_of_a_command_takes_its_devices_and_is_not_paused(place: Place) -
     assert place.state("outside") == "running"
     assert not place.dispatcher.waits["a"].reason.startswith("outside is paused")
     outside.close()
+
+
+def test_driver_that_hangs_is_shown_and_keeps_its_devices_until_it_is_killed(
+    place: Place,
+) -> None:
+    place.submit(name="a")
+    place.dispatcher.tick()
+    record = place.home.search("a") / "epochs" / "0001"
+    os.utime(record, (time.time() - 600,) * 2)
+    place.client.post("/api/v1/searches/a/pause")
+    place.dispatcher.tick()
+    shown = place.client.get("/api/v1/searches/a").json()
+    assert shown["state"] == "pausing"
+    assert "not heard for 10:00: it hangs, or sleeps" in shown["driver"]
+    place.client.post("/api/v1/searches/a/resume")
+    place.drivers["a"].end(exit_status=-9)
+    place.dispatcher.tick()
+    assert (place.starts, place.state("a")) == (["a", "a"], "running")
+
+
+def test_clock_that_jumps_by_a_day_starts_nothing_twice(place: Place) -> None:
+    for seed in range(3):
+        place.submit(seed, name=f"s{seed}")
+    place.dispatcher.tick()
+    used = place.database.use()
+    for jump in (86_400, -2 * 86_400):
+        place.at += jump
+        place.dispatcher.tick()
+        states = [place.state(f"s{seed}") for seed in range(3)]
+        assert states == ["running", "running", "waiting"]
+    assert place.starts == ["s0", "s1"]
+    assert all(use.seconds < 60 for use in (*used.values(), *place.database.use().values()))
+    place.drivers["s0"].end("finished")
+    place.dispatcher.tick()
+    assert place.starts[-1] == "s2"
 
 
 def test_second_server_does_not_schedule(place: Place) -> None:

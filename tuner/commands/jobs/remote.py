@@ -18,7 +18,7 @@ from tuner.jobs.status import SearchStatus
 from tuner.space_file.yaml_file import YamlFile
 
 if TYPE_CHECKING:
-    from tuner.serve.client import Client, RemoteOperation
+    from tuner.serve.remote.client import Client, RemoteOperation
 
 _POLL_SECONDS = 0.5
 
@@ -34,7 +34,7 @@ def client_of(options: argparse.Namespace) -> Client | None:
     url = options.server or ("" if options.home else os.environ.get("TUNER_SERVER"))
     if not url:
         return None
-    from tuner.serve.client import Client
+    from tuner.serve.remote.client import Client
 
     return Client(url)
 
@@ -56,8 +56,8 @@ def text_of(options: argparse.Namespace) -> tuple[str, str]:
 
 def run_login(options: argparse.Namespace) -> int:
     """Keep the token of a server for the commands of this user."""
-    from tuner.serve.client import Client
-    from tuner.serve.tokens import keep_token
+    from tuner.serve.remote.client import Client
+    from tuner.serve.remote.tokens import keep_token
 
     if can_ask(options):
         token = getpass.getpass("token: ").strip()

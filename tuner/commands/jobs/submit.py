@@ -14,7 +14,7 @@ from tuner.notify.receivers import receivers_of
 from tuner.space_file.load import read_space
 
 if TYPE_CHECKING:
-    from tuner.serve.client import Client
+    from tuner.serve.remote.client import Client
 
 
 def run_submit(options: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from tuner.errors import JournalError, Mistake, SpaceError, TunerError
 from tuner.jobs.status import SearchStatus
 from tuner.journal.journal import JOURNAL_FILE, JournalTail
 from tuner.notify.receivers import NoRedirects
-from tuner.serve.tokens import kept_tokens
+from tuner.serve.remote.tokens import kept_tokens
 
 SERVER, TOKEN = "TUNER_SERVER", "TUNER_TOKEN"  # environment variables
 LOG_FILE = "log.txt"
