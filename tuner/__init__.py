@@ -26,7 +26,7 @@ _HOME = {
     "replay": "trained.replay",
     "write_report": "report.write",
     "write_pictures": "report.write",
-    "Client": "serve.client",
+    "Client": "serve.remote.client",
     "Home": "home.home",
     "SearchResult": "results.result",
     "TrainedTrial": "trained.load_trial",

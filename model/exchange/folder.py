@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
+from zipfile import ZipFile
 
 from safetensors import SafetensorError
 
@@ -76,11 +77,8 @@ def write_folder(target: Path, write: Callable[[Path], None], readme: str) -> li
     Raises:
         ExportError: if the files cannot be written; the target is then unchanged.
     """
-    target = target.resolve()  # replace the folder behind a link, not the link
-    temporary, old = hidden_name(target), hidden_name(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
+
+    def complete(temporary: Path) -> None:
         write(temporary)
         sums = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
         table = "".join(f"| {name} | `{digest}` |\n" for name, digest in sums.items())
@@ -93,6 +91,40 @@ def write_folder(target: Path, write: Callable[[Path], None], readme: str) -> li
         mode = (temporary / SUMS_FILE).stat().st_mode
         for path in temporary.iterdir():
             path.chmod(mode)
+
+    return _replace(target, complete)
+
+
+def unpack_folder(archive: ZipFile, target: Path) -> list[Path]:
+    """Write an exported folder that was sent as a zip file, as `write_folder` does.
+
+    Args:
+        archive: has one folder of files.
+        target: as for `write_folder`.
+
+    Raises:
+        ExportError: as `write_folder`; also for an archive of anything else.
+    """
+
+    def write(temporary: Path) -> None:
+        for member in archive.infolist():
+            folder, _, name = member.filename.partition("/")
+            if not name or {"/", "\\", "\0"} & {*name} or name in {".", ".."} or not folder:
+                raise ExportError(f"the archive has {member.filename!r}, which no export has")
+            with archive.open(member) as source, (temporary / name).open("xb") as file:
+                shutil.copyfileobj(source, file)
+
+    return _replace(target, write)
+
+
+def _replace(target: Path, write: Callable[[Path], None]) -> list[Path]:
+    """Write files into a temporary folder beside a target, then rename it to the target."""
+    target = target.resolve()  # replace the folder behind a link, not the link
+    temporary, old = hidden_name(target), hidden_name(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        write(temporary)
         if target.exists():
             target.rename(old)
         temporary.rename(target)

@@ -31,6 +31,14 @@ def test_search_outlives_who_submits_it_and_goes_on(place: Workplace) -> None:
                 break
         running = place.tuner("status", "small-1", "--json").json
         assert (running["state"], running["trials"]) == ("running", 4)
+        text = (place.folder / "small.yaml").read_text()
+        (place.folder / "small.yaml").write_text(
+            text.replace("α_max: {log: [1e-3,", "α_max: {log: [2e-3,")
+        )
+        edited = place.tuner("edit", "small-1", "--space", "small.yaml")
+        assert edited.status == 0, edited.err
+        assert "small-1 goes on with another hyperparameters.max_learning_rate" in edited.out
+        assert place.tuner("status", "small-1", "--json").json["state"] == "running"
         stopped = place.tuner("stop", "small-1", "--json")
         assert stopped.status == 0, stopped.err
         assert stopped.json["state"] == "interrupted"

@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.conftest import Workplace, make_workplace
 from tests.ports import free_port
+from tuner.journal.journal import read_journal
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +47,7 @@ def test_search_goes_on_while_servers_come_and_go(
     root = f"http://127.0.0.1:{port}/api/v1/searches"
     space = (place.folder / "small.yaml").read_text()
     space = space.replace("trials: 6", "trials: 3").replace("{top: 2, seeds: 2}", "off")
+    space = space.replace("tokens: 12000", "tokens: 100_000")  # it is edited as it trains
     space = space.replace("files: texts", f"files: {place.folder / 'texts'}")
 
     def post(path: str, data: str = "") -> dict[str, object]:
@@ -59,6 +61,8 @@ def test_search_goes_on_while_servers_come_and_go(
         for line in events:
             if b'"event":"report"' in line:
                 break
+        edited = post("/a/edit", space.replace("α_max: {log: [1e-3,", "α_max: {log: [2e-3,"))
+        assert edited["state"] == "running"
         server.kill()  # -9
     seen = []
     with serving(place, port) as server, urllib.request.urlopen(
@@ -70,7 +74,7 @@ def test_search_goes_on_while_servers_come_and_go(
         with urllib.request.urlopen(f"{root}/a", timeout=60) as answer:
             ended = json.load(answer)
         wish = urllib.request.Request(
-            f"{root}/a/operations", b'{"kind": "replay", "trial": 0}',
+            f"{root}/a/operations", b'{"kind": "replay", "trial": 2}',
             {"Content-Type": "application/json"},
         )  # fmt: skip
         with urllib.request.urlopen(wish, timeout=60) as answer:
@@ -88,6 +92,9 @@ def test_search_goes_on_while_servers_come_and_go(
     assert (ended["state"], ended["trials_done"]) == ("finished", ended["trials"])
     assert replay["result"]["verdict"] == "bit-exact", replay
     assert seen == [*range(4, len(seen) + 4)], "nothing was lost"
+    kinds = [event.event for event in read_journal(place.home / "searches" / "a")]
+    assert kinds.count("session") == kinds.count("edit") == 1, "it was edited as it ran"
+    assert "trial" in kinds[kinds.index("edit") :], "trial 2 is of the edited space"
     logged = place.tuner("logs", "a").out
     assert logged.count("tuner search, a") == 1, "nothing ran twice"
     assert "the server has ended; drivers go on" in log

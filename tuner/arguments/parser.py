@@ -157,7 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     text = "send what MLflow, the storage and receivers of messages missed"
     add_job(command("sync", text, common, home), "sync")
     add_ui(command("ui", "compare the runs in MLflow", debug, home))
-    validate = command("validate", "explain a search space without running it", common, space, home)
+    validate = command(
+        "validate", "explain a search space without running it", common, space, home, remote
+    )
     validate.add_argument(
         "--plot", metavar="FILE.html", help="draw the learning rates of the space on a page"
     )
@@ -189,8 +191,10 @@ def _parser() -> argparse.ArgumentParser:
         ("restore", "make a home from a backup", add_restore),
     ):
         add(command(name, text, common, home))
-    add_generate(command("generate", "generate text with trained trials", common, home))
-    add_export(command("export", "export a trained trial to other tools", common, home))
+    text = "generate text with trained trials"
+    add_generate(command("generate", text, common, home, remote))
+    text = "export a trained trial to other tools"
+    add_export(command("export", text, common, home, remote))
     add_transfer(command("transfer", "go from a search's proxy to its target", common, home))
     add_scaling(command("scaling", "fit scaling laws, and predict a larger model", common, home))
     text = "say which settings are probably best"

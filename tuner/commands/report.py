@@ -19,7 +19,7 @@ from tuner.texts.formatting import counted
 from tuner.trained.load_search import load_search
 
 if TYPE_CHECKING:
-    from tuner.serve.client import Client
+    from tuner.serve.remote.client import Client
 
 _POLL_SECONDS = 0.5
 

@@ -6,6 +6,7 @@ import argparse
 
 from rich.text import Text
 
+from tuner.commands.jobs.remote import client_of, text_of
 from tuner.commands.output import as_json, consoles, print_json, say, space_of
 from tuner.home.home import Home
 from tuner.space.parameter import symbol
@@ -20,10 +21,16 @@ _MOST_STACKS = 12  # in a table
 
 def run_validate(options: argparse.Namespace) -> int:
     """Explain a search space."""
-    space = space_of(options)
-    results, _ = consoles(options)
-    home = Home.of(options.home).readable(say)  # not created: validating writes nothing
-    explanation = explain(space, home, options.space)
+    results, progress = consoles(options)
+    if (client := client_of(options)) is not None:
+        file, text = text_of(options)
+        answer = client.validate(text, file, complete=True)
+        explanation = Explanation.parse(answer["explanation"])
+        progress.write_line(f"at {client.url}: {answer['cost']['waits_for']}")
+    else:
+        space = space_of(options)
+        home = Home.of(options.home).readable(say)  # not created: validating writes nothing
+        explanation = explain(space, home, options.space)
     print_explanation(results, explanation, options.space)
     if options.plot is not None:
         from tuner.report.learning_rates import draw_rates  # loads Plotly

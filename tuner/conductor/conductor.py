@@ -103,10 +103,11 @@ class Conductor:
         self.board = Board.of(space, facts, self.trust)
         self.space = space
 
-    def edit(self, space: SearchSpace, slots: int) -> None:
+    def edit(self, space: SearchSpace, slots: int = 0) -> None:
         """Continue with another space that `journal.edit.check_edit` allows.
 
-        The sampler then observes those trials that could have been drawn from the new space.
+        The sampler then observes those trials that could have been drawn from the new space. There
+        are `slots` lanes afterwards, or as many as before if those are more.
         """
         self.space = space
         added = range(len(self._lanes), slots)

@@ -21,6 +21,7 @@ from tuner.conductor.job import Job
 from tuner.conductor.trial import Trial
 from tuner.driver.worker_changes import WorkerChanges
 from tuner.errors import signal_text
+from tuner.journal.edit_request import EditRequests
 from tuner.journal.events import (
     MessageSent,
     NodeLost,
@@ -110,6 +111,7 @@ class Driver:
         self._changes = WorkerChanges(
             self._orders, environments, self._step_of, self._fail, self._send_message
         )
+        self._edits = EditRequests(journal.path.parent, self._send_message)
         self._announced = 0  # number of trials that are in the journal
         self._paused: set[int] = set()  # trials that are paused in the journal
         self._workers: WorkersChanged | None = None
@@ -186,6 +188,7 @@ class Driver:
         if now - self._looked_at > LOOK_SECONDS:
             self._looked_at = now
             self._obey(self._journal.stop_request())
+            self._take_edits()
         if self.halted and (not self._can_report() or now > self._halt_deadline):
             raise SearchHalted
         changes = self._watchdog.check()
@@ -232,6 +235,19 @@ class Driver:
             self.halt("stopped")
         if request is StopRequest.NOW:
             self._halt_deadline = 0.0
+
+    def _take_edits(self) -> None:
+        """Go on with another space if another process has asked for it."""
+        if self.halted or self.is_over or self._journal.problem:  # the next session takes them
+            return
+        for edit in self._edits.take(self.conductor.space, is_live=True):
+            with self._recording():
+                self.conductor.edit(edit.space)
+                self._journal.append(edit)
+                self._fill()
+                self._take_early()
+            if self._journal.problem:  # the request stays until the disk has the edit
+                return
 
     def close(self) -> None:
         """Take all trials from the workers; a search that is over ends its paused trials."""

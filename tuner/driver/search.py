@@ -26,6 +26,7 @@ from tuner.errors import JournalError, StorageError, TunerError
 from tuner.home.home import Home
 from tuner.home.names import check_name, check_new_name
 from tuner.journal.edit import changes
+from tuner.journal.edit_request import EditRequests, edit_requests
 from tuner.journal.fold import Search
 from tuner.journal.journal import Journal, JournalTail, read_journal, read_search
 from tuner.lease.lease import Wait
@@ -169,6 +170,7 @@ def _run(
         with ExitStack() as ends:
             ends.callback(_close, journal, is_recorded)
             ends.enter_context(naming(journal.path.parent.name, is_recorded))
+            _take_edits(journal, request.view)
             start = Start(request, journal, interrupts, ends, ray)
             take_steps(STEPS, start)
             with notified(start.folder, start.receivers, journal.feed, request.view.phase):
@@ -180,9 +182,22 @@ def _run(
             return result
 
 
+def _take_edits(journal: Journal, view: View) -> None:
+    """Write the edits to the journal that another process has asked for since the last session."""
+    folder = journal.path.parent
+    recorded = Search.of(journal.events) if edit_requests(folder) else None
+    if recorded is not None:
+        for edit in EditRequests(folder, view.phase).take(recorded.space, is_live=False):
+            journal.append(edit)
+            if journal.problem:
+                return
+
+
 def _has_finished(search: Search, name: str, request: SearchRequest) -> bool:
     """Return True if a search has finished, and the request does not edit it."""
     if search.end is None or search.end.status != "finished":
+        return False
+    if edit_requests(request.home.search(name)):
         return False
     return not changes(search.space, edited_space(search, name, request))
 

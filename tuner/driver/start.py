@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from model.corpus.corpus import Corpus
 from model.progress import Progress
@@ -206,21 +206,11 @@ def edited_space(recorded: Search | None, name: str, request: SearchRequest) -> 
     Raises:
         TunerError: if the edit is not allowed.
     """
-    from tuner.space.remarks import with_model
-    from tuner.trained.moved_data import with_recorded_paths
+    from tuner.trained.moved_data import as_recorded
 
     if recorded is None:
         return request.edit(None)
-    space = with_recorded_paths(request.edit(recorded.space), recorded.space, request.home)
-    if space.init_from is not None and space.init_from == recorded.space.init_from:
-        # The recorded space has the tokenizer of its warm start already, and the architecture of
-        # a pretrained one; the edited file names only the warm start.
-        if space.init_from.huggingface is not None:
-            space = with_model(space, {**recorded.space.model, **space.model})
-        parts: dict[str, Any] = {"tokenizer": recorded.space.tokenizer}
-        if space.data.examples and space.data.chat is None:  # the source's, too
-            parts["data"] = space.data.model_copy(update={"chat": recorded.space.data.chat})
-        space = space.model_copy(update=parts)
+    space = as_recorded(request.edit(recorded.space), recorded.space, request.home)
     check_edit(recorded.space, space, name)
     return space
 

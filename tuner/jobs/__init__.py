@@ -1,4 +1,4 @@
-"""Searches that run in other processes: handed over, followed by their journals, stopped.
+"""Searches that run in other processes: handed over, followed by their journals, edited, stopped.
 
-Main names: `SearchStatus`, `submit`, `stop`.
+Main names: `SearchStatus`, `submit`, `EditRequest`, `stop`.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from tuner.home.home import Home
 from tuner.journal.fold import Search
 from tuner.journal.journal import JOURNAL_FILE, JournalTail
 from tuner.lease.folder import is_running, newest
+from tuner.lease.holder import Holder
+from tuner.texts.formatting import clock
+
+_HANGS_SECONDS = 120.0  # without a heartbeat, which comes every 5 seconds
 
 
 class TailedSearch:
@@ -96,7 +101,7 @@ class SearchStatus:
             raise no_search(name, home)
         is_on = is_running(folder)
         holder = newest(folder)
-        driver = holder.text if is_on and holder else ""
+        driver = _text_of(holder) if is_on and holder else ""
         tailed = tailed or TailedSearch(folder)
         try:
             tailed.update()
@@ -112,6 +117,14 @@ class SearchStatus:
             status,
             left=estimate_left(search.space, search.board.searched, search.begun.proposals.draws),
         )
+
+
+def _text_of(holder: Holder) -> str:
+    """Return which process drives a search, and that it hangs if it does."""
+    silence = time.time() - holder.beat
+    if silence < _HANGS_SECONDS:
+        return holder.text
+    return f"{holder.text}, not heard for {clock(silence)}: it hangs, or sleeps"
 
 
 def _of_board(board: Board, name: str, state: str, driver: str, newest_time: float) -> SearchStatus:

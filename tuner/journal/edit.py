@@ -150,6 +150,14 @@ def check_edit(old: SearchSpace, new: SearchSpace, name: str) -> None:
         )
 
 
+def needs_new_session(old: SearchSpace, new: SearchSpace) -> bool:
+    """Return True if a driver that runs a search cannot go on with an edited space.
+
+    Workers and storage are those with which its session began; all else is the conductor's.
+    """
+    return old.engine != new.engine
+
+
 def changes(old: SearchSpace, new: SearchSpace) -> list[str]:
     """Return the names of the settings in which two spaces differ, such as `search.trials`."""
     names = []

@@ -125,10 +125,13 @@ class SearchEdited(_Event):
     Attributes:
         space: space from here on.
         space_text: text of the file that the space was read from.
+        is_live: True if a driver took the edit while its session ran, and filled its lanes at once;
+            False if the next session begins with it.
     """
 
     space: SearchSpace
     space_text: str
+    is_live: bool = False
     event: Literal["edit"] = field(default="edit", kw_only=True)
 
     def __post_init__(self) -> None:

@@ -53,6 +53,8 @@ def repeat(conductor: Conductor, events: Sequence[Event], name: str) -> None:
             match event:
                 case SearchEdited() if slots:
                     conductor.edit(event.space, slots)
+                    if event.is_live:
+                        conductor.fill()
                 case SessionBegun():
                     if slots not in {0, event.slots}:
                         conductor.edit(conductor.space, event.slots)

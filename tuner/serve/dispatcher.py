@@ -19,6 +19,7 @@ from tuner.errors import JournalInUse, TunerError
 from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus
 from tuner.jobs.submit import submit
+from tuner.journal.edit_request import edit_requests
 from tuner.lease.folder import claim_folder, is_running, newest
 from tuner.lease.lease import Lease
 from tuner.lease.stop_request import StopRequest, request_stop, stop_request
@@ -37,6 +38,7 @@ _SCAN_SECONDS = 10.0  # between two looks at all searches: 0.2 ms for each
 _STARTING_SECONDS = 60.0  # in which a driver that another server started takes its lease
 _MOST_ATTEMPTS = 3  # drivers that die one after the other without an event of the journal
 _BAD_INPUT = TunerError.exit_status
+_KEEP = "keep "  # and the number of devices on which a driver that is asked to end begins again
 _LOG_BYTES = 4096
 
 
@@ -155,6 +157,11 @@ class Dispatcher:
         for name in made.pauses:
             self._ask(entries[name], "yield")
         free = self._free_numbers(holders)
+        for name, count in made.resizes.items():
+            held = entries[name].device_numbers
+            more = [free.pop(0) for _ in range(count - len(held))]
+            entry = self._change(entries[name], devices=_text_of((*held, *more)))
+            self._ask(entry, f"{_KEEP}{count}")
         problems: dict[str, Wait] = {}
         for name, count in made.starts.items():
             try:
@@ -217,15 +224,15 @@ class Dispatcher:
             return entry
         if not entry.devices:
             status = self._searches.status(entry.name, fresh=True)
-            has_finished = status is not None and status.state == "finished"  # by hand
+            has_finished = self._has_finished(entry.name, status)  # by hand
             return self._change(entry, wanted="") if has_finished else entry
         if self._may_begin(entry):
             return entry
-        if entry.asked == "edit" and entry.wanted == "run":
-            return self._begin(entry, entry.device_numbers)  # before others get its devices
-        return self._change(
-            entry, **self._ended(entry, self._searches.status(entry.name, fresh=True))
-        )
+        status = self._searches.status(entry.name, fresh=True)
+        keeps = _kept(entry)
+        if keeps and entry.wanted == "run" and not self._has_finished(entry.name, status):
+            return self._begin(entry, entry.device_numbers[:keeps])  # before others get them
+        return self._change(entry, **self._ended(entry, status))
 
     def _reason(self, entry: QueuedSearch) -> str:
         return entry.wanted if entry.wanted in ("pause", "stop") else ""
@@ -238,6 +245,18 @@ class Dispatcher:
         age = self._now() - entry.started
         return self._epoch(entry.name) == entry.epoch and 0 <= age < _STARTING_SECONDS
 
+    def _has_finished(self, name: str, status: SearchStatus | None) -> bool:
+        """Return True if a search has finished, and no edit waits for its next driver."""
+        is_over = status is not None and status.state == "finished"
+        return is_over and not edit_requests(self._home.search(name))
+
+    def _has_begun(self, name: str) -> bool:
+        """Return True if the journal of a search has its space: then nothing else is its space."""
+        try:
+            return self._searches.read(name, lambda search: True) is not None
+        except TunerError:  # its driver says what is wrong
+            return True
+
     def _epoch(self, name: str) -> int:
         """Return the epoch of the newest driver of a search; 0 without one."""
         holder = newest(self._home.search(name))
@@ -248,7 +267,7 @@ class Dispatcher:
         driver = self._drivers.pop(entry.name, None)
         exit_status = driver.exit_status if driver else None
         changes: dict[str, object] = {"devices": "", "asked": ""}
-        if status is not None and status.state == "finished":
+        if self._has_finished(entry.name, status):
             return {**changes, "wanted": ""}
         if entry.wanted != "run" or entry.asked == "yield":
             return changes
@@ -294,7 +313,7 @@ class Dispatcher:
         return QueueItem(
             entry.name, entry.owner, Priority(entry.priority), entry.place,
             min(entry.wants, max(entry.least, self._machine.number)), entry.least, holds,
-            entry.started, left, bool(entry.asked),
+            entry.started, left, bool(entry.asked), _kept(entry),
         )  # fmt: skip
 
     def _free_numbers(self, holders: Sequence[QueuedSearch]) -> list[int]:
@@ -318,13 +337,12 @@ class Dispatcher:
     def _begin(self, entry: QueuedSearch, numbers: Sequence[int]) -> QueuedSearch:
         """Start the driver of a search; return the search with its devices."""
         name, arguments = entry.name, ["--resume", entry.name]
-        if entry.space_text:
-            file = space_file(self._home, name)
-            with replacing(file, durable=True) as out:
-                out.write(entry.space_text.encode())
+        file, has_begun = space_file(self._home, entry.name), self._has_begun(entry.name)
+        if entry.space_text and not (has_begun and _has(file, entry.space_text)):
+            keep_space(self._home, name, entry.space_text)
             arguments = ["--name", name, "--space", str(file), *naming(file, entry.space_text)]
         entry = self._change(
-            entry, devices=",".join(map(str, numbers)), asked="", started=self._now(),
+            entry, devices=_text_of(numbers), asked="", started=self._now(),
             epoch=self._epoch(name),
         )  # fmt: skip
         self._drivers[name] = self._start(
@@ -332,6 +350,31 @@ class Dispatcher:
             self._machine.environment(numbers),
         )  # fmt: skip
         return entry
+
+
+def _text_of(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _kept(entry: QueuedSearch) -> int:
+    """Return the number of devices on which a search begins again when its driver has ended."""
+    if entry.asked == "edit":
+        return len(entry.device_numbers)
+    return int(entry.asked.removeprefix(_KEEP)) if entry.asked.startswith(_KEEP) else 0
+
+
+def _has(file: Path, text: str) -> bool:
+    """Return True if a file has a text: a driver was started with it."""
+    try:
+        return file.read_bytes() == text.encode()
+    except OSError:
+        return False
+
+
+def keep_space(home: Home, name: str, text: str) -> None:
+    """Write the text of the space that a search was told last."""
+    with replacing(space_file(home, name), durable=True) as file:
+        file.write(text.encode())
 
 
 def space_file(home: Home, name: str) -> Path:

@@ -4,6 +4,9 @@ Classes come first, then shares: within a class the user is next who has used th
 device-seconds of late, relative to the share. Nothing overtakes a search that waits for devices, so
 each gets its turn. A search of a higher class pauses the newest searches of the lowest class, if
 that makes room: a pause is exact, so that it costs the searches time only.
+
+A search that said that fewer devices are enough is elastic: it gives back those beyond, newest
+first, when a search of its class or a higher one waits, and gets more when nobody does.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
@@ -19,6 +22,9 @@ from tuner.texts.formatting import counted, listed
 
 HALF_LIFE_SECONDS = 7 * 86_400.0
 _ASSUMED_SECONDS = 3600.0  # duration of a search of which nothing is known
+# What a search must have had its devices for, and have left, to get more: a driver that begins
+# again with other workers costs it the time of some reports.
+_SETTLED_SECONDS, _WORTH_SECONDS = 60.0, 300.0
 
 
 class Priority(IntEnum):
@@ -45,6 +51,7 @@ class QueueItem:
         since: time at which it got them.
         seconds_left: estimate of its remaining time on the devices that it wants; None if unknown.
         is_leaving: True if it was asked to pause or stop.
+        keeps: number of devices on which it begins again at once when it has left.
     """
 
     name: str
@@ -57,6 +64,7 @@ class QueueItem:
     since: float = 0.0
     seconds_left: float | None = None
     is_leaving: bool = False
+    keeps: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,11 +121,13 @@ class Plan:
         starts: searches to start, name → number of devices.
         pauses: names of the searches to pause for others.
         waits: why the others wait, name → reason, in the order in which they will begin.
+        resizes: searches that go on with fewer or more devices, name → number of devices.
     """
 
     starts: Mapping[str, int]
     pauses: Sequence[str]
     waits: Mapping[str, Wait]
+    resizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -160,26 +170,32 @@ def plan(
         if limit := _limit(job, share, room, most, devices):
             reasons[job.name] = limit
             continue
-        count = min(job.wants, room.free, most)
-        if blocking is None and count >= job.least:
-            starts[job.name] = count
-            running.append(replace(job, holds=count, since=now))
-            room.take(job, count)
+        if blocking is None and min(room.free, most) >= job.least:
+            starts[job.name] = job.least
+            running.append(replace(job, holds=job.least, since=now))
+            room.take(job, job.least)
             continue
         queued.append(job)
         if blocking is None:
             blocking = job
-            pauses = _victims(job, running, room.free)
-            reasons[job.name] = _missing(job, running, pauses, room.free)
         else:
             reasons[job.name] = f"its turn comes after {blocking.name}"
+    if blocking is None:
+        grown = _growths(running, shares, room, now, starts)
+        starts = {name: grown.pop(name, count) for name, count in starts.items()}
+        resizes = grown
+    else:
+        resizes = _shrinks(queued, running, room.free)
+        running = [_resized(job, resizes) for job in running]
+        pauses = [] if resizes else _victims(blocking, running, room.free)
+        reasons[blocking.name] = _missing(blocking, running, pauses, room.free)
     begins = _beginnings(queued, running, room.free, now)
     places = {job.name: number for number, job in enumerate(queued, 1)}
     waits = {
         name: Wait(places.get(name, 0), reason, begins.get(name))
         for name, reason in reasons.items()
     }
-    return Plan(starts, pauses, _numbered(waits))
+    return Plan(starts, pauses, _numbered(waits), resizes)
 
 
 def ordered(jobs: Sequence[QueueItem], shares: Mapping[str, UserShare]) -> list[QueueItem]:
@@ -241,7 +257,7 @@ def _victims(job: QueueItem, running: Sequence[QueueItem], free: int) -> list[st
 
     The lowest class comes first, in a class the newest search, and none that is not needed.
     """
-    free += sum(each.holds for each in running if each.is_leaving)
+    free += _coming(running)
     lower = [
         each for each in running
         if each.owner and each.priority < job.priority and not each.is_leaving
@@ -261,10 +277,84 @@ def _victims(job: QueueItem, running: Sequence[QueueItem], free: int) -> list[st
     return [each.name for each in taken]
 
 
+def _coming(running: Sequence[QueueItem]) -> int:
+    """Return the number of devices that searches will soon give back."""
+    return sum(each.holds - each.keeps for each in running if each.is_leaving)
+
+
+def _shrinks(
+    queued: Sequence[QueueItem], running: Sequence[QueueItem], free: int
+) -> dict[str, int]:
+    """Return how many devices searches keep that give some back for those that wait.
+
+    As many of those begin, in their order, as the devices are enough for that no search needs.
+    """
+    spare = sorted(  # of those that start, none has more than is enough
+        (
+            each
+            for each in running
+            if each.owner and each.holds > each.least and not each.is_leaving
+        ),
+        key=lambda each: (each.priority, -each.since),
+    )
+    keeps = {each.name: each.holds for each in spare}
+    free += _coming(running)
+    for job in queued:
+        givers = [each for each in spare if each.priority <= job.priority]
+        need = job.least - free
+        if sum(keeps[each.name] - each.least for each in givers) < need:
+            break
+        free = max(0, -need)
+        for each in givers:
+            given = max(0, min(need, keeps[each.name] - each.least))
+            keeps[each.name] -= given
+            need -= given
+    return {each.name: keeps[each.name] for each in spare if keeps[each.name] < each.holds}
+
+
+def _growths(
+    running: Sequence[QueueItem], shares: Mapping[str, UserShare], room: _Room, now: float,
+    starts: Container[str],
+) -> dict[str, int]:  # fmt: skip
+    """Return how many devices searches have that get some which nobody waits for.
+
+    Those that start come first, then higher classes, and in a class who has used less.
+    """
+    grown: dict[str, int] = {}
+    able = [
+        each for each in running
+        if each.owner and each.holds < each.wants and not each.is_leaving and (
+            each.name in starts or (now - each.since >= _SETTLED_SECONDS
+            and (each.seconds_left or 0.0) >= _WORTH_SECONDS)
+        )
+    ]  # fmt: skip
+
+    def place(job: QueueItem) -> tuple[bool, int, float, float]:
+        share = shares.get(job.owner, UserShare())
+        return job.name not in starts, -job.priority, share.used / share.weight, job.since
+
+    for each in sorted(able, key=place):
+        share = shares.get(each.owner, UserShare())
+        most = each.wants - each.holds
+        if share.most_devices is not None:
+            most = min(most, share.most_devices - room.devices[each.owner])
+        if (more := min(most, room.free)) > 0:
+            grown[each.name] = each.holds + more
+            room.free -= more
+            room.devices[each.owner] += more
+    return grown
+
+
+def _resized(job: QueueItem, resizes: Mapping[str, int]) -> QueueItem:
+    if job.name not in resizes:
+        return job
+    return replace(job, is_leaving=True, keeps=resizes[job.name])
+
+
 def _missing(job: QueueItem, running: Sequence[QueueItem], pauses: Sequence[str], free: int) -> str:
     if pauses:
         return f"{listed(pauses, 'and')} {'is' if len(pauses) == 1 else 'are'} paused for it"
-    leaving = [each.name for each in running if each.is_leaving]
+    leaving = [each.name for each in running if each.is_leaving and each.keeps < each.holds]
     if leaving:
         return f"{listed(leaving, 'and')} will soon make room"
     needs = counted(job.least, "device")
@@ -275,7 +365,8 @@ def _beginnings(
     queued: Sequence[QueueItem], running: Sequence[QueueItem], free: int, now: float
 ) -> dict[str, float]:
     """Return when searches will probably begin, one after the other; none if nobody can tell."""
-    ends = [(now + _left(job), job.holds) for job in running]
+    ends = [(now + _left(job), job.holds - job.keeps) for job in running]
+    ends += [(now + _left(replace(job, is_leaving=False)), job.keeps) for job in running]
     heapq.heapify(ends)
     begins: dict[str, float] = {}
     at = now
@@ -294,9 +385,11 @@ def _beginnings(
 
 def _left(job: QueueItem) -> float:
     """Return the remaining seconds of a search on the devices that it holds."""
+    if job.is_leaving:
+        return 0.0
     if job.seconds_left is None:
         return math.inf
-    return 0.0 if job.is_leaving else job.seconds_left * max(1.0, job.wants / job.holds)
+    return job.seconds_left * max(1.0, job.wants / job.holds)
 
 
 def _numbered(waits: Mapping[str, Wait]) -> dict[str, Wait]:

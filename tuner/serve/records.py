@@ -22,8 +22,9 @@ class QueuedSearch:
         least: number of devices that are enough for it.
         expected_tokens: estimate of its training tokens.
         wanted: what its users want: `run`, `pause` or `stop`; empty after its end.
-        asked: why its driver was asked to end: `pause`, `stop`, `yield` (to a higher class) or
-            `edit` (it begins again at once, with another space); empty if it was not.
+        asked: why its driver was asked to end: `pause`, `stop`, `yield` (to a higher class),
+            `edit` (it begins again at once, with another space) or `keep N` (likewise, on N
+            devices); empty if it was not.
         devices: numbers of the devices that it has, apart by commas; empty if it has none.
         started: time at which its newest driver was started; 0 if none was.
         epoch: epoch of the newest driver before that one.

@@ -13,17 +13,17 @@ from tuner.errors import Mistake, RecordError, SpaceError, TunerError
 from tuner.home.home import Home
 from tuner.home.names import check_new_name
 from tuner.jobs.submit import free_name
-from tuner.journal.edit import check_edit
 from tuner.lease.folder import is_running, newest
 from tuner.lease.stop_request import StopRequest, request_stop
 from tuner.serve.access import Refused, may_change, may_read
 from tuner.serve.database import Database
-from tuner.serve.dispatcher import FOLDER, Dispatcher, space_file
+from tuner.serve.dispatcher import FOLDER, Dispatcher, keep_space, space_file
+from tuner.serve.edits import recorded_of, request_of, wait_for
 from tuner.serve.machine import Machine
 from tuner.serve.queue import Priority
 from tuner.serve.records import QueuedSearch, User
 from tuner.serve.searches import HomeSearches
-from tuner.serve.spaces import Allowed, decoded, hash_of, sent_space
+from tuner.serve.spaces import Allowed, MayRead, decoded, hash_of, sent_space
 from tuner.serve.views import SearchView
 from tuner.space_file.overrides import Override
 from tuner.space_file.text_edit import with_value
@@ -150,20 +150,23 @@ class Service:
         Raises:
             SpaceError: with every mistake.
         """
+        space, text = sent_space(data, self.home.root / FOLDER, self.allowed, self._may_read(user))
+        try:
+            return estimated(space), text
+        except CorpusError as error:
+            raise SpaceError("search.yaml", [Mistake(1, 1, str(error))]) from error
 
-        def may_start_from(name: str) -> bool:
+    def _may_read(self, user: User) -> MayRead:
+        """Return a function that says if a user may read a search."""
+
+        def may_read_it(name: str) -> bool:
             try:
                 self.readable(user, name)
             except RecordError:
                 return False
             return True
 
-        folder = self.home.root / FOLDER
-        space, text = sent_space(data, folder, self.allowed, may_start_from)
-        try:
-            return estimated(space), text
-        except CorpusError as error:
-            raise SpaceError("search.yaml", [Mistake(1, 1, str(error))]) from error
+        return may_read_it
 
     def submit(self, user: User, data: bytes, wish: Wish) -> SearchView:
         """Put a search into the queue.
@@ -292,8 +295,9 @@ class Service:
     def edit(self, user: User, name: str, data: bytes) -> SearchView:
         """Give a search another space, as far as a resumed search may have one.
 
-        A search that runs is paused after the reports under way, and goes on at once with the new
-        space, on the same devices. One that has finished goes on if there is more to train.
+        The driver of a search that trains goes on with it; where the new space needs another
+        session, or the search has not begun, it begins again at once, on the same devices. One that
+        waits or is paused has the space when it goes on, and one that has ended goes on.
 
         Raises:
             SpaceError: with every mistake of the space.
@@ -304,25 +308,27 @@ class Service:
             raise Refused(409, f"{name} is in no queue; resume it first")
         explanation, text = self.check(user, data)
         space, (_, tokens) = explanation.space, explanation.tokens
-        recorded = self.searches.read(name, lambda search: search.space)
+        recorded, request, needs_driver = recorded_of(self.searches, name), None, True
         if recorded is not None:
-            if space.init_from is not None and space.init_from == recorded.init_from:
-                space = space.model_copy(update={"tokenizer": recorded.tokenizer})
-            try:
-                check_edit(recorded, space, name)
-            except TunerError as error:
-                raise Refused(409, str(error)) from error
+            request, needs_driver = request_of(
+                self.searches, name, recorded, data, self.home.root / FOLDER, self.allowed,
+                self._may_read(user),
+            )  # fmt: skip
         wants = space.engine.workers or self.machine.number
         values: dict[str, object] = {
             "space_text": text, "space_hash": hash_of(space), "expected_tokens": tokens,
             "wants": wants, "least": min(entry.least, wants), "problem": "", "attempts": 0,
         }  # fmt: skip
-        if entry.devices:
+        if entry.devices and needs_driver:
             values["asked"] = entry.asked or "edit"
         elif not entry.wanted:
             values["wanted"] = "run"
         self.database.change(name, **values)
         self.database.note(user.name, "edit", name)
+        if request is not None:
+            keep_space(self.home, name, text)
+        if request is not None and not needs_driver:
+            wait_for(request)
         return self._seen(user, name)
 
     def prioritize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from tuner.errors import Mistake, SpaceError
 from tuner.space.remarks import without_copies
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
+from tuner.space_file.overrides import Override
 from tuner.space_file.yaml_file import Place, YamlFile
 from tuner.texts.formatting import shown
 
 _NAME = "search"  # of a space without one
 _FILE = f"{_NAME}.yaml"  # stands for the text that a user sends
+MayRead = Callable[[str], bool]  # may the user read this search?
 UPLOADS = "uploads"
 
 
@@ -40,7 +42,11 @@ class Allowed:
 
 
 def sent_space(
-    data: bytes, folder: Path, allowed: Allowed, may_read: Callable[[str], bool]
+    data: bytes,
+    folder: Path,
+    allowed: Allowed,
+    may_read: MayRead,
+    earlier: Callable[[YamlFile], Sequence[Override]] | None = None,
 ) -> tuple[SearchSpace, str]:
     """Return the space that a user sent, and its text.
 
@@ -49,6 +55,7 @@ def sent_space(
         folder: folder of the server, where relative paths begin: `uploads/…`.
         allowed: what a space may name.
         may_read: function that says if the user may read a search, for `init_from`.
+        earlier: as for `read_space`.
 
     Raises:
         SpaceError: with every mistake.
@@ -61,7 +68,7 @@ def sent_space(
             file.note(place, message)
         if file.mistakes:
             raise SpaceError(_FILE, file.mistakes)
-        space, text = read_space(path, text=text)
+        space, text = read_space(path, earlier=earlier, text=text)
     except SpaceError as error:
         raise SpaceError(_FILE, error.mistakes) from error
     return without_copies(space), text
@@ -94,7 +101,7 @@ def hash_of(space: SearchSpace) -> str:
 
 
 def _refused(
-    file: YamlFile, folder: Path, allowed: Allowed, may_read: Callable[[str], bool]
+    file: YamlFile, folder: Path, allowed: Allowed, may_read: MayRead
 ) -> Iterator[tuple[Place, str]]:
     """Yield the places of a file that name what they may not."""
     folders = (*allowed.folders, (folder / UPLOADS).resolve())

@@ -14,6 +14,7 @@ from model.errors import CorpusError
 from model.sources.fingerprint import Fingerprint, fingerprint
 from model.spec.data import DataConfig
 from tuner.home.home import Home
+from tuner.space.remarks import with_model
 from tuner.space.space import SearchSpace
 
 
@@ -67,6 +68,23 @@ def with_recorded_paths(space: SearchSpace, recorded: SearchSpace, home: Home) -
         for name in ("data", "tokenizer")
         if getattr(space, name) == getattr(present, name)
     }
+    return space.model_copy(update=parts)
+
+
+def as_recorded(space: SearchSpace, recorded: SearchSpace, home: Home) -> SearchSpace:
+    """Return an edited space with what its search has found for the recorded one.
+
+    Paths as `with_recorded_paths`. And the recorded space has the tokenizer of its warm start
+    already, and the architecture of a pretrained one; the edited file names only the warm start.
+    """
+    space = with_recorded_paths(space, recorded, home)
+    if space.init_from is None or space.init_from != recorded.init_from:
+        return space
+    if space.init_from.huggingface is not None:
+        space = with_model(space, {**recorded.model, **space.model})
+    parts: dict[str, Any] = {"tokenizer": recorded.tokenizer}
+    if space.data.examples and space.data.chat is None:  # the source's, too
+        parts["data"] = space.data.model_copy(update={"chat": recorded.data.chat})
     return space.model_copy(update=parts)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import TypeAdapter
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 Ends = tuple[int, int]  # the smallest and the largest value
 
+_FACTS = TypeAdapter(DataFacts)
 _NAMED = ("n_layers", "d_model", "n_heads", "context_length")
 
 
@@ -152,6 +155,34 @@ class Explanation:
         if differing:
             lines.append(f"Different from the source: {', '.join(sorted(differing))}.")
         return lines
+
+    @property
+    def complete(self) -> Mapping[str, Any]:
+        """All of it as JSON, as far as no data were prepared; `parse` reads it."""
+        return {
+            "space": self.space.model_dump(mode="json"),
+            "facts": _FACTS.dump_python(self.facts, mode="json"),
+            "text_bytes": self.text_bytes,
+            "stacks": [asdict(stack) for stack in self.stacks],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def parse(cls, complete: Mapping[str, Any]) -> Explanation:
+        """Return the explanation of which `complete` says all.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        return cls(
+            SearchSpace.model_validate(complete["space"]),
+            _FACTS.validate_python(complete["facts"]),
+            None,
+            complete["text_bytes"],
+            None,
+            [StackSummary(**stack) for stack in complete["stacks"]],
+            complete["notes"],
+        )
 
     @property
     def as_json(self) -> Mapping[str, Any]:

@@ -17,8 +17,9 @@ from tests.tuner.conductor.test_cool_downs import TEXT as BUDGETS
 from tests.tuner.driver.driven_search import Crash, Session, decisions
 from tests.tuner.simulated_search import SPACE, space_of, trained
 from tuner.journal import journal as journal_module
+from tuner.journal.edit_request import request_edit
 from tuner.journal.events import Event
-from tuner.journal.journal import JOURNAL_FILE, read_journal
+from tuner.journal.journal import JOURNAL_FILE, read_journal, read_search
 from tuner.space.space import SearchSpace
 
 # Two trials of the first search are paused and resumed, one is confirmed; those of the second have
@@ -141,3 +142,39 @@ def test_crashes_of_an_edited_search_change_nothing(tmp_path: Path, disk: Disk) 
             crashes += 1
     assert crashes > 10
     assert decisions(read_journal(folder)) == expected
+
+
+def test_crashes_around_an_edit_of_a_running_search_change_nothing(
+    tmp_path: Path, disk: Disk
+) -> None:
+    """The edit adds trials before the first report: each lane that was idle trains one at once."""
+    search, text = "trials: %d, sampler: random, scheduler: asha", SMALL
+    space, more = (space_of(tmp_path, search % number, text) for number in (2, 5))
+
+    def run_asked(folder: Path) -> None:
+        recorded = read_search(folder)
+        session = Session(folder, recorded.space if recorded else space, slots=3)
+        session.run(on_turn=session.driver._take_edits)
+        session.end()
+
+    request_edit_of(tmp_path / "whole", more)
+    run_asked(tmp_path / "whole")
+    expected = decisions(read_journal(tmp_path / "whole"))
+    assert [line.partition("(")[0] for line in expected][:5] == [
+        "SearchBegun", "TrialBegun", "TrialBegun", "SearchEdited", "TrialBegun",
+    ]  # fmt: skip
+    folder, crashes = tmp_path / "killed", 0
+    request_edit_of(folder, more)
+    for place in range(500, 10**6, 600):
+        disk.written, disk.breaks_at = 0, place
+        with suppress(Crash):
+            run_asked(folder)
+            break
+        crashes += 1
+    assert crashes > 10
+    assert decisions(read_journal(folder)) == expected
+
+
+def request_edit_of(folder: Path, space: SearchSpace) -> None:
+    folder.mkdir()
+    request_edit(folder, space, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
 import random
 import signal
@@ -17,7 +18,7 @@ import pytest
 from model.engine.report import Status
 from tests.tuner.conductor.test_cool_downs import SEARCH, TEXT
 from tests.tuner.driver.driven_search import Recorder, ScriptedWatchdog, Setting, decisions
-from tests.tuner.simulated_search import FACTS, space_of, trained
+from tests.tuner.simulated_search import FACTS, SPACE, outcomes, space_of, trained
 from tests.tuner.workers.scripted_workers import Clock
 from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.conductor.conductor import Conductor
@@ -26,7 +27,14 @@ from tuner.driver import driver as driver_module
 from tuner.driver.driver import SearchHalted
 from tuner.errors import Replaced
 from tuner.journal import journal as journal_module
-from tuner.journal.events import NodeLost, SearchStalled, SessionEnded
+from tuner.journal.edit_request import edit_requests, request_edit
+from tuner.journal.events import (
+    NodeLost,
+    SearchEdited,
+    SearchStalled,
+    SessionEnded,
+    TrialBegun,
+)
 from tuner.journal.follower import Projection
 from tuner.journal.journal import read_journal
 from tuner.journal.repeat import repeat, restored_decisions
@@ -619,6 +627,74 @@ def test_driver_ends_when_another_process_asks(
             driver.tick()
     assert driver.halted == "stopped"
     assert "'tuner stop' was called" in setting.texts[-1 if request_ is StopRequest.NOW else -3]
+
+
+def test_driver_goes_on_with_another_space_when_another_process_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But with what is not allowed never, and with other workers only in the next session."""
+    search, clock = "trials: %d, sampler: random, scheduler: none", Clock()
+    space = space_of(tmp_path, search % 2, SPACE.replace("{top: 2, seeds: 2}", "off"))
+    spaces = {name: space_of(tmp_path, search % number, SPACE.replace("{top: 2, seeds: 2}", text))
+              for name, number, text in (("more", 3, "off"), ("fewer", 1, "off"),
+                                         ("workers", 3, "off\nengine: {workers: 3}"))}  # fmt: skip
+    monkeypatch.setattr(driver_module.time, "monotonic", clock)
+    setting = Setting(tmp_path, Conductor(space, FACTS, 3))
+    driver, folder = setting.driver, tmp_path / "lm-1"
+    driver._looked_at = clock()
+    driver.begin()
+    assert [*setting.running()] == [0, 1]
+    requests = [request_edit(folder, spaces[name], name) for name in ("more", "workers", "fewer")]
+    (folder / "edits" / "0.json").write_text("{}")
+    driver.tick()
+    assert all(request.exists() for request in requests), "it looks once a second"
+    clock.now += 1.1
+    driver.tick()
+    clock.now += 1.1
+    driver.tick()
+    assert edit_requests(folder) == [requests[1]]
+    assert [*setting.running()] == [0, 1, 2]
+    edit, trial = [event for event in setting.events if event.event in {"edit", "trial"}][-2:]
+    assert isinstance(edit, SearchEdited)
+    assert (edit.space, edit.space_text, edit.is_live) == (spaces["more"], "more", True)
+    assert isinstance(trial, TrialBegun)
+    assert trial.number == 2
+    refused = [text for text in setting.texts if "refused" in text]
+    assert "0.json is no journal of a search" in refused[0]
+    assert "fewer search.trials (1 instead of 3)" in refused[1]
+    assert len(refused) == 2
+    assert "the search goes on with another search.trials" in setting.texts
+    setting.run()
+    assert outcomes(driver.conductor) == outcomes(setting.search)
+    setting.journal.close()
+
+
+def test_edit_waits_while_the_disk_is_full_and_the_search_ends(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, folder = setting.driver, tmp_path / "lm-1"
+    driver.begin()
+    request = request_edit(folder, space_of(tmp_path, "trials: 7, sampler: random"), "")
+    with monkeypatch.context() as patched:
+        patched.setattr(journal_module.os, "pwrite", no_space)
+        driver._take_edits()
+        assert request.exists(), "only the memory of this process has the edit"
+    driver._take_edits()
+    assert request.exists()
+    setting.journal._next_try = 0.0
+    setting.journal.retry()
+    driver._take_edits()
+    assert not request.exists()
+    assert setting.search.space.search.trials == 7
+    assert sum(isinstance(event, SearchEdited) for event in setting.events) == 1
+    later = request_edit(folder, space_of(tmp_path, "trials: 8, sampler: random"), "")
+    driver.halt("interrupted")
+    driver._take_edits()
+    assert later.exists(), "the next session takes it"
+
+
+def no_space(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_driver_ends_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

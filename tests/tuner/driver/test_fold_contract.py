@@ -15,6 +15,7 @@ from tests.tuner.driver.driven_search import Find, Session
 from tests.tuner.simulated_search import SPACE, space_of, trained
 from tuner.conductor.board import Board
 from tuner.journal import journal as journal_module
+from tuner.journal.edit_request import request_edit
 from tuner.journal.fold import Search
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.space import SearchSpace
@@ -76,7 +77,12 @@ class Comparison:
     ) -> Search:
         """Run a session; compare after each turn, and at its end with a fold of the file."""
         session = Session(self._folder, space, slots, find)
-        session.run(turns, lambda: self._compare(session))
+
+        def compare() -> None:
+            session.driver._take_edits()
+            self._compare(session)
+
+        session.run(turns, compare)
         search, again = self._take(session), Search.of(session.end())
         assert again is not None
         assert facts(again.board) == facts(search.board)
@@ -106,7 +112,7 @@ class Comparison:
 def test_fold_of_a_journal_is_the_board_of_its_conductor(
     tmp_path: Path, text: str, search: str
 ) -> None:
-    """Of a search that is interrupted twice, finishes, and is edited in a last session."""
+    """Of a search that is interrupted twice, finishes, and is edited before and in a session."""
     space = space_of(tmp_path, f"trials: 6, {search}", TEXTS[text])
     first = Comparison(tmp_path / "lm-1")
     first.run(space, 3, turns=4)
@@ -124,4 +130,7 @@ def test_fold_of_a_journal_is_the_board_of_its_conductor(
     edited = space_of(tmp_path, f"trials: 9, {search}", TEXTS[text])
     more = first.run(edited, 3, turns=3)
     assert more.is_edited
+    if not SCHEDULERS[space.search.scheduler].is_population:
+        most = space_of(tmp_path, f"trials: 12, {search}", TEXTS[text])
+        request_edit(tmp_path / "lm-1", most, "")
     first.run(edited, 3)

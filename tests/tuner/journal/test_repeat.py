@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tuner.simulated_search import FACTS, SPACE, Simulation, space_of
+from tests.tuner.simulated_search import FACTS, SPACE, Simulation, outcomes, space_of
 from tuner.conductor.clock import CLOCKS
 from tuner.conductor.conductor import Conductor
 from tuner.driver.training import environment_changes
@@ -82,6 +82,7 @@ def test_check_edit_names_what_cannot_change(
     assert "allowed changes are" in str(error.value)
 
 
+@pytest.mark.parametrize("is_live", [False, True])
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -90,26 +91,29 @@ def test_check_edit_names_what_cannot_change(
         ("trials: 12", "trials: 30, max_tokens: 1_000_000"),
     ],
 )
-def test_search_resumes_with_allowed_edit(tmp_path: Path, old: str, new: str) -> None:
-    """And a journal with the edit in it repeats like any other."""
+def test_search_goes_on_with_allowed_edit(
+    tmp_path: Path, old: str, new: str, is_live: bool
+) -> None:
+    """In its session or in the next; and a journal with the edit in it repeats like any other."""
     text = SPACE.replace("%s", "trials: 12")
     space, other = (space_of(tmp_path, "", t) for t in (text, text.replace(old, new)))
     check_edit(space, other, "lm-1")
     simulation = Simulation(Conductor(space, FACTS, 3))
     for _ in range(20):
         simulation.step()
-    simulation.conductor.edit(other, 3)
-    simulation.note(SearchEdited(other, ""))
-    simulation.note(SessionBegun({}, 3, in_order=True))
+    simulation.conductor.edit(other)
+    simulation.note(SearchEdited(other, "", is_live))
+    if not is_live:
+        simulation.note(SessionBegun({}, 3, in_order=True))
     simulation._fill()
-    board = simulation.run().board
-    assert len(board.searched) == other.search.trials
-    restored = restored_decisions(simulation.events, lambda _: ())
-    conductor = Conductor(space, FACTS, 3, restored)
-    repeat(conductor, simulation.events, "lm-1")
-    assert [row.spec for row in conductor.board.trials.values()] == [
-        row.spec for row in board.trials.values()
-    ]
+    ended = simulation.run()
+    assert len(ended.board.searched) == other.search.trials
+    for length in (len(simulation.events), len(simulation.events) - 30):  # killed then, and resumed
+        events = simulation.events[:length]
+        conductor = Conductor(space, FACTS, 3, restored_decisions(events, lambda _: ()))
+        repeat(conductor, events, "lm-1")
+        again = Simulation(conductor, events).run()
+        assert outcomes(again) == outcomes(ended)
 
 
 def test_repeat_keeps_the_clock_of_a_journal(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from starlette.testclient import TestClient
 from tests.tuner.simulated_search import FACTS, Simulation, space_of
 from tuner.conductor.conductor import Conductor
 from tuner.home.home import Home
+from tuner.journal.edit_request import EditRequests
 from tuner.journal.events import Event, SessionEnded
+from tuner.journal.fold import Search
 from tuner.journal.journal import Journal
 from tuner.serve.access import Access
 from tuner.serve.api.app import make_app
@@ -104,6 +106,9 @@ class Place:
         journal = Journal.open(self.home.search(name))
         for event in () if journal.entries else self.events:
             journal.append(event)
+        recorded = Search.of_name(journal.events, name)
+        for edit in EditRequests(journal.path.parent, print).take(recorded.space, is_live=False):
+            journal.append(edit)
         self.drivers[name].journal = journal
 
     def _start(

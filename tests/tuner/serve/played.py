@@ -139,6 +139,6 @@ class PlayedServer:
     def _start(
         self, name: str, home: Home, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> PlayedDriver:
-        space = Path(arguments[arguments.index("--space") + 1])
-        self.drivers[name] = PlayedDriver(home, name, space)
+        file = home.root / "serve" / f"{name}.yaml"
+        self.drivers[name] = PlayedDriver(home, name, file)
         return self.drivers[name]

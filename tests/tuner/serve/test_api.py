@@ -7,13 +7,19 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.requests import ClientDisconnect
 
 from tests.tuner.serve.conftest import SPACE, Place
+from tests.tuner.simulated_search import SPACE as RECORDED
 from tuner.errors import JournalError
+from tuner.journal.edit_request import EditRequests, request_edit
+from tuner.journal.events import SearchBegun
 from tuner.journal.journal import JOURNAL_FILE, Journal
+from tuner.lease.stop_request import StopRequest
+from tuner.serve import edits
 from tuner.serve.access import new_user
 from tuner.serve.api.downsampling import downsampled
 from tuner.serve.api.uploads import keep_upload
@@ -252,6 +258,69 @@ def test_edited_search_goes_on_with_its_devices(place: Place) -> None:
     assert place.starts[-1] == "a", "before c, which waits for devices"
     assert "seed: 7" in (place.home.root / "serve" / "a.yaml").read_text()
     assert place.client.get(f"{SEARCHES}/c").json()["state"] == "waiting"
+
+
+def test_edit_is_taken_by_the_driver_that_runs_or_the_next_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is stopped; what the queue and local commands have told the search stays told."""
+    monkeypatch.setattr(edits, "_PATIENCE_SECONDS", 0.0)
+    text = "name: space\n" + RECORDED % "trials: 3, sampler: random, scheduler: asha"
+    space = next(event for event in place.events if isinstance(event, SearchBegun)).space
+
+    def edit(trials: int, **more: str) -> Any:
+        changed = text.replace("trials: 3", f"trials: {trials}") + more.get("engine", "")
+        return place.client.post(f"{SEARCHES}/a/edit", content=changed)
+
+    def waiting() -> list[int]:
+        trials = []
+        for event in EditRequests(place.home.search("a"), print).take(space, is_live=False):
+            trials.append(event.space.search.trials)
+            request_edit(place.home.search("a"), event.space, event.space_text)
+        return trials
+
+    assert place.client.post(SEARCHES, content=text, params={"name": "a"}).status_code == 201
+    place.dispatcher.tick()
+    assert place.drivers["a"].arguments[:3] == ["--name", "a", "--space"]
+    assert edit(9).json()["state"] == "running"
+    place.dispatcher.tick()
+    assert (place.state("a"), waiting()) == ("running", [9])
+    journal = place.drivers["a"].journal
+    assert journal is not None
+    for event in EditRequests(journal.path.parent, print).take(space, is_live=True):
+        journal.append(event)
+    refused = edit(3)
+    assert refused.status_code == 409
+    assert "fewer search.trials (3 instead of 9)" in refused.json()["message"]
+    assert place.client.get(f"{SEARCHES}/a/files/space.yaml").text == text.replace(
+        "trials: 3", "trials: 9"
+    )
+
+    place.client.post(f"{SEARCHES}/a/pause")
+    place.dispatcher.tick()
+    place.drivers["a"].end("interrupted")
+    place.dispatcher.tick()
+    assert edit(90).json()["state"] == "paused"
+    assert edit(10).json()["state"] == "paused"
+    assert waiting() == [10], "the later edit replaces the one that nobody has taken"
+    place.client.post(f"{SEARCHES}/a/resume")
+    place.dispatcher.tick()
+    assert place.drivers["a"].arguments[:2] == ["--resume", "a"]
+    assert waiting() == []
+    assert edit(10, engine="engine: {timeout_seconds: 90}\n").status_code == 200
+    place.dispatcher.tick()
+    assert place.drivers["a"].journal.stop_request() is StopRequest.SOON, "it needs other workers"
+    place.drivers["a"].end("interrupted")
+    place.dispatcher.tick()
+    assert place.state("a") == "running"
+
+    assert edit(11).status_code == 200
+    place.drivers["a"].end("finished")
+    place.dispatcher.tick()
+    assert place.state("a") == "running", "the edit that came too late is not lost"
+    place.drivers["a"].end("finished")
+    place.dispatcher.tick()
+    assert place.state("a") == "finished"
 
 
 def test_upload_is_kept_by_its_contents_and_named_in_a_space(place: Place) -> None:

@@ -24,8 +24,9 @@ from tuner.errors import SpaceError, TunerError
 from tuner.jobs.status import SearchStatus
 from tuner.journal.follower import Follower
 from tuner.serve.access import new_user
-from tuner.serve.client import Client, RemoteTail, tokens_file
 from tuner.serve.operations.operations import Operations
+from tuner.serve.remote.client import Client, RemoteTail
+from tuner.serve.remote.tokens import tokens_file
 
 
 @pytest.fixture
@@ -102,10 +103,38 @@ def test_commands_let_a_server_work(
     assert replay == "trial 3 of a (run 12345678, finished):\ndifferent: by 1\n"
     assert main(["replay", "a/0", "--server", url]) == 2
     assert capsys.readouterr().err == "tuner replay: the data has changed\n"
+    folder = tmp_path / "exported"
+    exported = run("export", "a/0", "-o", str(folder))
+    assert exported.startswith(f"trial 3 of a is in {folder}: 1 files, 0.0 MB, format hf; README")
+    assert [path.read_bytes() for path in folder.iterdir()] == [b"weights"]
+    assert main(["export", "a/0", "-o", str(folder), "--server", url]) == 2
+    assert "holds model.bin, which is not part of an export" in capsys.readouterr().err
+    assert run("generate", "--search", "a", "--prompt", "it") == "it is written\n"
+    made = json.loads(run("generate", "--search", "a", "--prompt", "it", "--seed", "4", "--json"))
+    assert (made["texts"][0]["text"], made["settings"]["seed"]) == (" is written", 4)
     for wrong in (["show", "0123456789"], ["report", "--watch"], ["replay", "--prepared"]):
         assert main([*wrong, "--server", url]) == 2
     fork = Client(url).fork("a", ["search.seed=4"], new_name="b")
     assert fork.name == "b"
+
+
+def test_validate_says_the_same_of_a_server(
+    place: Place, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*arguments: str) -> tuple[str, str]:
+        assert main(["validate", *arguments]) == 0
+        return tuple(capsys.readouterr())  # type: ignore[return-value]
+
+    file = tmp_path / "space.yaml"
+    file.write_text((SPACE % 1).replace("seed: 1", "seed: 1, scheduler: hyperband"))
+    for more in ([], ["--json"], ["--set", "search.trials=7"]):
+        local, _ = said("--space", str(file), *more, "--home", str(place.home.root))
+        remote, told = said("--space", str(file), *more, "--server", url)
+        assert remote == local != ""
+        assert f"at {url}: devices are free for it" in told
+    file.write_text("budgett: {tokens: 1}\n")
+    assert main(["validate", "--space", str(file), "--server", url]) == 2
+    assert capsys.readouterr().err == f"{file}:1:1 unknown key budgett; did you mean budget?\n"
 
 
 def _without_rates(text: str) -> list[str]:

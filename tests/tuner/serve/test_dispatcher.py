@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import time
 
 import pytest
 
@@ -11,6 +13,7 @@ from tuner.errors import TunerError
 from tuner.journal.journal import Journal
 from tuner.lease.folder import newest
 from tuner.lease.stop_request import StopRequest, request_stop, stop_request
+from tuner.serve import queue
 from tuner.serve.database import Database
 from tuner.serve.dispatcher import Dispatcher
 from tuner.serve.machine import Machine
@@ -78,6 +81,44 @@ def test_higher_class_takes_the_devices_and_gives_them_back(place: Place) -> Non
     place.drivers["urgent"].end("finished")
     place.dispatcher.tick()
     assert place.starts[-1] == "new"
+
+
+def test_elastic_search_goes_on_with_fewer_devices_and_later_with_more(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time from its journal, on devices that it had; the server may be killed meanwhile."""
+    monkeypatch.setattr(queue, "_WORTH_SECONDS", 0.0)
+    text = (SPACE % 1).replace("workers: 1", "workers: 2")
+    query = {"name": "a", "least": "1"}
+    assert place.client.post("/api/v1/searches", content=text, params=query).status_code == 201
+    place.dispatcher.tick()
+    assert place.drivers["a"].arguments[-2:] == ["--workers", "2"]
+    place.submit(2, name="b")
+    place.dispatcher.tick()
+    assert place.dispatcher.waits["b"].reason == "a will soon make room"
+    place.kill()
+    place.open()
+    place.dispatcher.tick()
+    assert place.starts == ["a"]
+    place.drivers["a"].end("interrupted")
+    place.dispatcher.tick()
+    assert place.starts == ["a", "a", "b"]
+    assert place.drivers["a"].arguments == ["--resume", "a", "--workers", "1"]
+    place.drivers["b"].end("finished")
+    place.at += 1000
+    place.dispatcher.tick()
+    entry = place.database.search("a")
+    assert entry is not None
+    assert (entry.devices, entry.asked) == ("0,1", "keep 2")
+    place.submit(3, name="c")
+    place.dispatcher.tick()
+    assert place.starts[-1] == "b", "the devices are promised to a, which gives one back again"
+    place.drivers["a"].end("interrupted")
+    place.dispatcher.tick()
+    assert place.drivers["a"].arguments[-2:] == ["--workers", "2"]
+    place.drivers["a"].end("finished")
+    place.dispatcher.tick()
+    assert (place.state("a"), place.starts[-1]) == ("finished", "c")
 
 
 def test_restarted_server_finds_its_drivers(place: Place) -> None:
@@ -159,6 +200,41 @@ def test_search_of_a_command_takes_its_devices_and_is_not_paused(place: Place) -
     assert place.state("outside") == "running"
     assert not place.dispatcher.waits["a"].reason.startswith("outside is paused")
     outside.close()
+
+
+def test_driver_that_hangs_is_shown_and_keeps_its_devices_until_it_is_killed(
+    place: Place,
+) -> None:
+    place.submit(name="a")
+    place.dispatcher.tick()
+    record = place.home.search("a") / "epochs" / "0001"
+    os.utime(record, (time.time() - 600,) * 2)
+    place.client.post("/api/v1/searches/a/pause")
+    place.dispatcher.tick()
+    shown = place.client.get("/api/v1/searches/a").json()
+    assert shown["state"] == "pausing"
+    assert "not heard for 10:00: it hangs, or sleeps" in shown["driver"]
+    place.client.post("/api/v1/searches/a/resume")
+    place.drivers["a"].end(exit_status=-9)
+    place.dispatcher.tick()
+    assert (place.starts, place.state("a")) == (["a", "a"], "running")
+
+
+def test_clock_that_jumps_by_a_day_starts_nothing_twice(place: Place) -> None:
+    for seed in range(3):
+        place.submit(seed, name=f"s{seed}")
+    place.dispatcher.tick()
+    used = place.database.use()
+    for jump in (86_400, -2 * 86_400):
+        place.at += jump
+        place.dispatcher.tick()
+        states = [place.state(f"s{seed}") for seed in range(3)]
+        assert states == ["running", "running", "waiting"]
+    assert place.starts == ["s0", "s1"]
+    assert all(use.seconds < 60 for use in (*used.values(), *place.database.use().values()))
+    place.drivers["s0"].end("finished")
+    place.dispatcher.tick()
+    assert place.starts[-1] == "s2"
 
 
 def test_second_server_does_not_schedule(place: Place) -> None:

@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
-from tests.tuner.serve.conftest import SPACE, Place
+from tests.tuner.serve.conftest import Place
+from tests.tuner.simulated_search import SPACE as RECORDED
 from tuner.home.home import Home
 from tuner.journal.events import Event
+from tuner.journal.journal import read_search
+from tuner.serve import edits
 from tuner.serve.database import Database
 from tuner.serve.records import User
 from tuner.serve.service import Wish
 
 ADMIN = User("root", "admin")
+TEXT = "name: space\n" + RECORDED % "trials: 3, sampler: random, scheduler: asha"
 WRITES = ("add", "change", "note", "put_use")
 
 
@@ -25,9 +29,11 @@ class Killed(BaseException):
 
 
 def steps(place: Place) -> None:
-    """Submit a search, pause it, let it go on; its driver ends in order."""
+    """Submit a search, edit it, pause it, let it go on; its driver ends in order."""
     service, tick = place.service, place.dispatcher.tick
-    service.submit(ADMIN, (SPACE % 1).encode(), Wish(name="a"))
+    service.submit(ADMIN, TEXT.encode(), Wish(name="a"))
+    tick()
+    service.edit(ADMIN, "a", TEXT.replace("trials: 3", "trials: 4").encode())
     tick()
     service.change(ADMIN, "a", "pause")
     tick()
@@ -87,6 +93,7 @@ def is_killed(place: Place, number: int, monkeypatch: pytest.MonkeyPatch, *, lat
 def test_nothing_is_lost_and_nothing_runs_twice(
     tmp_path: Path, events: Sequence[Event], monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
+    monkeypatch.setattr(edits, "_PATIENCE_SECONDS", 0.0)
     for number in itertools.count():
         place = Place(Home.of(tmp_path / str(number)), events)
         was_killed = is_killed(place, number, monkeypatch, late=late)
@@ -94,9 +101,12 @@ def test_nothing_is_lost_and_nothing_runs_twice(
         place.open()
         if place.database.search("a") is None:
             assert number == 0, "it was never submitted"
-            place.service.submit(ADMIN, (SPACE % 1).encode(), Wish(name="a"))
+            place.service.submit(ADMIN, TEXT.encode(), Wish(name="a"))
         finish(place)  # a second driver beside the first could not open the journal
         place.kill()
         if not was_killed:
             break
-    assert number > 6, "the steps write"
+    assert number > 8, "the steps write"
+    search = read_search(place.home.search("a"))
+    assert search is not None
+    assert search.space.search.trials == 4

@@ -41,6 +41,9 @@ print(json.dumps({
     "words": words, "folder": "/of/the/server", "verdict": "different",
     "sentence": "different: by 1",
     "run": "12345678abc", "trial": 3, "search": "a", "status": "finished", "trials": 2,
+    "files": ["model.bin"], "bytes": 7, "format": "hf", "tokens_per_second": 5.0,
+    "texts": [{"run": "12345678abc", "trial": 3, "search": "a", "val_loss": 2.5, "sample": 0,
+               "continues": words[-1], "text": " is written", "tokens": 2}],
 }))
 sys.exit(words[0] == "replay")
 """

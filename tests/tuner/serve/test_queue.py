@@ -104,6 +104,50 @@ def test_nothing_is_paused_without_need_or_use() -> None:
     assert not plan(by_command, {}, 2, 0).pauses, "it is somebody's at a terminal"
 
 
+def elastic(name: str, holds: int, **more: object) -> QueueItem:
+    return QueueItem(name, "bob", wants=4, least=1, holds=holds, **more)  # type: ignore[arg-type]
+
+
+def test_elastic_search_gives_back_what_others_wait_for() -> None:
+    """The newest of the lowest class first, for all that can begin, but not what it needs."""
+    jobs = [
+        elastic("old", 3, since=1), elastic("new", 2, since=2), elastic("high", 3, priority=HIGH),
+        QueueItem("a", "eve", order=1), QueueItem("b", "eve", order=2, wants=2, least=2),
+    ]  # fmt: skip
+    made = plan(jobs, {}, 8, 10)
+    assert made.resizes == {"new": 1, "old": 1}
+    assert not made.pauses
+    assert made.waits["a"].reason == "old and new will soon make room"
+    assert (made.waits["a"].begins_at, made.waits["b"].begins_at) == (10, 10)
+    asked = [
+        replace(job, is_leaving=True, keeps=made.resizes[job.name])
+        if job.name in made.resizes else job for job in jobs
+    ]  # fmt: skip
+    again = plan(asked, {}, 8, 11)
+    assert not again.resizes, "that is enough"
+    assert not again.pauses
+    wide = [*jobs, QueueItem("c", "eve", order=0, wants=5, least=5)]
+    assert not plan(wide, {}, 8, 10).resizes, "it would make no room for whose turn it is"
+    urgent = plan([*jobs, QueueItem("c", "eve", Priority.URGENT, wants=5, least=5)], {}, 8, 10)
+    assert urgent.resizes == {"new": 1, "old": 1, "high": 1}
+    more = plan([*jobs, QueueItem("c", "eve", Priority.URGENT, wants=7, least=7)], {}, 8, 10)
+    assert (more.resizes, more.pauses) == ({}, ["new", "old", "high"])
+
+
+def test_elastic_search_gets_what_nobody_waits_for() -> None:
+    jobs = [
+        elastic("new", 1, since=940, seconds_left=900), elastic("short", 1, seconds_left=200),
+        elastic("a", 2, since=1, seconds_left=900), elastic("unknown", 1),
+        elastic("just", 1, since=941, seconds_left=900), elastic("leaves", 1, is_leaving=True),
+    ]  # fmt: skip
+    assert plan(jobs, {}, 10, 1000).resizes == {"a": 4, "new": 2}
+    assert plan(jobs, {"bob": UserShare(most_devices=8)}, 10, 1000).resizes == {"a": 3}
+    waits = [*jobs, QueueItem("wide", "eve", wants=9, least=9)]
+    assert not plan(waits, {}, 10, 1000).resizes
+    first = plan([elastic("x", 0), QueueItem("y", "eve", order=1), elastic("a", 1)], {}, 4, 1000)
+    assert first.starts == {"x": 2, "y": 1}, "who starts gets what is left by others that start"
+
+
 JOBS = st.lists(
     st.builds(
         QueueItem,
@@ -111,8 +155,9 @@ JOBS = st.lists(
         owner=st.sampled_from(["", "x", "y", "z"]),
         priority=st.sampled_from(Priority),
         order=st.integers(0, 99).map(float),
-        wants=st.integers(1, 4),
-        holds=st.sampled_from([0, 0, 1, 2]),
+        wants=st.integers(2, 4),
+        least=st.integers(1, 2),
+        holds=st.sampled_from([0, 0, 2, 3]),
         since=st.integers(0, 9).map(float),
         seconds_left=st.none() | st.integers(0, 999).map(float),
         is_leaving=st.booleans(),
@@ -126,10 +171,19 @@ JOBS = st.lists(
 @given(JOBS, st.integers(0, 3))
 def test_never_two_searches_on_one_device(jobs: list[QueueItem], more: int) -> None:
     devices = sum(job.holds for job in jobs) + more
-    made = plan(jobs, {"x": UserShare(most_devices=3)}, devices, 0)
+    made = plan(jobs, {"x": UserShare(most_devices=3)}, devices, 900)
     by_name = {job.name: job for job in jobs}
     waiting = {job.name for job in jobs if not job.holds}
-    assert sum(made.starts.values()) <= more
+    grown = {n: count - by_name[n].holds for n, count in made.resizes.items()}
+    assert sum(made.starts.values()) + sum(each for each in grown.values() if each > 0) <= more
+    assert not (made.waits and any(each > 0 for each in grown.values())) or all(
+        "at one time" in wait.reason or "there are" in wait.reason for wait in made.waits.values()
+    ), "nobody gets more while others wait for devices"
+    for name, count in made.resizes.items():
+        job = by_name[name]
+        assert job.owner
+        assert not job.is_leaving
+        assert job.least <= count <= max(job.wants, job.holds)
     assert made.starts.keys() | made.waits.keys() == waiting
     assert not made.starts.keys() & made.waits.keys()
     assert sorted(wait.position for wait in made.waits.values()) == [*range(1, len(made.waits) + 1)]

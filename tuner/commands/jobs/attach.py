@@ -23,7 +23,7 @@ from tuner.lease.folder import is_running
 from tuner.terminal.live import view_on
 
 if TYPE_CHECKING:
-    from tuner.serve.client import Client
+    from tuner.serve.remote.client import Client
 
 _POLL_SECONDS = 0.5
 _END_SECONDS = 5.0  # longest wait for the last lines of the view
@@ -38,7 +38,7 @@ def run_attach(options: argparse.Namespace) -> int:
     client = client_of(options)
     tail: JournalTail
     if client is not None:
-        from tuner.serve.client import RemoteTail
+        from tuner.serve.remote.client import RemoteTail
 
         tail = RemoteTail(client, name)
     else:
@@ -110,7 +110,7 @@ def run_logs(options: argparse.Namespace) -> int:
 
 def _print_remote_log(client: Client, name: str, *, follow: bool) -> int:
     """Print the log of a search of a server."""
-    from tuner.serve.client import LOG_FILE
+    from tuner.serve.remote.client import LOG_FILE
 
     decoder, start = getincrementaldecoder("utf-8")(errors="replace"), 0
     while True:

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tuner.commands.output import can_ask, consoles, say
+import yaml
+
+from tuner.commands.output import can_ask, consoles, say, say_study
 from tuner.errors import TunerError
 from tuner.jobs.status import SearchStatus
+from tuner.space_file.yaml_file import YamlFile
 
 if TYPE_CHECKING:
-    from tuner.serve.client import Client, RemoteOperation
+    from tuner.serve.remote.client import Client, RemoteOperation
 
 _POLL_SECONDS = 0.5
 
@@ -31,14 +34,30 @@ def client_of(options: argparse.Namespace) -> Client | None:
     url = options.server or ("" if options.home else os.environ.get("TUNER_SERVER"))
     if not url:
         return None
-    from tuner.serve.client import Client
+    from tuner.serve.remote.client import Client
 
     return Client(url)
 
 
+def text_of(options: argparse.Namespace) -> tuple[str, str]:
+    """Return the name of the file of --space, and its text as a server gets it, with --set in it.
+
+    Raises:
+        SpaceError: if it is no YAML, or an option does not fit it.
+    """
+    say_study(options)
+    file = YamlFile(options.space)
+    for override in options.overrides:
+        file.override(override.option, override.path, override.text)
+    if not options.overrides:
+        return file.name, file.text
+    return file.name, yaml.safe_dump(file.data, allow_unicode=True, sort_keys=False)
+
+
 def run_login(options: argparse.Namespace) -> int:
     """Keep the token of a server for the commands of this user."""
-    from tuner.serve.client import Client, keep_token
+    from tuner.serve.remote.client import Client
+    from tuner.serve.remote.tokens import keep_token
 
     if can_ask(options):
         token = getpass.getpass("token: ").strip()

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from tuner.commands.jobs.remote import client_of
+from tuner.commands.jobs.remote import client_of, text_of
 from tuner.commands.output import consoles, home_of, home_option, print_json, say, say_study
 from tuner.errors import TunerError
 from tuner.jobs.submit import free_name, submit, submit_to_ray
 from tuner.notify.receivers import receivers_of
 from tuner.space_file.load import read_space
-from tuner.space_file.yaml_file import YamlFile
 
 if TYPE_CHECKING:
-    from tuner.serve.client import Client
+    from tuner.serve.remote.client import Client
 
 
 def run_submit(options: argparse.Namespace) -> int:
@@ -76,16 +72,9 @@ def _submit_to_server(options: argparse.Namespace, client: Client) -> int:
     if options.resume:
         search = client.resume(options.resume)
     else:
-        say_study(options)
-        file = YamlFile(options.space)
-        for override in options.overrides:
-            file.override(override.option, override.path, override.text)
-        text = yaml.safe_dump(file.data, allow_unicode=True, sort_keys=False)
-        path = Path(file.name)
+        file, text = text_of(options)
         search = client.submit(
-            text if options.overrides else path,
-            name=options.name,
-            priority=options.priority or "normal",
+            text, file=file, name=options.name, priority=options.priority or "normal"
         )
     name, why = search.name, f": {search.waits_for}" if search.waits_for else ""
     results.write_line(f"{name} is {search.state} at {client.url}{why}")

@@ -145,10 +145,11 @@ async def validate(
     service: Serving,
     priority: Class = "normal",
     least: Annotated[int | None, Query(ge=1, le=4096)] = None,
+    complete: bool = False,
 ) -> ValidationView:
     """Check a space, and say every mistake with its line and column, or what it would cost."""
     data, chosen = await request.body(), Priority[priority.upper()]
-    return await run_in_threadpool(explained, service, user, data, chosen, least)
+    return await run_in_threadpool(explained, service, user, data, chosen, least, complete=complete)
 
 
 @router.post("/draft")

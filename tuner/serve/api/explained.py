@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -119,6 +120,8 @@ class ValidationView(BaseModel):
         parameters: its searched parameters.
         schedules: learning rates of the defaults and of the ends of the ranges.
         cost: what it would cost.
+        explanation: all that was found of the space, if it was asked for: what `tuner validate`
+            prints is made of it.
     """
 
     name: str
@@ -130,11 +133,13 @@ class ValidationView(BaseModel):
     parameters: list[PriorView] = Field(default_factory=list)
     schedules: list[ScheduleView] = Field(default_factory=list)
     cost: CostView
+    explanation: dict[str, Any] | None = None
 
 
 def explained(
-    service: Service, user: User, data: bytes, priority: Priority, least: int | None
-) -> ValidationView:
+    service: Service, user: User, data: bytes, priority: Priority, least: int | None,
+    *, complete: bool = False,
+) -> ValidationView:  # fmt: skip
     """Return what a search of a space would be that a user sent.
 
     Args:
@@ -143,6 +148,7 @@ def explained(
         data: text of the space.
         priority: class in which it would wait.
         least: number of devices that are enough; None for all that it asks for.
+        complete: True for the explanation.
 
     Raises:
         SpaceError: with every mistake of the space.
@@ -165,7 +171,7 @@ def explained(
         name=space.name, hash=hash_of(space), expected_tokens=expected, notes=list(found.notes),
         lines=found.lines, stacks=[StackView.of(each) for each in found.stacks[:_MOST_STACKS]],
         parameters=[_parameter(each) for each in space.searched], schedules=_schedules(found),
-        cost=cost,
+        cost=cost, explanation=dict(found.complete) if complete else None,
     )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ class ExportWish(_OfTrial):
     """Write a trained trial for other tools, as `tuner export` does; as one zip file."""
 
     kind: Literal["export"]
-    format: Literal["hf", "gguf", "torch"] = "hf"
+    format: Literal["hf", "gguf", "torch", "peft"] = "hf"
 
     def command(self, search: str, folder: Path) -> list[str]:
         """Return the words of the command."""
@@ -135,6 +135,7 @@ class GenerateWish(_OfTrial):
     temperature: float = Field(0.8, ge=0, le=1000)
     top_k: int = Field(0, ge=0, le=2**31)
     top_p: float = Field(0.95, gt=0, le=1)
+    repetition_penalty: float = Field(1.0, ge=1e-3, le=1000)
     max_tokens: int = Field(200, ge=1, le=MOST_TOKENS)
     seed: int = Field(0, ge=0, lt=2**53)
     samples: int = Field(1, ge=1, le=MOST_SAMPLES)

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from typing_extensions import override
 
-from model.files import replacing
 from tuner.errors import JournalError, Mistake, SpaceError, TunerError
 from tuner.jobs.status import SearchStatus
 from tuner.journal.journal import JOURNAL_FILE, JournalTail
 from tuner.notify.receivers import NoRedirects
+from tuner.serve.remote.tokens import kept_tokens
 
 SERVER, TOKEN = "TUNER_SERVER", "TUNER_TOKEN"  # environment variables
 LOG_FILE = "log.txt"
@@ -147,6 +150,7 @@ class Client:
         priority: str = "normal",
         visibility: str = "team",
         key: str | None = None,
+        file: str = "space",
     ) -> RemoteSearch:
         """Put a search into the queue.
 
@@ -156,15 +160,16 @@ class Client:
             priority: `low`, `normal`, `high` or `urgent`.
             visibility: who else sees it: `private`, `team` or `public`.
             key: an equal key submits once.
+            file: name of the file of a text, for errors.
 
         Raises:
             SpaceError: with every mistake of the space.
         """
-        file = space if isinstance(space, Path) else None
-        text = file.read_text(encoding="utf-8") if file else str(space)
+        if isinstance(space, Path):
+            file, space = str(space), space.read_text(encoding="utf-8")
         query = {"name": name, "priority": priority, "visibility": visibility}
         headers = {"Idempotency-Key": key} if key else {}
-        return RemoteSearch.of(self._space("searches", text, str(file or "space"), query, headers))
+        return RemoteSearch.of(self._space("searches", space, file, query, headers))
 
     def edit(self, name: str, text: str, file: str = "space") -> RemoteSearch:
         """Give a search another space; one that runs goes on with it.
@@ -184,13 +189,21 @@ class Client:
         answer = self._json("POST", "uploads", {"suffix": file.suffix}, data, headers)
         return str(answer["path"])
 
-    def validate(self, text: str, file: str = "space") -> Mapping[str, Any]:
+    def validate(
+        self, text: str, file: str = "space", *, complete: bool = False
+    ) -> Mapping[str, Any]:
         """Return what the server says of a space.
+
+        Args:
+            text: text of the space.
+            file: name of its file, for errors.
+            complete: True for `explanation` as well (`Explanation.parse`).
 
         Raises:
             SpaceError: with every mistake of the space.
         """
-        answer: Mapping[str, Any] = self._space("validate", text, file)
+        query = {"complete": "true"} if complete else None
+        answer: Mapping[str, Any] = self._space("validate", text, file, query)
         return answer
 
     def searches(self) -> Iterator[RemoteSearch]:
@@ -251,8 +264,12 @@ class Client:
 
     def file(self, number: str, name: str) -> bytes:
         """Return a file of an operation."""
-        path = f"operations/{quote(number, safe='')}/files/{quote(name, safe='')}"
-        return self._send("GET", path)
+        return self._send("GET", _file_of(number, name))
+
+    def save(self, number: str, name: str, target: IO[bytes]) -> None:
+        """Write a file of an operation, of any size, to an open file."""
+        with self._answer("GET", _file_of(number, name)) as answer:
+            shutil.copyfileobj(answer, target)
 
     def download(self, name: str, file: str, start: int = 0) -> bytes:
         """Return a file of a search, from a byte on; nothing if there is nothing yet."""
@@ -301,6 +318,20 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """Send a request, and return the body of the answer."""
+        with self._answer(method, path, query, body, headers) as answer:
+            data: bytes = answer.read(_MOST_BYTES)
+            return data
+
+    @contextmanager
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[HTTPResponse]:
+        """Send a request, and give the answer to a block, which reads its body."""
         values = {key: value for key, value in (query or {}).items() if value is not None}
         url = f"{self.url}/api/v1/{path}" + (f"?{urlencode(values, doseq=True)}" if values else "")
         own = {"Authorization": f"Bearer {self._token}"} if self._token else {}
@@ -309,8 +340,7 @@ class Client:
         )
         try:
             with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
-                data: bytes = answer.read(_MOST_BYTES)
-                return data
+                yield answer
         except urllib.error.HTTPError as error:
             raise _refusal(self.url, error.code, error.read(1 << 20)) from error
         except OSError as error:
@@ -359,40 +389,9 @@ def _refusal(url: str, status: int, body: bytes) -> TunerError:
         return Refusal(status, f"{url} is no server of tuner: it answers with status {status}")
 
 
+def _file_of(number: str, name: str) -> str:
+    return f"operations/{quote(number, safe='')}/files/{quote(name, safe='')}"
+
+
 def _path(name: str, *more: str) -> str:
     return "/".join(["searches", *(quote(part, safe="") for part in (name, *more))])
-
-
-# tokens -------------------------------------------------------------------------------------------
-
-
-def tokens_file() -> Path:
-    """Return the path of the tokens that `tuner login` keeps."""
-    config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(config) / "tuner" / "tokens.json"
-
-
-def kept_tokens() -> dict[str, str]:
-    """Return the tokens that `tuner login` has kept, by the URLs of their servers."""
-    try:
-        tokens = json.loads(tokens_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return tokens if isinstance(tokens, dict) else {}
-
-
-def keep_token(url: str, token: str) -> Path:
-    """Keep a token for a server in a file that only its user can read; return its path.
-
-    Raises:
-        TunerError: if it cannot be written.
-    """
-    path = tokens_file()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with replacing(path) as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(json.dumps({**kept_tokens(), url: token}, indent=1).encode())
-    except OSError as error:
-        raise TunerError(f"cannot write {path}: {error.strerror}") from error
-    return path

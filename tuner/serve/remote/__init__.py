@@ -1,0 +1,1 @@
+"""A server from afar: what commands with --server and Python use. Main names: `Client`."""
