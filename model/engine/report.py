@@ -32,7 +32,7 @@ class Status(StrEnum):
     DIVERGED = "diverged"  # a loss or a gradient was not finite; the trial trains no further
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Report:
     """One report of one trial.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,8 +42,14 @@ class TailedSearch:
         Raises:
             JournalError: if the journal cannot be read, or contradicts itself.
         """
-        for entry in self._tail.read():
-            self.search = Search.after(self.search, entry.event)
+        for entries in self._tail.parts():
+            for entry in entries:
+                self.search = Search.after(self.search, entry.event)
+
+    def before(self, line: int) -> tuple[int, int]:
+        """Return a place in the journal before a line: its numbers of lines and of bytes."""
+        marks = self._tail.marks
+        return marks[max(0, bisect_right(marks, line, key=lambda mark: mark[0]) - 1)]
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class SearchStatus:
         tokens_per_second: training tokens per second of late; None unless it is running.
         seconds_left: estimate of the remaining seconds; None unless it is running and has reported.
         newest: time of the newest event, in seconds since the epoch; None without any.
-        left: what more trials could find; None if it cannot be told.
+        left: what more trials could find; None if it cannot be told, or nobody asked.
         problem: why there are no numbers; None if there are.
         waits_for: why a search of a server waits in its queue; None unless it does.
     """
@@ -85,13 +92,16 @@ class SearchStatus:
     waits_for: str | None = None
 
     @classmethod
-    def of(cls, home: Home, name: str, tailed: TailedSearch | None = None) -> SearchStatus:
+    def of(
+        cls, home: Home, name: str, tailed: TailedSearch | None = None, *, has_left: bool = True
+    ) -> SearchStatus:
         """Return the status of a search of a home.
 
         Args:
             home: home of the search.
             name: name of the search.
             tailed: the search, as read so far; what is new is read.
+            has_left: False to leave out what is left to find, which takes long for many trials.
 
         Raises:
             TunerError: if the home has no search of this name.
@@ -113,6 +123,8 @@ class SearchStatus:
         ended = search.end.status if search.end else "interrupted"
         state = "running" if is_on else ended
         status = _of_board(search.board, name, state, driver, search.newest_ms / 1000)
+        if not has_left:
+            return status
         return replace(
             status,
             left=estimate_left(search.space, search.board.searched, search.begun.proposals.draws),

@@ -37,6 +37,7 @@ from tuner.lease.stop_request import StopRequest, stop_request
 
 JOURNAL_FILE = "journal.jsonl"
 _RETRY_SECONDS = 1.0
+_PART_BYTES = 1 << 20  # of a journal that is read: a large one as a whole would fill the memory
 
 
 class Journal:
@@ -316,10 +317,14 @@ class JournalTail(_News):
 
     Args:
         folder: folder of the search.
+
+    Attributes:
+        marks: numbers of lines, and of bytes, after which parts of the journal end.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self.marks: list[tuple[int, int]] = [(0, 0)]
         self._path = folder / JOURNAL_FILE
         self._count, self._end = 0, 0
         self._digest = ""
@@ -330,19 +335,38 @@ class JournalTail(_News):
         Raises:
             JournalError: as for `read_entries`.
         """
-        try:
-            data = self._data(self._end)
-        except OSError as error:
-            raise JournalError(f"cannot read {self._path}: {error.strerror}") from error
-        entries, length = parse_lines(self._path, data, self._count, self._digest)
+        return [entry for part in self.parts() for entry in part]
+
+    def parts(self) -> Iterator[list[Entry]]:
+        """Yield the entries since the last call, about a megabyte of the journal at one time.
+
+        Raises:
+            JournalError: as for `read_entries`.
+        """
+        while entries := self._part():
+            yield entries
+
+    def _part(self) -> list[Entry]:
+        most = _PART_BYTES
+        while True:
+            try:
+                data = self._data(self._end, most)
+            except OSError as error:
+                raise JournalError(f"cannot read {self._path}: {error.strerror}") from error
+            entries, length = parse_lines(self._path, data, self._count, self._digest)
+            if entries or len(data) < most:
+                break
+            most *= 2  # for a longer line
         if entries:
             self._count, self._end = self._count + len(entries), self._end + length
             self._digest = entries[-1].digest
+        if self._end >= self.marks[-1][1] + _PART_BYTES // 2:
+            self.marks.append((self._count, self._end))
         return entries
 
-    def _data(self, start: int) -> bytes:
-        """Return the journal from a byte on."""
-        return _data(self._path, start)
+    def _data(self, start: int, most: int) -> bytes:
+        """Return the journal from a byte on, some bytes of it."""
+        return _data(self._path, start, most)
 
 
 def check_digest(name: str, entries: Sequence[Entry], recorded: str | None) -> None:
@@ -375,11 +399,11 @@ def short_digest(digest: str) -> str:
 # files --------------------------------------------------------------------------------------
 
 
-def _data(path: Path, start: int = 0) -> bytes:
+def _data(path: Path, start: int = 0, most: int = -1) -> bytes:
     try:
         with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
             file.seek(start)
-            return file.read()
+            return file.read(most)
     except FileNotFoundError:
         return b""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -206,12 +207,26 @@ def about(result: SearchResult) -> list[str]:
 # the table ----------------------------------------------------------------------------------------
 
 
-def table(series: ReportData) -> tuple[list[str], list[TrialCells]]:
-    """Return heads and rows of the table of all trials, those of the confirmation last."""
+def table(
+    series: ReportData, chosen: Collection[int] | None = None
+) -> tuple[list[str], list[bool], list[TrialCells]]:
+    """Return the table of all trials, those of the confirmation last.
+
+    Args:
+        series: the search.
+        chosen: numbers of the trials to give rows to; None for all.
+
+    Returns:
+        Heads; whether the cells of each column are numbers; rows.
+    """
     result = series.result
     metrics = [o.metric for o in result.space.objectives]
     names = result.space.searched_names
+    columns = [_ParameterColumn.of(series, name) for name in names]
     heads = ["trial", *metrics, "outcome", "reports", "tokens", *map(symbol, names), "run"]
+    are_numbers = [
+        *[True] * (1 + len(metrics)), False, True, True, *(c.is_number for c in columns), False
+    ]  # fmt: skip
     best = {trial.number for trial in result.front} if len(metrics) > 1 else {result.best.number}
     rows = [
         TrialCells(
@@ -224,13 +239,14 @@ def table(series: ReportData) -> tuple[list[str], list[TrialCells]]:
                 Cell(outcome_text(trial, is_on=result.status == "running"), is_number=False),
                 Cell(str(len(trial.reports)), len(trial.reports)),
                 Cell(f"{trial.tokens_trained:,}", trial.tokens_trained),
-                *(_parameter_cell(trial, series, name) for name in names),
+                *(column.cell(trial) for column in columns),
                 _run_cell(result.run_ids.get(trial.number)),
             ),
         )
         for trial in chain(series.trials, result.branches, result.confirming)
+        if chosen is None or trial.number in chosen
     ]
-    return heads, rows
+    return heads, are_numbers, rows
 
 
 def _value_cell(trial: Trial, metric: str) -> Cell:
@@ -262,19 +278,26 @@ def _has(trial: Trial, series: ReportData, name: str) -> bool:
     return any(p.label in trial.draw for p in series.result.space.searched if p.name == name)
 
 
-def _parameter_cell(trial: Trial, series: ReportData, name: str) -> Cell:
-    if not _has(trial, series, name):
-        return Cell("–", is_number=_is_number(series, name))
-    value = trial.value_of(name)
-    if not _is_number(series, name):
-        return Cell(trial.text_of(name), is_number=False)
-    return Cell(trial.text_of(name), float(value))
+@dataclass(frozen=True)
+class _ParameterColumn:
+    """Column of a searched parameter: its name, its labels in draws, whether it has numbers."""
 
+    name: str
+    labels: frozenset[str]
+    is_number: bool
 
-def _is_number(series: ReportData, name: str) -> bool:
-    """Return whether the values of a parameter are numbers."""
-    distributions = [p.distribution for p in series.result.space.searched if p.name == name]
-    return all(isinstance(d, Range) or bool(numbers(d)) for d in distributions)
+    @classmethod
+    def of(cls, series: ReportData, name: str) -> _ParameterColumn:
+        those = [p for p in series.result.space.searched if p.name == name]
+        kinds = [p.distribution for p in those]
+        is_number = all(isinstance(kind, Range) or bool(numbers(kind)) for kind in kinds)
+        return cls(name, frozenset(p.label for p in those), is_number)
+
+    def cell(self, trial: Trial) -> Cell:
+        if self.labels.isdisjoint(trial.draw):  # its condition does not hold
+            return Cell("–", is_number=self.is_number)
+        text, value = trial.text_of(self.name), trial.value_of(self.name)
+        return Cell(text, float(value) if self.is_number else None, is_number=self.is_number)
 
 
 def _run_cell(run_id: str | None) -> Cell:

@@ -30,7 +30,7 @@ def html_of(
     compared = shares.shares_of(series)
     sections = sections_of(series, compared)
     winner = _winner(result)
-    heads, rows = table(series)
+    heads, _, rows = table(series)
     return _rendered(
         "report.html",
         [picture for pictures in sections.values() for picture in pictures],

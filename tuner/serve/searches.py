@@ -83,7 +83,7 @@ class HomeSearches:
         with self._locks[name]:
             tailed = self._folds.get(name) or TailedSearch(folder)
             try:
-                status = SearchStatus.of(self.home, name, tailed)
+                status = SearchStatus.of(self.home, name, tailed, has_left=False)
             except TunerError:
                 self.forget(name)
                 return None
@@ -125,6 +125,15 @@ class HomeSearches:
             tailed.update()
             self._keep(name, tailed)
             return None if tailed.search is None else use(tailed.search)
+
+    def place_before(self, name: str, line: int) -> tuple[int, int]:
+        """Return a place in the journal of a search before a line, as far as it was read.
+
+        Returns:
+            Its numbers of lines and of bytes.
+        """
+        tailed = self._folds.get(name)
+        return (0, 0) if tailed is None else tailed.before(line)
 
     def num_workers(self, name: str) -> int:
         """Return the number of workers of a search that runs; 1 while nobody knows."""

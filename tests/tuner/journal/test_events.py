@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -125,11 +125,11 @@ def test_events_come_back_with_all_values(tmp_path: Path, make_spec: MakeSpec) -
         ("trial", {"draw": {"x": []}}),
         ("trial", {"parent": 1.5}),
         ("report", {"report": {"val_loss": 3.0}}),
-        ("report", {"report": {**REPORT.__dict__, "val_loss": "low"}}),
-        ("report", {"report": {**REPORT.__dict__, "status": "sleeping"}}),
-        ("report", {"report": {**REPORT.__dict__, "step": 1.5}}),
-        ("report", {"report": {**REPORT.__dict__, "step": 2**70}}),
-        ("report", {"report": {**REPORT.__dict__, "val_loss": {"$float": []}}}),
+        ("report", {"report": {**asdict(REPORT), "val_loss": "low"}}),
+        ("report", {"report": {**asdict(REPORT), "status": "sleeping"}}),
+        ("report", {"report": {**asdict(REPORT), "step": 1.5}}),
+        ("report", {"report": {**asdict(REPORT), "step": 2**70}}),
+        ("report", {"report": {**asdict(REPORT), "val_loss": {"$float": []}}}),
         ("report", {"decision": "wait"}),
         ("report", {"outcome": "stopped at report x"}),
         ("report", {"outcome": "halted at report 3"}),

@@ -13,14 +13,13 @@ from starlette.concurrency import run_in_threadpool
 
 from tuner.errors import RecordError
 from tuner.journal.fold import Search
-from tuner.report.series import ending
 from tuner.serve.access import Refused
 from tuner.serve.api.answers import NOT_MODIFIED
-from tuner.serve.api.downsampling import downsampled
 from tuner.serve.api.files import file_of, files_of
 from tuner.serve.api.requests import YAML, Asking, Class, Giving, Name, Seen, Serving
 from tuner.serve.api.stream import JournalLines, stream
 from tuner.serve.api.uploads import keep_upload
+from tuner.serve.curves import curves_of
 from tuner.serve.dispatcher import FOLDER
 from tuner.serve.queue import Priority
 from tuner.serve.service import Wish
@@ -30,7 +29,6 @@ from tuner.serve.views import (
     AuditView,
     ConflictView,
     CurvesView,
-    CurveView,
     FileList,
     QueueView,
     SearchList,
@@ -41,7 +39,6 @@ from tuner.space_file.overrides import Override
 
 router = APIRouter(tags=["searches"])
 _PAGE = 100
-_MOST_CURVES, _MOST_POINTS, _FEWEST_POINTS = 10_000, 100_000, 4
 
 Suffix = Literal[".txt", ".jsonl", ".csv", ".tsv", ".parquet"]
 
@@ -222,7 +219,8 @@ async def events(
     view = await run_in_threadpool(service.view, user, name)
     if last_event_id is not None and last_event_id.isascii() and last_event_id.isdecimal():
         after = int(last_event_id)
-    lines = JournalLines(service.home.search(name), after)
+    place = service.searches.place_before(name, after)
+    lines = JournalLines(service.home.search(name), after, place)
 
     def look() -> SearchView | None:
         try:
@@ -238,7 +236,7 @@ async def events(
         new = await run_in_threadpool(lines.read)
         if not new:
             return Response(status_code=204)
-        lines = JournalLines(service.home.search(name), after)
+        lines = JournalLines(service.home.search(name), after, place)
     return StreamingResponse(
         text(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
     )
@@ -257,21 +255,8 @@ async def curves(
     """Return the objective of each trial at its reports, or at the most telling of them."""
 
     def drawn(search: Search) -> CurvesView:
-        board = search.board
-        chosen = [board.trials[n] for n in trials or board.trials if n in board.trials]
-        made, most = [], max(_FEWEST_POINTS, min(points, _MOST_POINTS // max(1, len(chosen))))
-        for trial in chosen[:_MOST_CURVES]:
-            pairs = [(r.tokens, trial.value(board.metric, r)) for r in trial.reports]
-            kept = downsampled(pairs, most)
-            values = [value if math.isfinite(value) else None for _, value in kept]
-            made.append(
-                CurveView(
-                    trial=trial.number, tokens=[t for t, _ in kept], values=values,
-                    place=trial.place,
-                    ending=ending(trial) if trial.outcome else "paused" if trial.is_paused else "",
-                )
-            )  # fmt: skip
-        return CurvesView(metric=board.metric, curves=made, num_events=search.num_events)
+        made = curves_of(search, points, trials)
+        return CurvesView(metric=search.board.metric, curves=made, num_events=search.num_events)
 
     def made() -> CurvesView:
         service.readable(user, name)

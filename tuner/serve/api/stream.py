@@ -31,11 +31,13 @@ class JournalLines:
     Args:
         folder: folder of the search.
         after: number of lines to leave out.
+        place: number of lines, and of bytes, which need not be read for that.
     """
 
-    def __init__(self, folder: Path, after: int) -> None:
+    def __init__(self, folder: Path, after: int, place: tuple[int, int] = (0, 0)) -> None:
         self._path = folder / JOURNAL_FILE
-        self._after, self.count, self._end = after, 0, 0
+        self._after = after
+        self.count, self._end = place
 
     def read(self) -> list[tuple[int, str]]:
         """Return new lines with their numbers, from 1; at most a megabyte of them.

@@ -10,6 +10,7 @@ from collections import OrderedDict, defaultdict
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from model.engine.report import METRICS, SOME_METRICS, Report
 from model.spec.hyperparameters import SYMBOL_TABLE
@@ -18,6 +19,7 @@ from tuner.errors import RecordError
 from tuner.journal.fold import Search
 from tuner.results.result import SearchResult
 from tuner.results.sentences import summary_sentences
+from tuner.serve.curves import curves_of
 from tuner.serve.pages.result_views import (
     ParameterView,
     PicturesView,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:  # slow to import
 
 _MOST_KEPT = 8  # searches whose pictures are kept
 _PICTURE_SECONDS = 20.0  # for which the pictures of a search that grows are given again
+_REST = 9.0  # times as long as it took to make the answer of a search that grows, it is given again
 _SIZES = (
     "d_model", "n_layers", "n_heads", "context_length", "d_ff", "num_parameters"
 )  # fmt: skip
@@ -54,8 +57,17 @@ class _Pictures:
     view: PicturesView
 
 
+@dataclass(frozen=True)
+class _Summary:
+    at: float
+    seconds: float
+    view: SummaryView
+
+
 class Results:
-    """Results of searches that may be growing: each is copied before it is looked at.
+    """Results of searches that may be growing: they are looked at while nothing is added.
+
+    Pictures take seconds, so they are drawn of a copy, at most once in a while.
 
     Args:
         searches: the searches of the home.
@@ -65,79 +77,43 @@ class Results:
         self._searches = searches
         self._pictures: OrderedDict[str, _Pictures] = OrderedDict()
         self._keeping = threading.Lock()
+        self._summaries: WeakKeyDictionary[Search, _Summary] = WeakKeyDictionary()
         # of each search; who waits for pictures that are being drawn must not hold a thread
         self.drawing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def summary(self, name: str) -> SummaryView:
         """Return the answer of a search so far."""
-        from tuner.report import contents
-        from tuner.report.series import is_wide, window
+        view = self._searches.read(name, lambda search: self._summary(search, name))
+        return view or SummaryView(headline="The search has not begun")
 
-        found = self._searches.read(name, lambda search: _copied(search, name))
-        if found is None:
-            return SummaryView(headline="The search has not begun")
-        result, events = found
-        if result is None:
-            return SummaryView(headline="No trial has reported yet", num_events=events)
-        series = _series(result)
-        values = [v for curve in series.curves for v in curve.values]
-        ends = window(values, series.sign)
-        winners = contents.winners(series)
-        return SummaryView(
-            headline=contents.headline(series),
-            about=contents.about(result),
-            tiles=[TileView(**asdict(tile)) for tile in contents.tiles(series)],
-            sentences=summary_sentences(result),
-            advice=result.advice,
-            winners=None if winners is None else WinnersView.model_validate(winners),
-            environment=contents.environment(result),
-            metric=result.metric,
-            is_lower_better=series.sign > 0,
-            best=result.best.number,
-            defaults=series.defaults_number,
-            num_places=max((trial.num_places for trial in result.trials[:1]), default=0),
-            values=None if ends is None else ValuesView(
-                low=ends[0], high=ends[1], is_log=is_wide(*ends)
-            ),
-            num_events=events,
-        )  # fmt: skip
+    def _summary(self, search: Search, name: str) -> SummaryView:
+        kept = self._summaries.get(search)
+        if kept is not None and (
+            kept.view.num_events == search.num_events
+            or time.monotonic() - kept.at < _REST * kept.seconds
+        ):
+            return kept.view
+        begun = time.monotonic()
+        view, now = _answer(search, name), time.monotonic()
+        self._summaries[search] = _Summary(now, now - begun, view)
+        return view
 
     def trials(self, name: str, since: int = 0) -> TrialsView:
         """Return the table of trials, or its rows that have changed since a time."""
-        from tuner.report.contents import table
-
-        found = self._searches.read(
-            name, lambda search: (_copied(search, name), _changed(search, since), search.newest_ms)
-        )
-        (result, _), changed, newest = found or ((None, 0), set(), 0)
-        if result is None:
-            return TrialsView(heads=[], are_numbers=[], rows=[], newest=newest)
-        heads, rows = table(_series(result))
-        are_numbers = [any(row.cells[i].is_number for row in rows) for i in range(len(heads))]
-        return TrialsView(
-            heads=heads[:-1],  # MLflow runs are not known to the journal
-            are_numbers=are_numbers[:-1],
-            rows=[
-                TrialRow(
-                    number=row.number, ending=row.ending, is_winner=row.is_winner,
-                    texts=[cell.text for cell in row.cells[:-1]],
-                    keys=[_finite(cell.key) for cell in row.cells[:-1]],
-                )
-                for row in rows if row.number in changed
-            ],
-            newest=newest,
-        )  # fmt: skip
+        view = self._searches.read(name, lambda search: _table(search, name, since))
+        return view or TrialsView(heads=[], are_numbers=[], rows=[], newest=0)
 
     def pictures(self, name: str) -> PicturesView:
         """Return the pictures of a search; whoever calls holds its lock in `drawing`."""
         kept = self._pictures.get(name)
-        found = self._searches.read(name, lambda search: _copied(search, name))
-        result, events = found or (None, 0)
-        if result is None:
-            return PicturesView(sections={}, num_events=events)
+        events = self._searches.read(name, lambda search: search.num_events)
         if kept is None or (
             kept.view.num_events != events and time.monotonic() - kept.at > _PICTURE_SECONDS
         ):
+            found = self._searches.read(name, lambda search: _copied(search, name))
+            result, events = found or (None, 0)
+            if result is None:
+                return PicturesView(sections={}, num_events=events)
             kept = _Pictures(time.monotonic(), _drawn(result, events))
         with self._keeping:  # pictures of other searches are drawn meanwhile
             self._pictures[name] = kept
@@ -158,9 +134,67 @@ class Results:
         return view
 
 
+def _result(search: Search, name: str) -> SearchResult | None:
+    return SearchResult.of(name, search, run_id="", experiment_id="", run_ids={})
+
+
+def _answer(search: Search, name: str) -> SummaryView:
+    from tuner.report import contents
+    from tuner.report.series import is_wide, window
+
+    result = _result(search, name)
+    if result is None:
+        return SummaryView(headline="No trial has reported yet", num_events=search.num_events)
+    series = _series(result)
+    values = [v for curve in curves_of(search) for v in curve.values if v is not None]
+    ends = window(values, series.sign)
+    winners = contents.winners(series)
+    return SummaryView(
+        headline=contents.headline(series),
+        about=contents.about(result),
+        tiles=[TileView(**asdict(tile)) for tile in contents.tiles(series)],
+        sentences=summary_sentences(result),
+        advice=result.advice,
+        winners=None if winners is None else WinnersView.model_validate(winners),
+        environment=contents.environment(result),
+        metric=result.metric,
+        is_lower_better=series.sign > 0,
+        best=result.best.number,
+        defaults=series.defaults_number,
+        num_places=max((trial.num_places for trial in result.trials[:1]), default=0),
+        values=None if ends is None else ValuesView(
+            low=ends[0], high=ends[1], is_log=is_wide(*ends)
+        ),
+        num_events=search.num_events,
+    )  # fmt: skip
+
+
+def _table(search: Search, name: str, since: int) -> TrialsView:
+    from tuner.report.contents import table
+
+    result = _result(search, name)
+    if result is None:
+        return TrialsView(heads=[], are_numbers=[], rows=[], newest=search.newest_ms)
+    changed = {number for number, each in search.trials.items() if each.changed_ms >= since}
+    heads, are_numbers, rows = table(_series(result), changed)
+    return TrialsView(
+        heads=heads[:-1],  # MLflow runs are not known to the journal
+        are_numbers=are_numbers[:-1],
+        rows=[
+            TrialRow(
+                number=row.number, ending=row.ending, is_winner=row.is_winner,
+                texts=[cell.text for cell in row.cells[:-1]],
+                keys=[_finite(cell.key) for cell in row.cells[:-1]],
+            )
+            for row in rows
+        ],
+        newest=search.newest_ms,
+    )  # fmt: skip
+
+
 def _copied(search: Search, name: str) -> tuple[SearchResult | None, int]:
     """Return the result of a search that may grow afterwards, and its number of events."""
-    result = SearchResult.of(name, search, run_id="", experiment_id="", run_ids={})
+    result = _result(search, name)
     if result is None:
         return None, search.num_events
     copies = {}
@@ -178,11 +212,6 @@ def _copied(search: Search, name: str) -> tuple[SearchResult | None, int]:
         confirming=those(result.confirming), best=copies[result.best.number],
     )  # fmt: skip
     return copied, search.num_events
-
-
-def _changed(search: Search, since: int) -> set[int]:
-    """Return the numbers of the trials with an event since a time."""
-    return {number for number, trial in search.trials.items() if trial.changed_ms >= since}
 
 
 def _series(result: SearchResult) -> ReportData:

@@ -1,17 +1,21 @@
 // Learning curves of all trials, which grow while one looks. uPlot draws axes and takes care of zoom; the lines are kept as a
-// bitmap, to which a new report adds one stroke, and which is drawn anew in parts of a frame when the scales change.
+// bitmap, to which a new report adds one stroke. When the scales change, it is drawn anew over many frames, above the one
+// before, which is stretched to the new scales meanwhile.
 /* global uPlot, pictureLegend */
 import { byId, counted, el, metric as value } from "./elements.js";
 import { colour, isDark, onTheme } from "./frame.js";
 import { formatted } from "./figures.js";
 
 const slice = 10; // milliseconds of a frame in which lines are drawn
+const together = 40; // strokes, after which the time is looked at: a canvas notes strokes, and draws them when it must
+const many = 400; // curves, from which on lines are of one pixel: wider ones take five times as long, and hide each other
 const near = 30; // pixels from a curve at which it is named
 const height = 430;
 
 export class Curves {
   #curves = new Map(); // number → {tokens, values, place, ending}
-  #layer = document.createElement("canvas");
+  #layer = bitmap();
+  #before = null; // the bitmap of other scales, until the new one is complete
   #queue = []; // curves that the bitmap lacks
   #isZoomed = false;
   #showsAll = false;
@@ -65,7 +69,7 @@ export class Curves {
     const { x, y } = this.plot.scales;
     const isInside = tokens <= x.max && (newest === null || newest >= y.min);
     if (!this.#isZoomed && !isInside) this.#rescale();
-    else if (ending || !this.#queue.length) this.#stroke(this.#layer.getContext("2d"), curve, Math.max(0, curve.tokens.length - 2));
+    else if (!this.#queue.includes(curve)) this.#clipped(this.#layer.context, () => this.#stroke(this.#layer.context, curve, Math.max(0, curve.tokens.length - 2)));
     this.#soon();
   }
 
@@ -122,7 +126,9 @@ export class Curves {
   #redraw() {
     if (!this.plot) return;
     const { canvas } = this.plot.ctx;
-    [this.#layer.width, this.#layer.height] = [canvas.width, canvas.height];
+    if (!this.#queue.length) [this.#layer, this.#before] = [this.#before ?? bitmap(), this.#layer];
+    [this.#layer.canvas.width, this.#layer.canvas.height] = [canvas.width, canvas.height];
+    this.#layer.scales = this.#scales();
     this.#queue = [...this.#curves.values()].sort((a, b) => a.place - b.place);
     this.#soon();
   }
@@ -131,22 +137,38 @@ export class Curves {
     if (this.#frame) return;
     this.#frame = requestAnimationFrame(() => {
       this.#frame = 0;
-      const until = performance.now() + slice;
-      const context = this.#layer.getContext("2d");
-      let count = 0;
-      while (count < this.#queue.length && performance.now() < until) this.#stroke(context, this.#queue[count++], 0);
-      this.#queue = this.#queue.slice(count);
+      if (this.#queue.length) this.#drawSome();
       this.plot.redraw(false, false);
       if (this.#queue.length) this.#soon();
     });
   }
 
-  /** Return functions from values to pixels; calls of the plot for each point would take too long. */
-  #maps() {
+  #drawSome() {
+    const { context } = this.#layer;
+    const until = performance.now() + slice;
+    let count = 0;
+    this.#clipped(context, () => {
+      while (count < this.#queue.length && performance.now() < until) {
+        for (const end = Math.min(count + together, this.#queue.length); count < end; count += 1) this.#stroke(context, this.#queue[count], 0);
+        context.getImageData(0, 0, 1, 1); // now they are drawn
+      }
+    });
+    this.#queue = this.#queue.slice(count);
+    if (!this.#queue.length && this.#before) this.#before.scales = null;
+  }
+
+  /** Return what decides where a value lies: the area, and the ends of both scales. */
+  #scales() {
     const { left, top, width, height: tall } = this.plot.bbox;
     const { x, y } = this.plot.scales;
-    const isLog = this.options.values?.is_log;
+    const isLog = Boolean(this.options.values?.is_log);
     const [low, high] = isLog ? [Math.log10(y.min), Math.log10(y.max)] : [y.min, y.max];
+    return { left, top, width, tall, x: { min: x.min, max: x.max }, low, high, isLog };
+  }
+
+  /** Return functions from values to pixels; calls of the plot for each point would take too long. */
+  #maps() {
+    const { left, top, width, tall, x, low, high, isLog } = this.#scales();
     return [
       (tokens) => left + (width * (tokens - x.min)) / (x.max - x.min),
       (each) => top + tall * (1 - ((isLog ? Math.log10(each) : each) - low) / (high - low)),
@@ -157,17 +179,24 @@ export class Curves {
     const { shades } = this.options;
     if (curve.ending === "diverged") return [colour("diverged"), 1.2, [2, 3]];
     const place = Math.min(shades.length - 1, Math.round((curve.place / (this.options.num_places || 1)) * (shades.length - 1)));
-    return [shades[Math.max(0, place)]?.[Number(isDark())] ?? colour("stopped"), curve.ending === "finished" ? 2 : 1.3, []];
+    const isThin = this.#curves.size > many;
+    return [shades[Math.max(0, place)]?.[Number(isDark())] ?? colour("stopped"), isThin ? 1 / devicePixelRatio : curve.ending === "finished" ? 2 : 1.3, []];
   }
 
-  #stroke(context, curve, first, style = this.#style(curve)) {
-    const [at, up] = this.#maps();
+  /** Draw with the area of the plot as the limit. */
+  #clipped(context, draw) {
     const { left, top, width, height: tall } = this.plot.bbox;
-    const scale = devicePixelRatio;
     context.save();
     context.beginPath();
     context.rect(left, top, width, tall);
     context.clip();
+    draw();
+    context.restore();
+  }
+
+  #stroke(context, curve, first, style = this.#style(curve)) {
+    const [at, up] = this.#maps();
+    const scale = devicePixelRatio;
     const [stroke, wide, dash] = style;
     Object.assign(context, { strokeStyle: stroke, fillStyle: stroke, lineWidth: wide * scale, lineJoin: "round" });
     context.setLineDash(dash.map((each) => each * scale));
@@ -186,18 +215,18 @@ export class Curves {
       context.setLineDash([]);
       context.stroke(new Path2D(`M${x - d} ${y - d}l${2 * d} ${2 * d}m0 ${-2 * d}l${-2 * d} ${2 * d}`));
     }
-    context.restore();
   }
 
   #paint(plot) {
     const { ctx } = plot;
     const { best, chosen = null, defaults } = this.options;
     ctx.globalAlpha = chosen === null ? 1 : 0.35;
-    ctx.drawImage(this.#layer, 0, 0);
+    this.#clipped(ctx, () => this.#stretched(ctx));
+    ctx.drawImage(this.#layer.canvas, 0, 0);
     ctx.globalAlpha = 1;
     this.#rungs(ctx);
     const [at, up] = this.#maps();
-    const over = (number, style) => this.#curves.has(number) && this.#stroke(ctx, this.#curves.get(number), 0, style);
+    const over = (number, style) => this.#curves.has(number) && this.#clipped(ctx, () => this.#stroke(ctx, this.#curves.get(number), 0, style));
     if (defaults !== best) over(defaults, [colour("ink"), 2, [7, 4]]);
     over(best, [colour("winner"), chosen === null || chosen === best ? 4 : 2, []]);
     if (chosen !== null && chosen !== best) over(chosen, [colour("finished"), 4, []]);
@@ -209,6 +238,17 @@ export class Curves {
       ctx.arc(at(curve.tokens.at(-1)), up(curve.values.at(-1)), 3.5 * devicePixelRatio, 0, 7);
       ctx.fill();
     }
+  }
+
+  /** Draw the bitmap before, where its curves lie by the new scales. */
+  #stretched(context) {
+    const [old, now] = [this.#before?.scales, this.#layer.scales];
+    if (!old || old.isLog !== now.isLog) return;
+    const wide = (now.width * (old.x.max - old.x.min)) / (now.x.max - now.x.min);
+    const tall = (now.tall * (old.high - old.low)) / (now.high - now.low);
+    const left = now.left + (now.width * (old.x.min - now.x.min)) / (now.x.max - now.x.min);
+    const top = now.top + (now.tall * (now.high - old.high)) / (now.high - now.low);
+    context.drawImage(this.#before.canvas, old.left, old.top, old.width, old.tall, left, top, wide, tall);
   }
 
   /** Draw a line where trials were stopped, with their number. */
@@ -272,6 +312,12 @@ export class Curves {
     if (has("")) traces.push({ name: "in training", mode: "markers", marker: { symbol: "circle", color: "var(--green)" } });
     this.legend.replaceChildren(...pictureLegend.entries(traces));
   }
+}
+
+/** Return a bitmap that is kept in memory, where drawing into it can be timed. */
+function bitmap() {
+  const canvas = document.createElement("canvas");
+  return { canvas, context: canvas.getContext("2d", { willReadFrequently: true }), scales: null };
 }
 
 /** Return the parts of a page that curves need: legend, plot, and the line that names a curve. */
