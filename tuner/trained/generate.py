@@ -109,9 +109,9 @@ def generate(
 
 
 class _Member(NamedTuple):
-    """A trial that generates: its index among the arguments, its prompt, and ids that end texts."""
+    """A trial that generates: its place among the arguments, its prompt, and ids that end texts."""
 
-    index: int
+    place: int
     trained: TrainedTrial
     prompt: list[int]
     ends: tuple[int, ...]
@@ -177,7 +177,7 @@ def _stack(
     ended = np.full((len(members), samples), ENDED)
     for ids in chain(generation.generate(a, weights, prompts, settings, ends=ends), [ended]):
         yield [
-            text.add(int(ids[slot, number]), members[slot].index, number)
+            text.add(int(ids[slot, number]), members[slot].place, number)
             for (slot, number), text in texts.items()
             if not text.has_ended
         ]

@@ -271,9 +271,13 @@ class Client:
         with self._answer("GET", _file_of(number, name)) as answer:
             shutil.copyfileobj(answer, target)
 
-    def download(self, name: str, file: str, start: int = 0) -> bytes:
-        """Return a file of a search, from a byte on; nothing if there is nothing yet."""
-        headers = {"Range": f"bytes={start}-"} if start else {}
+    def download(self, name: str, file: str, start: int = 0, most: int | None = None) -> bytes:
+        """Return a file of a search, from a byte on, some bytes of it or all.
+
+        Nothing if there is nothing yet.
+        """
+        end = "" if most is None else start + most - 1
+        headers = {"Range": f"bytes={start}-{end}"} if start or most else {}
         try:
             return self._send("GET", _path(name, "files", file), headers=headers)
         except Refusal as error:
@@ -364,9 +368,9 @@ class RemoteTail(JournalTail):
         self._client, self._name = client, name
 
     @override
-    def _data(self, start: int) -> bytes:
+    def _data(self, start: int, most: int) -> bytes:
         try:
-            return self._client.download(self._name, JOURNAL_FILE, start)
+            return self._client.download(self._name, JOURNAL_FILE, start, most)
         except TunerError as error:
             raise JournalError(str(error)) from error
 
