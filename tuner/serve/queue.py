@@ -357,8 +357,9 @@ def _missing(job: QueueItem, running: Sequence[QueueItem], pauses: Sequence[str]
     leaving = [each.name for each in running if each.is_leaving and each.keeps < each.holds]
     if leaving:
         return f"{listed(leaving, 'and')} will soon make room"
-    needs = counted(job.least, "device")
-    return f"it needs {needs}, {free} of them free; {listed([j.name for j in running], 'and')} run"
+    needs, verb = counted(job.least, "device"), "runs" if len(running) == 1 else "run"
+    names = listed([each.name for each in running], "and")
+    return f"it needs {needs}, {free} of them free; {names} {verb}"
 
 
 def _beginnings(

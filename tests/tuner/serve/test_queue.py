@@ -37,7 +37,7 @@ def test_search_waits_for_all_that_it_needs_and_nothing_overtakes_it() -> None:
     assert not made.starts
     b, c = made.waits["b"], made.waits["c"]
     assert (b.position, b.begins_at) == (1, 1100)
-    assert b.reason == "it needs 2 devices, 1 of them free; a run"
+    assert b.reason == "it needs 2 devices, 1 of them free; a runs"
     assert (c.position, c.begins_at, c.reason) == (2, 1150, "its turn comes after b")
 
 
