@@ -283,6 +283,9 @@ def result_of(
     def of(side: str, what: str) -> float:
         return measuring.spread(run[what] for run in measurements[side]).median
 
+    phases = {"first_training": "training after, s"}
+    if all("ending" in run for runs in measurements.values() for run in runs):  # since 2026-11-25
+        phases["ending"] = "after the training, s"
     rows = []
     for side, runs in measurements.items():
         slower = None
@@ -290,15 +293,15 @@ def result_of(
             pairs = zip(walls[side], walls["ours"], strict=True)
             slower = measuring.brief([wall / ours for wall, ours in pairs])
         million = measuring.brief([run["seconds_per_million"] for run in runs])
-        shares = [of(side, what) for what in ("first_training", "ending", "training")]
+        shares = [of(side, what) for what in (*phases, "training")]
         whole = [int(of(side, what)) for what in ("tokens", "tokens_wasted", "complete")]
         loss = f"{of(side, 'best'):.4f}"
         rows.append(
             [NAMES[side], measuring.brief(walls[side]), slower, million, *shares, *whole, loss]
         )
     columns = [
-        "side", "wall, s", "of ours", "s per million tokens", "training after, s",
-        "after the training, s", "training", "tokens", "wasted", "complete trials", "best loss",
+        "side", "wall, s", "of ours", "s per million tokens", *phases.values(),
+        "training", "tokens", "wasted", "complete trials", "best loss",
     ]  # fmt: skip
     title = f"{about['trials']} trials of {about['space']}, end to end"
     whose = "the GPU" if about["kind"] == "cuda" else f"{about['cores']} cores"

@@ -13,7 +13,7 @@ from tests.conftest import MakeSpec
 from tests.tuner.tracking.recorded import ENVIRONMENT, Begin, report
 from tuner.errors import StoreError
 from tuner.home.home import Home
-from tuner.tracking.run_ids import NotReadable
+from tuner.tracking.run_ids import NotReadable, has_finished
 from tuner.trained import finished_trials as module
 from tuner.trained.finished_trials import FinishedTrials
 from tuner.trained.recorded_trials import RecordedTrials
@@ -48,6 +48,9 @@ def test_finished_trial_is_found_by_its_specification_and_environment(
     assert found(elsewhere) == [[], [], [3.0], [], []]
     assert found(quoted) == [[], [], [], [4.0], []]
     assert found({}) == [[]] * 5
+    asked = [has_finished(store, specs[0].hash, name) for name in ("lm-1", "lm-2")]
+    assert asked == [False, True], "of another search"
+    assert not has_finished(store, specs[1].hash, "lm-2"), "it was stopped"
     again = begin_search("lm-2")
     again.trial(0, specs[0], report(12, 9.0, Status.FINISHED), outcome="finished")
     again.finish()
@@ -56,6 +59,13 @@ def test_finished_trial_is_found_by_its_specification_and_environment(
     assert found(ENVIRONMENT, tmp_path / "elsewhere")[0] == [9.0]
     (tmp_path / "searches" / "lm-2" / "journal.jsonl").write_text("{}\n{}\n")
     assert found(ENVIRONMENT)[0] == [1.0]
+
+
+def test_home_without_a_store_has_no_trial_and_gets_no_store(tmp_path: Path) -> None:
+    """MLflow is loaded later, when the first trials train."""
+    home = Home(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
+    assert FinishedTrials(RecordedTrials(None, home), ENVIRONMENT)("0" * 64) == ()
+    assert not home.has_store
 
 
 def test_store_that_fails_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
