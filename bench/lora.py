@@ -12,6 +12,10 @@ is the largest sum of proportional set sizes: pages that processes share count o
 
 *Rates*: a small Llama is trained on the standard library, exported, and imported by trials on
 functions and their docstrings, each at equally many tokens.
+
+*Search*: 24 trials by `tuner search`, from the start of its process to its end with all that it
+writes, and the same trials by Optuna, a pool of a process for each core with transformers and PEFT.
+*Import*: a Llama of 500 MB as a search reads it, digest included, in a process of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -109,12 +114,58 @@ def measure(folder: Path, size: str, trials: int, ticks: int, rounds: int) -> di
     return found
 
 
+def load(folder: Path, megabytes: int, rounds: int) -> dict[str, Any]:
+    """Return dtype of a folder → what its import took in each round."""
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        place = folder / dtype
+        place.mkdir()
+        _printed("parts.lora.loading", str(place), str(megabytes), dtype)
+        found[dtype] = [_printed("parts.lora.loading", str(place)) for _ in range(rounds)]
+    return found
+
+
+def search(folder: Path, size: str, trials: int, ticks: int) -> dict[str, Any]:
+    """Return wall seconds and losses of a search of ours, and of Optuna's pool with its trials."""
+    from parts.lora.search import write_text
+
+    from model.corpus.token_files import train_on_files
+    from model.spec.data import DataConfig
+
+    write_text(folder)
+    data = DataConfig(files=(str(folder / "text.txt"),))
+    train_on_files(data, folder, vocab_size=VOCAB)
+    cores = os.cpu_count() or 1
+    found = {}
+    for name, command in (
+        ("tuner search", ("search", str(folder), size, str(trials), str(ticks))),
+        ("Optuna's pool, PEFT", ("pool", str(folder), size, str(ticks), str(cores))),
+    ):
+        begun = time.perf_counter()
+        module, *arguments = command
+        printed = _printed(f"parts.lora.{module}", *arguments)
+        found[name] = {"seconds": time.perf_counter() - begun, "losses": printed["losses"]}
+    return found
+
+
+def _printed(module: str, *arguments: str) -> dict[str, Any]:
+    """Run a module; return the JSON object that it prints."""
+    command, environment = module_command(module, *arguments)
+    done = completed(command, {**environment, "HF_HUB_OFFLINE": "1"}, _LONGEST_SECONDS)
+    if done.returncode:
+        raise SystemExit(last_message(done))
+    lines = done.stdout.splitlines()
+    printed: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    return printed
+
+
 def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
     """Return the result in the format of `parts.measuring`.
 
     Args:
         numbers: as `speed` dtype → side → for each round rate, megabytes and loss; as `rates` side
-            → what `parts.lora.rates` prints.
+            → what `parts.lora.rates` prints; as `loading` dtype → what `parts.lora.loading` prints
+            in each round; as `search` side → seconds and losses of the trials.
         about: `measuring.about`, with the number of trials.
     """
     trials = about["trials"]
@@ -134,6 +185,18 @@ def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         large = ratios(memory[many], memory["ours, 1"]).median
         what = f"memory of {trials} trials, of that of one, {dtype}"
         goals.append(goal(what, large, most=MOST_MEMORY))
+    rows_of_loading = []
+    for dtype, rounds in numbers["loading"].items():
+        seconds = [each["seconds"] for each in rounds]
+        times = [each["memory_bytes"] / each["bytes"] for each in rounds]
+        size = rounds[0]["bytes"] / 1e6
+        rows_of_loading.append([dtype, size, brief(seconds), brief(times)])
+        goals.append(goal(f"seconds to import 500 MB, {dtype}", spread(seconds).median, most=3.0))
+        what = f"memory of an import, of the weights, {dtype}"
+        goals.append(goal(what, spread(times).median, most=1.2))
+    ours, theirs = numbers["search"].values()
+    share = ours["seconds"] / theirs["seconds"]
+    goals.append(goal("wall time of a search, of that of Optuna's pool", share, most=0.5))
     note = (
         f"Tokens are random, so that the loss stays near {_uniform():.1f}; both sides begin with "
         f"the same weights."
@@ -151,6 +214,19 @@ def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
                 "title": "Rates: loss on held-out text after equally many tokens",
                 "columns": ["side", "best α_max", "its loss, other seeds", "loss by α_max"],
                 "rows": [_rates(side, each) for side, each in numbers["rates"].items()],
+            },
+            {
+                "title": f"A search of {len(ours['losses'])} trials",
+                "columns": ["side", "wall s", "loss of the trials, median and range", "best"],
+                "rows": [
+                    [side, each["seconds"], spread(each["losses"]), min(each["losses"])]
+                    for side, each in numbers["search"].items()
+                ],
+            },
+            {
+                "title": "Import of a folder of safetensors",
+                "columns": ["dtype", "MB as float32", "s", "memory, of the weights"],
+                "rows": rows_of_loading,
             },
         ],
         "goals": [] if about["rehearsal"] else goals,
@@ -175,6 +251,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2, help="of each side")
     parser.add_argument("--ticks", type=int, default=12, help="of each trial")
+    parser.add_argument("--trials", type=int, default=24, help="of the search")
     add_options(parser, "a tiny model, 1 and 2 trials", has_picture=False)
     options = parser.parse_args()
     size, trials = ("tiny", 2) if options.quick else ("10M", 8)
@@ -183,13 +260,14 @@ def main() -> int:
         write_base(Path(folder), size)
         numbers = {"speed": measure(Path(folder), size, trials, ticks, rounds)}
     with tempfile.TemporaryDirectory() as folder:
-        command, environment = module_command(
-            "parts.lora.rates", folder, *(["quick"] if options.quick else [])
-        )
-        done = completed(command, environment, _LONGEST_SECONDS)
-        if done.returncode:
-            raise SystemExit(last_message(done))
-        numbers["rates"] = json.loads(done.stdout.splitlines()[-1])
+        quick = ["quick"] if options.quick else []
+        numbers["rates"] = _printed("parts.lora.rates", folder, *quick)
+    with tempfile.TemporaryDirectory() as folder:
+        numbers["loading"] = load(Path(folder), 20 if options.quick else 500, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        write_base(Path(folder), size)
+        number = 2 if options.quick else options.trials
+        numbers["search"] = search(Path(folder), size, number, ticks)
     facts = about(
         ["torch", "transformers", "peft"], rehearsal=options.quick, size=size, trials=trials
     )

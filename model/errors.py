@@ -5,6 +5,7 @@
     ├── CheckpointError     a file is not a checkpoint, is damaged, or does not fit
     ├── ExportError         a format cannot express a model
     └── CompileError        ticks cannot be compiled
+    ForeignTokenizerError   a tokenizer.json has what ours lacks
 
 This module imports nothing, so that the command line can catch these types without loading torch.
 """
@@ -37,6 +38,10 @@ class CheckpointError(ModelError):
 
 class ExportError(ModelError):
     """A format cannot express a model, or its files cannot be written; the message says why."""
+
+
+class ForeignTokenizerError(ValueError):
+    """A tokenizer has a feature that ours lacks; the message names the file and the feature."""
 
 
 class CompileError(ModelError):

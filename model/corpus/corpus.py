@@ -24,6 +24,7 @@ from model.errors import CorpusError
 from model.sources.choices import ChoiceSet
 from model.sources.fingerprint import FileDigest
 from model.spec.data import SPLITS, DataConfig, SplitName, SplitRule, TokenizerConfig
+from model.tokenizer.load import open_tokenizer
 from model.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> C
             return None
         if any(sha256_of(folder / name) != meta["sha256"][name] for name in names):
             return None
-        tokenizer = Tokenizer.from_file(folder)
+        tokenizer = open_tokenizer(folder)
         files = json.loads((folder / "files.json").read_text(encoding="utf-8"))
 
         def array(name: str) -> Any:

@@ -42,7 +42,7 @@ from model.sources.registry import documents
 from model.spec.chat import ChatFormat
 from model.spec.data import END_OF_TEXT, SPLITS, DataConfig, TokenizerConfig
 from model.tokenizer.bpe import check_pattern, check_vocab_size, merge_pretokens
-from model.tokenizer.load import load_tokenizer
+from model.tokenizer.load import load_tokenizer, open_tokenizer
 from model.tokenizer.tokenizer import Tokenizer
 
 _MEMO = "digests.json"
@@ -297,7 +297,7 @@ def _saved_split(building: Path) -> tuple[Split, Tokenizer] | None:
     try:
         limit = json.loads((building / "limit.json").read_text(encoding="utf-8"))
         split = PositionSplit(int(limit["cut"])) if isinstance(limit, dict) else None
-        return split or DocumentSplit(float(limit)), Tokenizer.from_file(building)
+        return split or DocumentSplit(float(limit)), open_tokenizer(building)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 

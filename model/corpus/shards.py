@@ -24,6 +24,7 @@ from model.sources.examples import place_of
 from model.sources.registry import documents
 from model.spec.chat import ChatFormat
 from model.spec.data import SPLITS, DataConfig, SplitName
+from model.tokenizer.load import open_tokenizer
 from model.tokenizer.spans import encode_spans
 from model.tokenizer.tokenizer import Tokenizer
 
@@ -140,7 +141,7 @@ def _is_whole(path: Path, *, has_answers: bool) -> bool:
 @lru_cache(maxsize=1)
 def _tokenizer(folder: Path, fingerprint: str) -> Tokenizer:
     """Load the tokenizer once per process, so that all its shards share the pre-token cache."""
-    tokenizer = Tokenizer.from_file(folder)
+    tokenizer = open_tokenizer(folder)
     assert tokenizer.fingerprint == fingerprint
     return tokenizer
 

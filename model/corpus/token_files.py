@@ -14,6 +14,7 @@ from model.errors import CorpusError
 from model.progress import OnProgress, silent
 from model.sources.streams import texts
 from model.spec.data import END_OF_TEXT, DataConfig
+from model.tokenizer.load import open_tokenizer
 from model.tokenizer.tokenizer import Tokenizer
 
 _IDS_PER_LINE = 32
@@ -100,7 +101,7 @@ def read_tokenizer(
         CorpusError: if the file cannot be read, or is of an unsupported kind.
     """
     try:
-        return Tokenizer.from_file(path, special_tokens, pattern)
+        return open_tokenizer(path, special_tokens, pattern)
     except OSError as error:
         raise CorpusError(f"cannot read {error.filename}: {error.strerror}") from error
     except ValueError as error:

@@ -11,6 +11,7 @@ from model.exchange.format import Format, TrainedModel
 from model.exchange.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from model.generation.prompts import end_ids
 from model.generation.settings import GenerationSettings
+from model.tokenizer.library import LIBRARY
 from model.tokenizer.pretokenizer import PATTERNS
 
 
@@ -97,7 +98,7 @@ A model of the family {family.model_type}: `{family.class_name}` with a context 
 HUGGING_FACE = Format(
     what="a model of Hugging Face transformers",
     obstacles=lambda a: family_of(a).obstacles(a),
-    patterns=tuple(PATTERNS),
+    patterns=(*PATTERNS, LIBRARY),
     needs=None,
     write=_write,
     usage=_usage,

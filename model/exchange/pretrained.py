@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,17 +120,18 @@ class Pretrained:
     def weights(self) -> dict[str, Tensor]:
         """Return the weights by the names of `parameter_shapes`, float32 on the CPU.
 
-        Files are mapped into memory: tensors that need no conversion are not copied.
+        Files are mapped into memory: tensors that need no conversion are not copied. Each has a
+        mapping of its own, so that what was converted is in memory once.
 
         Raises:
             CheckpointError: if a file changed or cannot be read.
         """
         try:
-            opened = {file: safe_open(file, framework="pt") for file in self._paths}
 
             def tensor(name: str) -> Tensor:
                 file, known = self.files[name]
-                read: Tensor = opened[file].get_tensor(known)  # type: ignore[no-untyped-call]
+                with safe_open(file, framework="pt") as opened:
+                    read: Tensor = opened.get_tensor(known)
                 return read
 
             return self.family.load(self.architecture, tensor)
@@ -148,10 +148,6 @@ class Pretrained:
 
         tensors = {f"weights.{name}": tensor for name, tensor in self.weights().items()}
         return InitFrom(sha256=checkpoint.digest(tensors)), tensors
-
-    @cached_property
-    def _paths(self) -> list[Path]:
-        return list(dict.fromkeys(file for file, _ in self.files.values()))
 
 
 def _no_folder(name: str) -> str:

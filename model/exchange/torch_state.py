@@ -14,6 +14,8 @@ from model.network.encoder_decoder import TransformerPair
 from model.network.transformer import TransformerLM
 from model.spec.architecture import parameter_shapes
 from model.spec.trial import TrialSpec
+from model.tokenizer.library import LIBRARY
+from model.tokenizer.load import open_tokenizer
 from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
 
@@ -42,7 +44,7 @@ def load_exported(
     try:
         spec = TrialSpec.model_validate_json((folder / SPEC_FILE).read_text(encoding="utf-8"))
         weights = load_file(folder / WEIGHTS_FILE)
-        tokenizer = Tokenizer.from_file(folder)
+        tokenizer = open_tokenizer(folder)
     except (OSError, SafetensorError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:_LONGEST_REASON]
         reason = reason.encode("unicode_escape").decode()
@@ -89,7 +91,7 @@ number of models, which is 1.
 PLAIN = Format(
     what="a state dict of torch",
     obstacles=lambda a: [],
-    patterns=tuple(PATTERNS),
+    patterns=(*PATTERNS, LIBRARY),
     needs=None,
     write=_write,
     usage=_usage,

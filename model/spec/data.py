@@ -226,7 +226,8 @@ class TokenizerConfig(BaseModel):
 
     Attributes:
         file: a tokenizer.json, a tiktoken rank file or a folder of GPT-2's files, which must hold
-            `<|endoftext|>`; the other attributes then follow from the file and are not read.
+            `<|endoftext|>`; the other attributes then follow from the file and are not read. A
+            tokenizer.json may be of another kind with the extra `tokenizers`.
         vocab_size: number of ids to train, `<|endoftext|>` and the 256 bytes included.
         pattern: rule that cuts text into pre-tokens: like GPT-2, like GPT-4 (numbers by three
             digits, line breaks apart), or at white space only.

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from model.errors import ForeignTokenizerError
 from model.files import replacing
 from model.spec.data import END_OF_TEXT
 from model.tokenizer import metaspace
@@ -44,7 +45,7 @@ def write(folder: Path, contents: Mapping[str, str]) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def _contents(path: str | os.PathLike[str]) -> bytes:
+def contents_of(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of a file; raise ValueError for a pipe, a device or too large a file."""
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):
@@ -82,11 +83,11 @@ def read_gpt2(
         ValueError: if a file is not in the format.
     """
     try:
-        entries = json.loads(_contents(vocab_path).decode("utf-8"))
+        entries = json.loads(contents_of(vocab_path).decode("utf-8"))
     except RecursionError as error:
         raise ValueError(f"{vocab_path} does not map tokens to ids") from error
     vocab = _from_names(entries, special_tokens, vocab_path)
-    text = io.TextIOWrapper(io.BytesIO(_contents(merges_path)), encoding="utf-8").read()
+    text = io.TextIOWrapper(io.BytesIO(contents_of(merges_path)), encoding="utf-8").read()
     header, *lines = text.split("\n")
     if not header.startswith("#version"):  # only in the first line: a token may begin like this
         lines.insert(0, header)
@@ -115,7 +116,7 @@ def _from_names(entries: Any, special_tokens: Collection[str], path: Any) -> Voc
     if not (isinstance(entries, dict) and all(type(i) is int for i in entries.values())):
         raise ValueError(f"{path} does not map tokens to ids")
     return {
-        i: text.encode() if text in special_tokens else _from_unicode(text)
+        i: text.encode() if text in special_tokens else bytes_of(text)
         for text, i in entries.items()
     }
 
@@ -130,7 +131,7 @@ def _from_lines(lines: Sequence[str | Sequence[str]], path: Any) -> Merges:
     for number, pair in enumerate(pairs):
         if len(pair) != 2:
             raise ValueError(f"{path}: merge {number + 1} is not a pair of tokens: {lines[number]}")
-    return [(_from_unicode(a), _from_unicode(b)) for a, b in pairs]
+    return [(bytes_of(a), bytes_of(b)) for a, b in pairs]
 
 
 @lru_cache(maxsize=1)
@@ -152,7 +153,12 @@ def _to_unicode(token: bytes) -> str:
     return codecs.charmap_decode(token, "strict", _byte_characters())[0]
 
 
-def _from_unicode(text: str) -> bytes:
+def bytes_of(text: str) -> bytes:
+    """Return the bytes of a token's name in GPT-2's alphabet.
+
+    Raises:
+        ValueError: if it has another character.
+    """
     try:
         return codecs.charmap_encode(text, "strict", _character_bytes())[0]
     except UnicodeEncodeError as error:
@@ -202,7 +208,7 @@ def huggingface(
         ],
         "normalizer": {"type": "NFC"} if PATTERNS[pattern].is_composed else None,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": None if end_of_text == END_OF_TEXT else _naming(end_of_text, names),
+        "post_processor": None if end_of_text == END_OF_TEXT else naming(end_of_text, names),
         "decoder": {**byte_level, "use_regex": True},
         "model": {
             "type": "BPE",
@@ -221,7 +227,7 @@ def huggingface(
     return {"tokenizer.json": json.dumps(contents, ensure_ascii=False, indent=1)}
 
 
-def _naming(end_of_text: str, names: Mapping[str, int]) -> dict[str, Any]:
+def naming(end_of_text: str, names: Mapping[str, int]) -> dict[str, Any]:
     """Return a post-processor that changes nothing and names the end of text."""
     text = [{"Sequence": {"id": kind, "type_id": 0}} for kind in "AB"]
     named = {"id": end_of_text, "ids": [names[end_of_text]], "tokens": [end_of_text]}
@@ -231,7 +237,7 @@ def _naming(end_of_text: str, names: Mapping[str, int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _end_of_text(contents: Mapping[str, Any], path: Path, vocab: Vocab) -> str:
+def end_of_text(contents: Mapping[str, Any], path: Path, vocab: Vocab) -> str:
     """Return the token that ends documents: `<|endoftext|>`, or what the files beside name."""
     template = contents.get("post_processor") or {}
     if template.get("type") == "TemplateProcessing" and len(template["single"]) == 1:
@@ -240,7 +246,7 @@ def _end_of_text(contents: Mapping[str, Any], path: Path, vocab: Vocab) -> str:
     if END_OF_TEXT.encode() in vocab.values():
         return END_OF_TEXT
     try:
-        beside = json.loads(_contents(path.with_name("tokenizer_config.json")).decode("utf-8"))
+        beside = json.loads(contents_of(path.with_name("tokenizer_config.json")).decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return END_OF_TEXT
     named = beside.get("eos_token") if isinstance(beside, dict) else None
@@ -255,36 +261,40 @@ def read_huggingface(
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if the file is not in the format, or its tokenizer has a feature that ours
-            lacks; the message names it.
+        ValueError: if the file is not in the format; ForeignTokenizerError if its tokenizer has a
+            feature that ours lacks, which the message names.
     """
     try:
-        contents = json.loads(_contents(path).decode("utf-8"))
+        contents = json.loads(contents_of(path).decode("utf-8"))
         model = contents["model"]
         kind = model.get("type", "BPE")
         if kind != "BPE":
-            raise ValueError(f"{path}: the model is {kind}, not byte-level BPE")
+            raise ForeignTokenizerError(f"{path}: the model is {kind}, not byte-level BPE")
         for name in ("continuing_subword_prefix", "end_of_word_suffix"):
             if model.get(name):
-                raise ValueError(f"{path}: the model uses {name}, which this tokenizer lacks")
+                raise ForeignTokenizerError(
+                    f"{path}: the model uses {name}, which this tokenizer lacks"
+                )
         pattern = _checked_pattern(contents, path)
         added = {token["content"]: token for token in contents.get("added_tokens") or ()}
         for text, token in added.items():
             for flag in ("single_word", "lstrip", "rstrip"):
                 if token.get(flag):
-                    raise ValueError(f"{path}: the added token {text} has the flag {flag}")
+                    raise ForeignTokenizerError(
+                        f"{path}: the added token {text} has the flag {flag}"
+                    )
         is_byte_level = PATTERNS[pattern].prefix is None
         vocab = (_from_names if is_byte_level else metaspace.read_vocab)(
             model["vocab"], added, path
         )
         vocab |= {token["id"]: text.encode() for text, token in added.items()}
         merges = (_from_lines if is_byte_level else metaspace.read_merges)(model["merges"], path)
-        end_of_text = _end_of_text(contents, Path(path), vocab)
+        ended_by = end_of_text(contents, Path(path), vocab)
     except (
         KeyError, TypeError, AttributeError, UnicodeError, json.JSONDecodeError, RecursionError,
     ) as error:  # fmt: skip
         raise ValueError(f"{path} is not a tokenizer.json of Hugging Face: {error}") from error
-    return vocab, merges, tuple(added), pattern, end_of_text
+    return vocab, merges, tuple(added), pattern, ended_by
 
 
 def _checked_pattern(contents: Mapping[str, Any], path: Any) -> str:
@@ -297,11 +307,13 @@ def _checked_pattern(contents: Mapping[str, Any], path: Any) -> str:
         name = "llama3"
     pattern = PATTERNS[name]
     if takes_whole != pattern.takes_whole:
-        raise ValueError(f"{path}: the model uses ignore_merges, which this tokenizer lacks")
+        raise ForeignTokenizerError(
+            f"{path}: the model uses ignore_merges, which this tokenizer lacks"
+        )
     normalizer = contents.get("normalizer")
     done = normalizer["type"] if normalizer else None
     if done != ("NFC" if pattern.is_composed else None):
-        raise ValueError(
+        raise ForeignTokenizerError(
             f"{path}: the text is normalized ({done}), which this tokenizer does not do with the "
             f"pattern {name}"
         )
@@ -317,14 +329,16 @@ def _pattern_of(pre_tokenizer: Any, path: Any) -> str:
     byte_level = steps[-1] if kinds and kinds[-1] == "ByteLevel" else None
     if byte_level is None or kinds[:-1] not in ([], ["Split"], ["Digits"]):
         cut = " and ".join(kinds) or "nothing"
-        raise ValueError(f"{path}: text is cut by {cut}, not by ByteLevel")
+        raise ForeignTokenizerError(f"{path}: text is cut by {cut}, not by ByteLevel")
     if byte_level.get("add_prefix_space", True):
-        raise ValueError(f"{path}: a space is put before the text (add_prefix_space)")
+        raise ForeignTokenizerError(f"{path}: a space is put before the text (add_prefix_space)")
     if kinds[0] != "Split":
         if not byte_level.get("use_regex", True):
-            raise ValueError(f"{path}: text is not cut into pre-tokens (use_regex is off)")
+            raise ForeignTokenizerError(
+                f"{path}: text is not cut into pre-tokens (use_regex is off)"
+            )
         if kinds[0] == "Digits" and not steps[0].get("individual_digits"):
-            raise ValueError(f"{path}: numbers are cut off, but not into digits")
+            raise ForeignTokenizerError(f"{path}: numbers are cut off, but not into digits")
         return "smollm" if kinds[0] == "Digits" else "gpt2"
     split = steps[0]
     source = split["pattern"].get("Regex")
@@ -333,7 +347,9 @@ def _pattern_of(pre_tokenizer: Any, path: Any) -> str:
     } | _SPELLINGS
     is_plain = split["behavior"] == "Isolated" and not split.get("invert")
     if not is_plain or source not in names or byte_level.get("use_regex", True):
-        raise ValueError(f"{path}: text is cut by a pattern that this tokenizer lacks: {source}")
+        raise ForeignTokenizerError(
+            f"{path}: text is cut by a pattern that this tokenizer lacks: {source}"
+        )
     return names[source]
 
 
@@ -359,7 +375,7 @@ def read_tiktoken(path: str | os.PathLike[str]) -> tuple[Vocab, Merges]:
         ValueError: if the file is not in the format.
     """
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(_contents(path).splitlines(), 1):
+    for number, line in enumerate(contents_of(path).splitlines(), 1):
         try:
             encoded, number_text = line.split()
             ranks[base64.b64decode(encoded, validate=True)] = int(number_text)

@@ -12,11 +12,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from model.errors import ForeignTokenizerError
 from model.tokenizer.bpe import Merges, Vocab
 from model.tokenizer.pretokenizer import Prefix
 
 MARK = "\u2581"
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE_INSIDE = re.compile(rb"[^ ] ")
 
 
@@ -53,21 +54,23 @@ def read_vocab(names: Mapping[str, int], added: Collection[str], path: Any) -> V
     """Return id → bytes of a vocabulary in a tokenizer.json.
 
     Raises:
-        ValueError: if a byte has no token, or two tokens are spelled alike.
+        ForeignTokenizerError: if a byte has no token, or two tokens are spelled alike.
     """
     vocab: Vocab = {}
     seen: dict[bytes, int] = {}
     of_bytes = {names[name] for byte in range(256) if (name := f"<0x{byte:02X}>") in names}
     for name, i in sorted(names.items(), key=lambda item: item[1]):
-        byte = None if name in added else _BYTE.fullmatch(name)
+        byte = None if name in added else BYTE.fullmatch(name)
         token = name if name in added else name.replace(MARK, " ")
         encoded = bytes([int(byte[1], 16)]) if byte else token.encode("utf-8", "surrogatepass")
         if encoded in seen and (byte or seen[encoded] not in of_bytes):
-            raise ValueError(f"{path}: the tokens {seen[encoded]} and {i} are spelled alike")
+            raise ForeignTokenizerError(
+                f"{path}: the tokens {seen[encoded]} and {i} are spelled alike"
+            )
         vocab[i] = encoded
         seen[encoded] = i
     if len(of_bytes) < 256:
-        raise ValueError(f"{path}: byte_fallback needs a token for each of 256 bytes")
+        raise ForeignTokenizerError(f"{path}: byte_fallback needs a token for each of 256 bytes")
     return vocab
 
 
@@ -75,7 +78,9 @@ def read_merges(lines: Iterable[str | Sequence[str]], path: Any) -> Merges:
     """Return the merges of a tokenizer.json.
 
     Raises:
-        ValueError: if a token has a space after another character: texts could not be cut there.
+        ForeignTokenizerError: if a token has a space after another character: texts could not be
+            cut there.
+        ValueError: if a merge is no pair.
     """
     merges: Merges = []
     for line in lines:
@@ -84,7 +89,7 @@ def read_merges(lines: Iterable[str | Sequence[str]], path: Any) -> Merges:
             raise ValueError(f"{path}: merge {len(merges) + 1} is not a pair of tokens: {line}")
         a, b = (part.replace(MARK, " ").encode("utf-8", "surrogatepass") for part in pair)
         if _SPACE_INSIDE.search(a + b):
-            raise ValueError(f"{path}: a token has a space inside: {pair[0]}{pair[1]}")
+            raise ForeignTokenizerError(f"{path}: a token has a space inside: {pair[0]}{pair[1]}")
         merges.append((a, b))
     return merges
 
@@ -138,13 +143,13 @@ def prefix_of(contents: Mapping[str, Any], path: Any) -> Prefix:
     """Return the prefix of a tokenizer.json with byte fallback.
 
     Raises:
-        ValueError: if it normalizes or cuts text in another way.
+        ForeignTokenizerError: if it normalizes or cuts text in another way.
     """
     found = contents.get("normalizer"), contents.get("pre_tokenizer")
     for prefix, expected in _RULES.items():
         if found == expected:
             return prefix
-    raise ValueError(
+    raise ForeignTokenizerError(
         f"{path}: text is prepared by {' and '.join(r['type'] for r in found if r) or 'nothing'}, "
         f"which this tokenizer does not do with byte_fallback"
     )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.tokenizer import metaspace
+from model.tokenizer.library import LibraryTokenizer
 from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.token_table import Ids
 from model.tokenizer.tokenizer import Tokenizer
@@ -33,6 +34,8 @@ def encode_spans(
     Raises:
         CorpusError: if the text has a byte that is missing from the vocabulary.
     """
+    if isinstance(tokenizer, LibraryTokenizer):
+        return tokenizer.encode_spans(text, spans)
     spelled = _as_spelled(tokenizer)
     found: list[Ids] = []
     marks: list[Bools] = []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
-import heapq
 import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, Self
 from unicodedata import normalize
@@ -21,6 +20,7 @@ from model.spec.data import END_OF_TEXT
 from model.tokenizer import formats as tokenizer_files
 from model.tokenizer import metaspace
 from model.tokenizer.bpe import Merges, Vocab, check_pattern
+from model.tokenizer.merging import merged
 from model.tokenizer.pretokenizer import (
     PATTERNS,
     UNSETTLED,
@@ -32,9 +32,6 @@ from model.tokenizer.pretokenizer import (
 )
 from model.tokenizer.token_table import Ids, TokenTable
 
-# Longer pre-tokens are merged with a heap, so that a long run of letters does not take quadratic
-# time; for shorter ones the plain loop is faster.
-_LONG_PRETOKEN = 128
 # Limits of the pre-token cache, which keep it below about 50 MB.
 _CACHE_LIMIT = 1 << 18
 _CACHED_CHARACTERS = 96
@@ -42,8 +39,6 @@ _SLICE_CHARACTERS = 1 << 17  # of a long text encoded at a time: they fit the pr
 _FEW_CHARACTERS = 1 << 12  # up to this length, a dictionary is faster than arrays
 # Short pieces of a stream are joined up to this size: line by line takes three times as long.
 _GATHERED_CHARACTERS = 1 << 14
-_PLACES = 1 << 32  # bytes of a pre-token have lower places
-_NEVER = 1 << 62  # rank of a pair that is not merged
 _SHOWN_BYTES = 20  # of a pre-token, on both sides of a byte that is named in a message
 _MOST_IDS = 1 << 24
 _NO_TOKEN = -1  # id of a byte that is missing from the vocabulary
@@ -322,6 +317,19 @@ class Tokenizer:
         text = b"".join(map(self.vocab.__getitem__, ids)).decode("utf-8", errors="replace")
         return text.removeprefix(" ") if self._prefix else text
 
+    def stream(self) -> Callable[[int | None], str]:
+        """Return a function from the next id of a text to the complete characters that it adds.
+
+        Ids that are not in the vocabulary add nothing. None ends the text; half a character is then
+        U+FFFD.
+        """
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+        def add(i: int | None) -> str:
+            return decode(b"" if i is None else self.vocab.get(i, b""), i is None)
+
+        return add
+
     def _encode_slice(self, text: str) -> Ids:
         """Return the ids of a slice of text without special tokens."""
         if self.pattern == "gpt2" and len(text) > _FEW_CHARACTERS:
@@ -344,51 +352,7 @@ class Tokenizer:
             ids = metaspace.symbols(pretoken, self._characters, self._byte_ids)
         if not self._has_all_bytes and _NO_TOKEN in ids:
             raise _missing(pretoken, ids.index(_NO_TOKEN))
-        if len(ids) > _LONG_PRETOKEN:
-            return self._merge_long(ids)
-        rank_of = self._ranks.get
-        ranks = list(map(rank_of, pairwise(ids), repeat(_NEVER)))  # of each id with the next one
-        ids.append(-1)
-        ranks.append(_NEVER)
-        while (best := min(ranks)) != _NEVER:
-            i = ranks.index(best)
-            merged = ids[i] = self._merged[best]
-            del ids[i + 1], ranks[i]
-            ranks[i] = rank_of((merged, ids[i + 1]), _NEVER)
-            if i:
-                ranks[i - 1] = rank_of((ids[i - 1], merged), _NEVER)
-        ids.pop()
-        return ids
-
-    def _merge_long(self, ids: list[int]) -> list[int]:
-        """Merge as `_merge` does, with a linked list and a heap: n·log n in the length."""
-        end = len(ids)
-        after = array("q", range(1, end + 1))
-        after[-1] = -1
-        before = array("q", range(-1, end - 1))
-        ranks = self._ranks
-        # A rank and a place are one number: tuples would take four times the memory.
-        heap = [ranks[pair] * _PLACES + i for i, pair in enumerate(pairwise(ids)) if pair in ranks]
-        heapq.heapify(heap)
-
-        def push(i: int) -> None:
-            rank = ranks.get((ids[i], ids[after[i]]))
-            if rank is not None:
-                heapq.heappush(heap, rank * _PLACES + i)
-
-        while heap:
-            rank, i = divmod(heapq.heappop(heap), _PLACES)
-            j = after[i]
-            if ids[i] < 0 or j < 0 or ranks.get((ids[i], ids[j])) != rank:
-                continue  # outdated: one of the two has been merged
-            ids[i], ids[j] = self._merged[rank], -1
-            after[i] = after[j]
-            if after[j] >= 0:
-                before[after[j]] = i
-                push(i)
-            if before[i] >= 0:
-                push(before[i])
-        return [i for i in ids if i >= 0]
+        return merged(ids, self._ranks, self._merged)
 
 
 class _Cache(dict[str, bytes]):

@@ -98,11 +98,11 @@ def _load_pyfunc(data_path: str) -> TextModel:
     """Load a model; MLflow calls this function by its name."""
     from safetensors.torch import load_file
 
-    from model.tokenizer.tokenizer import Tokenizer
+    from model.tokenizer.load import open_tokenizer
 
     folder = Path(data_path)
     spec = TrialSpec.model_validate_json((folder / _SPEC).read_text(encoding="utf-8"))
-    tokenizer = Tokenizer.from_file(folder / _TOKENIZER)
+    tokenizer = open_tokenizer(folder / _TOKENIZER)
     return TextModel(spec, load_file(folder / _WEIGHTS), tokenizer)
 
 

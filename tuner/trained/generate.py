@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -98,13 +97,13 @@ def generate(
     settings = settings or GenerationSettings()
     asked = Prompt(prompt) if isinstance(prompt, str) else prompt
     members = []
-    for index, trained in enumerate(trials):
+    for place, trained in enumerate(trials):
         check_finite_weights(trained)
         if trained.spec.architecture.n_encoder_layers and not asked.text:
             raise TunerError(f"{trial_name(trained)} translates; give it a text to read")
         a, chat = trained.spec.architecture, trained.spec.data.chat
         ends = end_ids(a.end_of_text, chat, trained.tokenizer)
-        members.append(_Member(index, trained, asked.ids(trained.spec, trained.tokenizer), ends))
+        members.append(_Member(place, trained, asked.ids(trained.spec, trained.tokenizer), ends))
     return _pieces(members, settings, samples)
 
 
@@ -187,14 +186,12 @@ class _Text:
     """Decoder of one text, token by token: a character may need several tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._vocab = tokenizer.vocab
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._next = tokenizer.stream()
         self.has_ended = False
 
     def add(self, token: int, trial: int, sample: int) -> Piece:
         """Return the piece that a token adds; ENDED ends the text."""
         self.has_ended = token == ENDED
         # the vocabulary of the model may be larger than the tokenizer's: untrained ids give no text
-        token_bytes = b"" if self.has_ended else self._vocab.get(token, b"")
-        text = self._decode(token_bytes, self.has_ended)
+        text = self._next(None if self.has_ended else token)
         return Piece(trial, sample, text, self.has_ended)

@@ -10,7 +10,9 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,21 +22,42 @@ from transformers import AutoModelForCausalLM
 from parts.lora.setting import ALPHA, RANK, RATE, SIZES, WARM_UP
 
 
+def adapted(folder: Path, rate: float, alpha: float) -> tuple[Any, torch.optim.Optimizer]:
+    """Load the base with adapters, and make their optimizer."""
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
+    config = LoraConfig(
+        r=RANK, lora_alpha=alpha, task_type="CAUSAL_LM", target_modules="all-linear"
+    )
+    network = get_peft_model(base, config).train()
+    optimizer = torch.optim.AdamW(
+        [p for p in network.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.95),
+        weight_decay=0.1, fused=True,
+    )  # fmt: skip
+    return network, optimizer
+
+
+def rows_at(tokens: torch.Tensor, places: Iterable[int], length: int) -> torch.Tensor:
+    """Return sequences with the token after each, (B, T + 1)."""
+    return torch.stack([tokens[i : i + length + 1] for i in places])
+
+
+def update(network: Any, optimizer: torch.optim.Optimizer, rows: torch.Tensor) -> float:
+    """Train on some sequences; return their loss."""
+    logits = network(input_ids=rows[:, :-1], use_cache=False).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
 def main(folder: Path, size: str, ticks: int, dtype: str) -> dict[str, object]:
     """Train a trial for some ticks, and return what it took."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     model, batch = SIZES[size]
     length = model["context_length"]
-    base = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
-    config = LoraConfig(
-        r=RANK, lora_alpha=int(ALPHA), task_type="CAUSAL_LM", target_modules="all-linear"
-    )
-    adapted = get_peft_model(base, config).train()
-    optimizer = torch.optim.AdamW(
-        [p for p in adapted.parameters() if p.requires_grad], lr=RATE, betas=(0.9, 0.95),
-        weight_decay=0.1, fused=True,
-    )  # fmt: skip
+    network, optimizer = adapted(folder, RATE, ALPHA)
     tokens = torch.from_numpy(np.load(folder / "tokens.npy").astype(np.int64))
     draw = np.random.default_rng(0)
     low = dtype == "mixed_bfloat16"
@@ -44,16 +67,9 @@ def main(folder: Path, size: str, ticks: int, dtype: str) -> dict[str, object]:
         if tick == WARM_UP:
             begun = time.process_time()
         at = draw.integers(len(tokens) - length - 1, size=batch)
-        rows = torch.stack([tokens[i : i + length + 1] for i in at])
+        rows = rows_at(tokens, at, length)
         with torch.autocast("cpu", torch.bfloat16) if low else contextlib.nullcontext():
-            logits = adapted(input_ids=rows[:, :-1], use_cache=False).logits
-            loss = torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1).float(), rows[:, 1:].flatten()
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+            losses.append(update(network, optimizer, rows))
     seconds = time.process_time() - begun
     mean = sum(losses[WARM_UP:]) / ticks
     return {"tokens": ticks * batch * length, "seconds": seconds, "loss": mean}

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.errors import CorpusError
+from model.tokenizer import merging
 from model.tokenizer import tokenizer as tokenizer_module
 from model.tokenizer.bpe import Merges, Vocab, train_bpe
 from model.tokenizer.pretokenizer import PATTERNS
@@ -24,7 +25,7 @@ from model.tokenizer.tokenizer import Tokenizer
 from tests.model.tokenizer.test_bpe import BYTE_LEVEL, split_at_special
 
 EOT = "<|endoftext|>"
-_LONG_PRETOKEN = tokenizer_module._LONG_PRETOKEN
+_LONG_PRETOKEN = merging._LONG_PRETOKEN
 SPECIAL = [EOT, "<|a|>", "<|a|><|b|>", "<|a|><", "éé", " x"]
 
 # What pre-tokenization treats in different ways, and pieces of the special tokens.
