@@ -158,37 +158,28 @@ def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
             for path, ms in n["calls"].items()
         ),
         ["first contentful paint, ms", own.paint, GOALS["paint"]],
-        ["curves and table are there after, ms", own.drawn, ""],
-        ["longest frame until then, ms", max(own.drawing), GOALS["frame"]],
+        ["table is there after, ms", own.drawn, ""],
+        ["longest frame until the curves are, too, ms", max(own.drawing), GOALS["frame"]],
         ["frame while reports come, median, ms", statistics.median(own.frames), GOALS["frame"]],
         ["the same, p95, ms", p95(own.frames), GOALS["frame"]],
         ["the same, longest, ms", max(own.frames), GOALS["frame"]],
     ]
-    tables = [["A search of 24 trials", rows], [f"A running search of {size}", long]]
-    return {
-        "bench": "pages",
-        "about": about,
-        "tables": [
-            *(
-                {"title": title, "columns": ["what", "measured", "goal"], "rows": those}
-                for title, those in tables
-            ),
-            *(_beside(size, own, n["others"]) if n["others"] else ()),
-        ],
-        "goals": [],
-        "notes": others.NOTES if n["others"] else [],
-        "numbers": n,
-    }
+    tables = {"A search of 24 trials": rows, f"A running search of {size}": long}
+    result = measuring.plain_result("pages", about, tables, n)
+    if n["others"]:
+        result["tables"].append(_beside(size, own, n["others"]))
+        result["notes"] = others.NOTES
+    return result
 
 
-def _beside(size: str, own: Watched, pages: dict[str, Any]) -> list[dict[str, Any]]:
+def _beside(size: str, own: Watched, pages: dict[str, Any]) -> dict[str, Any]:
     sides = {"tuner serve": own, **{name: Watched(**each) for name, each in pages.items()}}
     rows = [
-        [name, each.paint, each.drawn, max(each.drawing), max(each.frames)]
+        [name, each.paint, each.drawn, max(each.drawing), max(each.frames, default=None)]
         for name, each in sides.items()
     ]
     columns = ["page", "first paint, ms", "drawn, ms", "longest frame, ms", "later, ms"]
-    return [{"title": f"{size} beside others", "columns": columns, "rows": rows}]
+    return {"title": f"{size} beside others", "columns": columns, "rows": rows}
 
 
 def p95(values: list[float]) -> float:

@@ -192,14 +192,7 @@ def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         ["memory of the server, MB", n["memory"], GOALS["memory"]],
     ]
     title = f"A server with {n['searches']:,} searches, {RUNNING} of them running"
-    return {
-        "bench": "serve",
-        "about": about,
-        "tables": [{"title": title, "columns": ["what", "measured", "goal"], "rows": rows}],
-        "goals": [],
-        "notes": [],
-        "numbers": numbers,
-    }
+    return measuring.plain_result("serve", about, {title: rows}, numbers)
 
 
 def main() -> int:

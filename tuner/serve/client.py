@@ -334,7 +334,7 @@ class RemoteTail(JournalTail):
         self._client, self._name = client, name
 
     @override
-    def _data(self, start: int) -> bytes:
+    def _data(self, start: int, most: int) -> bytes:
         try:
             return self._client.download(self._name, JOURNAL_FILE, start)
         except TunerError as error:

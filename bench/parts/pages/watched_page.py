@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
 from playwright.sync_api import Browser
+from playwright.sync_api import TimeoutError as Late
 
-WAIT_MS = 180_000.0
+WAIT_MS = 300_000.0
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 # notes when each frame begins, from the first script of the page on
 NOTE = """window.noted = [];
@@ -19,13 +21,13 @@ class Watched(NamedTuple):
 
     Attributes:
         paint: milliseconds to the first contentful paint.
-        drawn: milliseconds until it is complete.
+        drawn: milliseconds until it is complete; None if it was not within five minutes.
         drawing: milliseconds of the frames from the first paint until then.
         frames: milliseconds of the frames later.
     """
 
     paint: float
-    drawn: float
+    drawn: float | None
     drawing: list[float]
     frames: list[float]
 
@@ -43,12 +45,16 @@ def watch(browser: Browser, url: str, is_drawn: str, seconds: float) -> Watched:
     page = context.new_page()
     page.add_init_script(NOTE)
     page.goto(url, timeout=WAIT_MS)
-    page.wait_for_function(is_drawn, timeout=WAIT_MS)
-    page.wait_for_timeout(1000)  # for what is drawn in the meantime, such as curves
-    paint, drawn = page.evaluate(f"[{PAINT}, performance.now() - 1000]")
-    page.wait_for_timeout(1000 * seconds)
-    noted = page.evaluate("window.noted")
+    drawn = None
+    try:
+        page.wait_for_function(is_drawn, timeout=WAIT_MS)
+        drawn = float(page.evaluate("performance.now()"))
+    except Late:
+        seconds = 0
+    page.wait_for_timeout(1000 * (seconds + 1))
+    paint, noted = page.evaluate(f"[{PAINT}, window.noted]")
     context.close()
     frames = [(b, b - a) for a, b in pairwise(noted) if b > paint]
-    drawing = [frame for at, frame in frames if at <= drawn + 1000]
-    return Watched(paint, drawn, drawing, [frame for at, frame in frames if at > drawn + 1000])
+    end = math.inf if drawn is None else drawn + 1000  # until then, curves are being drawn
+    drawing = [frame for at, frame in frames if at <= end]
+    return Watched(paint, drawn, drawing, [frame for at, frame in frames if at > end])
