@@ -79,6 +79,8 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/load.py $(call RESULT,load)
 	$(BIN)/python bench/stack.py $(call RESULT,stack)
 	$(BIN)/python bench/lora.py $(call RESULT,lora)
+	$(BIN)/python bench/serve.py $(call RESULT,serve)
+	$(BIN)/python bench/pages.py $(call RESULT,pages)
 	$(BIN)/python bench/tokenizer.py $(call RESULT,tokenizer) --plot docs/bench/tokenizer.cpu.png
 	$(BIN)/python bench/benchmarks_page.py
 

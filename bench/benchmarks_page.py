@@ -74,6 +74,7 @@ BENCHES = {
     "overhead": Bench("What a search costs beside training", "overhead.md"),
     "load": Bench("How much a home holds", "load.md"),
     "serve": Bench("A server of many searches"),
+    "pages": Bench("Pages of many trials"),
     "tokenizer": Bench("The tokenizer beside others", "tokenizer.md"),
 }
 GPU = {

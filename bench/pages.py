@@ -1,12 +1,17 @@
 """The pages of a server in a browser: how soon something is seen, and how fluent it stays.
 
-    python bench/pages.py                   10,000 curves, about a minute
-    python bench/pages.py --quick           few curves, as a test of the bench
+    python bench/pages.py                          10,000 trials of 100 reports, some minutes
+    python bench/pages.py --others FOLDER          the same data in MLflow's and Optuna's pages, too
+    python bench/pages.py --quick                  few trials, as a test of the bench
     python bench/pages.py --out FILE.json
 
-Chromium draws without a graphics card. The first paints are of a search of 24 trials, the cache is
-cold. Frames are those of the curves of a page, given as many curves as stated, each of as many
-points as the server sends of that many curves, while 20 reports a second are added.
+Chromium draws without a graphics card, and its cache is cold. The first paints are of a search of
+24 trials. Then a page shows a search of many reports that runs: this process has its journal, and
+appends 20 reports a second. *Frame* is the time from one frame to the next.
+
+FOLDER has Optuna's dashboard: `pip install --target FOLDER optuna-dashboard`. MLflow and the
+dashboard get the trials with the curve of their objective, in SQLite, and are looked at where they
+draw curves; nothing is added meanwhile.
 """
 
 from __future__ import annotations
@@ -16,100 +21,119 @@ import shutil
 import statistics
 import sys
 import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from parts import measuring
-from parts.load.searches import write_search
+from parts.load.searches import long_search, write_search
+from parts.pages import others
+from parts.pages.watched_page import Watched, watch
 from playwright.sync_api import Browser, sync_playwright
 from serve import TRIALS, Server
 
 from tuner.home.home import Home
+from tuner.journal.journal import Journal
 from tuner.serve.pages.files import PageFiles
 
-FULL = {"curves": 10_000, "points": 10, "loads": 10, "seconds": 8}
-QUICK = {"curves": 200, "points": 10, "loads": 2, "seconds": 1}
+FULL = {"trials": 10_000, "reports": 100, "loads": 5, "seconds": 20}
+QUICK = {"trials": 40, "reports": 10, "loads": 1, "seconds": 2}
 GOALS = {"paint": "< 1,000 ms", "scripts": "< 300 kB", "frame": "< 50 ms"}
+PER_SECOND = 20
+TOGETHER = 1_000  # reports that are written at one time before
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
-FRAMES = """async ({ curves, points, seconds }) => {
-  const at = document.querySelector('script[type=module]').src.replace(/[^/]+$/, '');
-  const { curvesIn } = await import(`${at}curves.js`);
-  const place = document.createElement('div');
-  document.querySelector('main').prepend(place);
-  scrollTo(0, 0);
-  const made = curvesIn(place, 'measured', 'measured', () => {});
-  const tokens = Array.from({ length: points }, (_, i) => (i + 1) * 1000);
-  const all = Array.from({ length: curves }, (_, n) => ({
-    trial: n, tokens: [...tokens], place: points, ending: n % 20 ? 'finished' : '',
-    values: tokens.map((each) => 3 + ((n * 7919) % 1000) / 500 + 2000 / (each + (n % 97) * 20)),
-  }));
-  made.describe({ metric: 'val_loss', best: 0, defaults: 1, num_places: 2 * points, shades: [],
-    values: { low: 3, high: 6, is_log: false } });
-  const frame = () => new Promise(requestAnimationFrame);
-  await frame();
-  const began = performance.now();
-  made.set(all);
-  const drawing = [];
-  for (let before = performance.now(), quiet = 0; quiet < 3;) {
-    await frame();
-    const now = performance.now();
-    drawing.push(now - before);
-    quiet = now - before < 20 ? quiet + 1 : 0;
-    before = now;
-  }
-  const drawn = performance.now() - began;
-  const frames = [];
-  let [before, next, count] = [performance.now(), 0, 0];
-  const end = before + 1000 * seconds;
-  while (before < end) {
-    if (before >= next) {
-      const n = (20 * count) % curves;
-      made.add(n, (points + 1 + Math.floor((20 * count) / curves)) * 1000, 3.5, { ending: '' });
-      [next, count] = [before + 50, count + 1];
-    }
-    await frame();
-    const now = performance.now();
-    frames.push(now - before);
-    before = now;
-  }
-  place.remove();
-  return { drawing, drawn, frames };
-}"""
 
 
-def measure(folder: Path, size: dict[str, int]) -> dict[str, Any]:
-    """Return the numbers of the pages."""
+def measure(folder: Path, size: dict[str, int], packages: Path | None) -> dict[str, Any]:
+    """Return the numbers of the pages; of others, too, if there is a folder of packages."""
     home = Home.of(folder / "home")
     write_search(home, "s-0", TRIALS, 0)
+    journal = Journal.open(home.search("long"))
+    events = long_search(journal, size["trials"], size["reports"])
+    left = PER_SECOND * (size["seconds"] + 60)  # to be reported while somebody looks
+    total = size["trials"] * size["reports"]
+    for _ in range(max(total // 2, total - left) // TOGETHER + 1):
+        with journal.together():
+            deque(islice(events, TOGETHER), 0)
     server = Server(home.root)
     try:
-        with sync_playwright() as playwright:
-            options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=options
-            )
+        begun = time.monotonic()
+        server.request("GET", "/api/v1/searches/long/summary")
+        read = time.monotonic() - begun
+        with browser() as chromium:
             paints = {
                 path: statistics.median(
-                    first_paint(browser, server, path) for _ in range(size["loads"])
+                    first_paint(chromium, f"{server.url}{path}") for _ in range(size["loads"])
                 )
                 for path in ("/", "/searches/s-0", "/searches/s-0/trials/0")
             }
-            page = browser.new_page()
-            page.goto(f"http://127.0.0.1:{server.port}/searches/s-0")
-            page.wait_for_load_state("load")
-            frames = page.evaluate(FRAMES, size)
-            browser.close()
+            drawn = "() => document.querySelectorAll('#trials tbody tr').length > 9"
+            page = f"{server.url}/searches/long"
+            with reporting(journal, events):
+                own = watch(chromium, page, drawn, size["seconds"])
+            calls = {
+                path: statistics.median(timed(server, f"/api/v1/searches{path}") for _ in range(9))
+                for path in ("", "/long", "/long/summary", f"/long/trials?since={2**52}")
+            }
+            memory = server.megabytes
+            beside = others.measure(chromium, home, folder, packages, size) if packages else {}
     finally:
         server.close()
+        journal.close()
     scripts = {n: len(data) for n, data in PageFiles.read().contents.items() if n.endswith(".js")}
-    return {"paints": paints, "scripts": sum(scripts.values()), **frames, **size}
+    return {
+        "paints": paints, "scripts": sum(scripts.values()), "read": read, "calls": calls,
+        "memory": memory, "own": own._asdict(), **size,
+        "others": {name: each._asdict() for name, each in beside.items()},
+    }  # fmt: skip
 
 
-def first_paint(browser: Browser, server: Server, path: str) -> float:
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Chromium without a window."""
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium")
+        chromium = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def reporting(journal: Journal, events: Iterator[None]) -> Iterator[None]:
+    """Append reports to a journal all the time."""
+    is_over = threading.Event()
+
+    def report() -> None:
+        while not is_over.wait(1 / PER_SECOND):
+            next(events, None)
+
+    thread = threading.Thread(target=report)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def timed(server: Server, path: str) -> float:
+    """Return the milliseconds of a request."""
+    begun = time.monotonic()
+    server.request("GET", path)
+    return 1000 * (time.monotonic() - begun)
+
+
+def first_paint(browser: Browser, url: str) -> float:
     """Return the milliseconds to the first contentful paint, without a cache."""
     context = browser.new_context()
     page = context.new_page()
-    page.goto(f"http://127.0.0.1:{server.port}{path}")
+    page.goto(url)
     page.wait_for_function(PAINT)
     paint = float(page.evaluate(PAINT))
     context.close()
@@ -119,35 +143,58 @@ def first_paint(browser: Browser, server: Server, path: str) -> float:
 def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
     """Return the result of numbers."""
     n = numbers
-    frames = sorted(n["frames"])
+    own = Watched(**n["own"])
+    size = f"{n['trials']:,} trials of {n['reports']} reports"
     rows = [
         *([f"first contentful paint of {path}, ms", ms, GOALS["paint"]]
           for path, ms in n["paints"].items()),
         ["JavaScript, kB", n["scripts"] / 1000, GOALS["scripts"]],
-        ["all curves drawn after, ms", n["drawn"], ""],
-        ["longest frame meanwhile, ms", max(n["drawing"]), GOALS["frame"]],
-        ["frame while reports come, median, ms", statistics.median(frames), GOALS["frame"]],
-        ["the same, p95, ms", frames[int(0.95 * (len(frames) - 1))], GOALS["frame"]],
-        ["the same, longest, ms", frames[-1], GOALS["frame"]],
     ]  # fmt: skip
-    title = f"Pages, and {n['curves']:,} curves of {n['points']} points"
-    return {
-        "bench": "pages",
-        "about": about,
-        "tables": [{"title": title, "columns": ["what", "measured", "goal"], "rows": rows}],
-        "goals": [],
-        "notes": [],
-        "numbers": numbers,
-    }
+    long = [
+        ["journal read after a start, s", n["read"], ""],
+        ["memory of the server, MB", n["memory"], ""],
+        *(
+            [f"GET /searches{path.partition('=')[0]}, ms", ms, ""]
+            for path, ms in n["calls"].items()
+        ),
+        ["first contentful paint, ms", own.paint, GOALS["paint"]],
+        ["table is there after, ms", own.drawn, ""],
+        ["longest frame until the curves are, too, ms", max(own.drawing), GOALS["frame"]],
+        ["frame while reports come, median, ms", statistics.median(own.frames), GOALS["frame"]],
+        ["the same, p95, ms", p95(own.frames), GOALS["frame"]],
+        ["the same, longest, ms", max(own.frames), GOALS["frame"]],
+    ]
+    tables = {"A search of 24 trials": rows, f"A running search of {size}": long}
+    result = measuring.plain_result("pages", about, tables, n)
+    if n["others"]:
+        result["tables"].append(_beside(size, own, n["others"]))
+        result["notes"] = others.NOTES
+    return result
+
+
+def _beside(size: str, own: Watched, pages: dict[str, Any]) -> dict[str, Any]:
+    sides = {"tuner serve": own, **{name: Watched(**each) for name, each in pages.items()}}
+    rows = [
+        [name, each.paint, each.drawn, max(each.drawing), max(each.frames, default=None)]
+        for name, each in sides.items()
+    ]
+    columns = ["page", "first paint, ms", "drawn, ms", "longest frame, ms", "later, ms"]
+    return {"title": f"{size} beside others", "columns": columns, "rows": rows}
+
+
+def p95(values: list[float]) -> float:
+    """Return the value below which 95 % lie."""
+    return sorted(values)[int(0.95 * (len(values) - 1))]
 
 
 def main() -> int:
-    """Measure, and print the table."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    measuring.add_options(parser, "few curves", has_picture=False)
+    measuring.add_options(parser, "few trials", has_picture=False)
+    parser.add_argument("--others", type=Path, help="folder with optuna-dashboard")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tuner-pages-") as folder:
-        numbers = measure(Path(folder), QUICK if options.quick else FULL)
+        numbers = measure(Path(folder), QUICK if options.quick else FULL, options.others)
     about = measuring.about(["fastapi", "playwright"], rehearsal=options.quick)
     measuring.finish(result_of(numbers, about), options)
     return 0

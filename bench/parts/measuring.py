@@ -201,6 +201,28 @@ def cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def plain_result(
+    bench: str,
+    about: Mapping[str, Any],
+    tables: Mapping[str, Sequence[Sequence[Any]]],
+    numbers: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return a result of tables whose rows have what was measured, the number, and a goal as text.
+
+    Args:
+        bench: name of the bench.
+        about: what `about` returns.
+        tables: title → rows.
+        numbers: what was measured.
+    """
+    columns = ["what", "measured", "goal"]
+    made = [{"title": title, "columns": columns, "rows": rows} for title, rows in tables.items()]
+    return {
+        "bench": bench, "about": about, "tables": made, "goals": [], "notes": [],
+        "numbers": numbers,
+    }  # fmt: skip
+
+
 def show(result: Mapping[str, Any]) -> None:
     """Print a result."""
     about = result["about"]

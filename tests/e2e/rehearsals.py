@@ -186,6 +186,18 @@ def check_serve(result: Result) -> None:
     assert 50 < measured["memory of the server, MB"] < 500
 
 
+def check_pages(result: Result) -> None:
+    small, long, *beside = result["tables"]
+    measured = {row[0]: row[1] for row in (*small["rows"], *long["rows"])}
+    assert measured["JavaScript, kB"] < 300
+    assert all(ms > 0 for ms in measured.values())
+    own = result["numbers"]["own"]
+    assert own["paint"] < own["drawn"]
+    assert sum(own["frames"]) > 900 * result["numbers"]["seconds"], "frames fill the time"
+    for table in beside:
+        assert [row[0] for row in table["rows"]] == ["tuner serve", "MLflow", "Optuna"]
+
+
 def check_law(result: Result) -> None:
     assert len(result["goals"]) == 7
     for goal in result["goals"]:  # the law holds on a CPU as well
@@ -252,6 +264,7 @@ CHECKS: dict[str, Callable[[Result], None]] = {
     "load": check_load,
     "lora": check_lora,
     "serve": check_serve,
+    "pages": check_pages,
     "gpu.law": check_law,
     "gpu.kernel": check_kernel,
     "gpu.fusion": check_gpu_fusion,
@@ -327,7 +340,7 @@ def run(name: str, folder: Path) -> tuple[Result, str]:
     command: list[Any] = [sys.executable, BENCH / f"{name}.py"]
     command += ["replay"] if name == "search_quality" else []
     command += ["--quick", "--out", out]
-    has_picture = name not in {"overhead", "stack", "load", "serve", "lora"}
+    has_picture = name not in {"overhead", "stack", "load", "serve", "pages", "lora"}
     command += ["--plot", picture] if has_picture else []
     command += {"load": ["--parts", "trials"]}.get(name, [])
     if name == "transfer":

@@ -136,6 +136,9 @@ def test_search_is_watched_paused_resumed_and_taken_home(
         expect(page.locator("#tiles .winner .number")).to_be_visible()
         expect(page.locator("#trials tbody tr")).not_to_have_count(0)
 
+        trial = page.context.new_page()
+        trial.goto(f"{server.url}/searches/watched/trials/0")
+        live(trial)
         page.get_by_role("button", name="Pause watched").click()
         expect(page.locator("#state .state")).to_have_text("pausing")
         assert not played.play()
@@ -148,6 +151,8 @@ def test_search_is_watched_paused_resumed_and_taken_home(
         assert len(again.journal.entries) > before
         while again.play(50):
             pass
+        expect(trial.locator("#about")).to_contain_text("finished", timeout=15_000)
+        trial.close()
         expect(page.locator("#state .state")).to_have_text("finished")
         expect(page.locator("#prose li").first).to_be_visible()
         expect(page.locator("#headline")).to_contain_text("than the defaults")
@@ -221,6 +226,7 @@ def test_form_and_text_say_the_same_and_become_a_search(
         )
         expect(page.locator(".editor .wrong")).to_have_text("2")
         expect(submit).to_be_disabled()
+        expect(page.locator("#cost")).to_be_hidden()
         page.get_by_role("button", name="2:1").click()
         assert text.evaluate("e => e.selectionStart") == len("name: mine\n")
         text.fill(f"# of mine\n{SHORT % 77}")

@@ -343,10 +343,14 @@ class JournalTail(_News):
         Raises:
             JournalError: as for `read_entries`.
         """
-        while entries := self._part():
-            yield entries
+        is_last = False
+        while not is_last:
+            entries, is_last = self._part()
+            if entries:
+                yield entries
 
-    def _part(self) -> list[Entry]:
+    def _part(self) -> tuple[list[Entry], bool]:
+        """Return the next entries, and whether no further ones were there."""
         most = _PART_BYTES
         while True:
             try:
@@ -362,10 +366,10 @@ class JournalTail(_News):
             self._digest = entries[-1].digest
         if self._end >= self.marks[-1][1] + _PART_BYTES // 2:
             self.marks.append((self._count, self._end))
-        return entries
+        return entries, len(data) < most
 
     def _data(self, start: int, most: int) -> bytes:
-        """Return the journal from a byte on, some bytes of it."""
+        """Return the journal from a byte on: fewer bytes than `most`, or perhaps not all."""
         return _data(self._path, start, most)
 
 

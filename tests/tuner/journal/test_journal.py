@@ -346,6 +346,24 @@ def test_feed_and_tail_give_what_is_on_the_disk_once(
     journal.close()
 
 
+def test_tail_reads_large_journals_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["short", "x" * 3000, *(40 * ["y"])]
+    with contextlib.closing(Journal.open(tmp_path)) as journal:
+        for number, text in enumerate(texts):
+            journal.append(TrialFailed(number, text))
+        entries = list(journal.entries)
+    monkeypatch.setattr(module, "_PART_BYTES", 600)
+    tail = JournalTail(tmp_path)
+    parts = list(tail.parts())
+    assert [entry for part in parts for entry in part] == entries
+    assert len(parts) > 3
+    data = (tmp_path / JOURNAL_FILE).read_bytes()
+    assert len(tail.marks) > 3
+    assert all(data[:end].count(b"\n") == count for count, end in tail.marks)
+
+
 def test_feed_wakes_its_reader(tmp_path: Path) -> None:
     journal = filled(tmp_path, 0)
     feed, found = journal.feed(), []

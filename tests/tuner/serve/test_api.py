@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from starlette.requests import ClientDisconnect
 from tests.tuner.serve.conftest import SPACE, Place
 from tests.tuner.simulated_search import SPACE as RECORDED
 from tuner.errors import JournalError
+from tuner.journal import journal
 from tuner.journal.edit_request import EditRequests, request_edit
-from tuner.journal.events import SearchBegun
+from tuner.journal.events import Reported, SearchBegun
 from tuner.journal.journal import JOURNAL_FILE, Journal
 from tuner.lease.stop_request import StopRequest
+from tuner.serve import curves as curves_module
 from tuner.serve import edits
 from tuner.serve.access import new_user
 from tuner.serve.api.downsampling import downsampled
@@ -162,7 +165,8 @@ def test_priority_and_place_change_the_order(place: Place) -> None:
     assert place.client.post(f"{SEARCHES}/s3/priority").status_code == 400
 
 
-def test_stream_resumes_where_a_client_left(place: Place) -> None:
+def test_stream_resumes_where_a_client_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_PART_BYTES", 4000)
     place.submit(name="a")
     place.dispatcher.tick()
     place.drivers["a"].end("finished")
@@ -185,15 +189,32 @@ def test_stream_resumes_where_a_client_left(place: Place) -> None:
     assert every[-1][1]["event"] == "end"
     assert read(3) == (200, every[3:])
     assert read(len(every)) == (204, []), "a browser does not ask again"
+    assert place.client.get(f"{SEARCHES}/a/curves").status_code == 200  # its journal is read
+    assert place.searches.place_before("a", len(every) - 1)[0] > 3, "most lines are left out"
+    for number in range(1, len(every)):
+        assert read(number) == (200, every[number:])
 
 
-def test_curves_are_downsampled_and_keep_their_shape(place: Place) -> None:
+def test_curves_are_downsampled_and_keep_their_shape(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.submit(name="a")
     place.dispatcher.tick()
     curves = place.client.get(f"{SEARCHES}/a/curves").json()
     assert curves["metric"] == "val_loss"
     assert curves["curves"][0]["trial"] == 0
     assert len(curves["curves"][0]["tokens"]) == len(curves["curves"][0]["values"]) > 0
+    # many curves have few points each, and one that has grown is made again
+    monkeypatch.setattr(curves_module, "_MOST_POINTS", 1)
+    driver = place.drivers["a"].journal
+    assert driver is not None
+    entries = [each.event for each in driver.entries if isinstance(each.event, Reported)]
+    for report in entries[0].report, *(replace(entries[0].report, step=n) for n in range(90, 96)):
+        driver.append(Reported(0, replace(report, tokens=512 * report.step)))
+    again = place.client.get(f"{SEARCHES}/a/curves").json()["curves"]
+    assert len(again[0]["tokens"]) == 3
+    assert again[0]["tokens"][-1] == 512 * 95
+    assert again[1:] == curves["curves"][1:]
     points = [(i, 0.0) for i in range(1000)]
     points[500] = (500, 9.0)
     points[77] = (77, float("nan"))

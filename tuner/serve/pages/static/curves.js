@@ -3,6 +3,7 @@
 // before, which is stretched to the new scales meanwhile.
 /* global uPlot, pictureLegend */
 import { byId, counted, el, metric as value } from "./elements.js";
+import { endingOf, valueOf } from "./events.js";
 import { colour, isDark, onTheme } from "./frame.js";
 import { formatted } from "./figures.js";
 
@@ -73,12 +74,15 @@ export class Curves {
     this.#soon();
   }
 
-  /** Say how a trial stands: its ending, `paused`, or nothing while it trains. */
-  end(number, ending) {
-    const curve = this.#curves.get(number);
-    if (curve) curve.ending = ending;
-    this.#write();
-    this.#soon();
+  /** Take an event of the journal: a report adds to a curve, and a trial that goes on is under way again. */
+  take(event) {
+    if (event.event === "report") {
+      this.add(event.number, event.report.tokens, valueOf(event.report, this.options.metric || "val_loss") ?? null, { ending: endingOf(event.outcome) || (event.decision === "pause" ? "paused" : "") });
+    } else if (event.event === "resume" && this.#curves.has(event.number)) {
+      this.#curves.get(event.number).ending = "";
+      this.#write();
+      this.#soon();
+    }
   }
 
   #settings() {

@@ -105,6 +105,7 @@ function showMistakes(error) {
   number(mistakes);
   byId("verdict").textContent = mistakes.length === 1 ? "One mistake:" : `${mistakes.length} mistakes:`;
   byId("verdict").className = "says problem";
+  show(false);
   byId("mistakes").replaceChildren(...mistakes.map((each) => el("li", {},
     each.line ? el("button", { type: "button", click: () => goTo(each) }, `${each.line}:${each.column}`) : null, " ", each.message)));
   showSubmit();
@@ -112,8 +113,14 @@ function showMistakes(error) {
 
 // what it is ---------------------------------------------------------------------------------------
 
+/** Show what a valid text is, and hide it below a text with mistakes, of which it would not be. */
+function show(isValid) {
+  for (const id of ["cost", "notes", "priors", "rates"]) byId(id).hidden = !isValid;
+}
+
 function showValid(found) {
   valid = found;
+  show(true);
   number([]);
   byId("verdict").textContent = `${found.name} is a valid space.`;
   byId("verdict").className = "says";

@@ -4,11 +4,11 @@ import { call, path } from "./calls.js";
 import { curvesIn } from "./curves.js";
 import { asked } from "./dialogs.js";
 import { byId, clock, counted, el, none, short, visible, when } from "./elements.js";
-import { endingOf, told, valueOf } from "./events.js";
+import { told } from "./events.js";
 import { show as showPicture, writeLegend } from "./figures.js";
 import { begun, mayChange, onTheme, say, tried } from "./frame.js";
 import { operation } from "./operations.js";
-import { follow } from "./stream.js";
+import { followSearch } from "./stream.js";
 import { Table, redrawn } from "./tables.js";
 
 const data = begun();
@@ -34,7 +34,7 @@ function showState() {
     el("dl.numbers", {}, facts.map(([title, value]) => el("div", {}, el("dt", {}, title), el("dd", {}, value))))),
   search.waits_for ? el("p.waits", {}, `Place ${search.position ?? none}. Waits: ${visible(search.waits_for)}. `, search.begins_at ? ["It will probably begin ", when(search.begins_at), "."] : null) : "",
   search.problem ? el("p.problem", {}, search.problem) : "");
-  const acts = buttons(search, { changed: (after) => { search = { ...search, ...after }; showState(); stream.restart(); }, gone: () => location.assign("/") });
+  const acts = buttons(search, { changed: (after) => stream.set(after), gone: () => location.assign("/") });
   const more = [
     mayChange(search) && search.owner ? el("button", { type: "button", "data-act": "edit", click: edit }, "Edit") : null,
     el("a.button", { href: `/new?fork=${encodeURIComponent(name)}` }, "Fork"),
@@ -51,10 +51,8 @@ async function edit() {
   ], { action: "Edit the search", isWide: true, doing: () => call("POST", `${api}/edit`, { body: text.value }) });
   if (!after) return;
   data.space = text.value;
-  search = { ...search, ...after };
-  showState();
+  stream.set(after);
   showSpace();
-  stream.restart();
   say(`${name} is edited`);
 }
 
@@ -229,12 +227,8 @@ function soon() {
 function take(event, id) {
   note(event, id);
   if (id <= numEvents) return;
-  if (event.event === "report") {
-    const value = valueOf(event.report, summary.metric || "val_loss");
-    curves.add(event.number, event.report.tokens, value === undefined ? null : value, { ending: endingOf(event.outcome) || (event.decision === "pause" ? "paused" : "") });
-  } else if (event.event === "resume") {
-    curves.end(event.number, "");
-  } else if (event.event === "end" || event.event === "edit") {
+  curves.take(event);
+  if (event.event === "end" || event.event === "edit") {
     loadCurves();
     loadFiles();
   }
@@ -248,17 +242,9 @@ showSpace();
 loadTrials();
 loadFiles();
 await loadCurves();
-const stream = follow(`${api}/events`, {
-  message: take,
-  state: (now) => { search = { ...search, ...now }; showState(); },
-  deleted: () => { say(`${name} was deleted`, { isProblem: true }); stream.close(); },
-}, { after: Math.max(0, numEvents - mostEvents), ended: soon, isComplete: () => ended.includes(search.state) });
+const stream = followSearch(api, search, {
+  take, over: soon, after: Math.max(0, numEvents - mostEvents),
+  changed: (now) => { search = now; showState(); },
+  deleted: () => say(`${name} was deleted`, { isProblem: true }),
+});
 showState();
-setInterval(async () => {
-  const now = await call("GET", api).catch(() => null);
-  if (!now) return;
-  const wasOver = ended.includes(search.state);
-  search = { ...search, ...now };
-  showState();
-  if (wasOver && !ended.includes(search.state)) stream.restart(); // somebody has resumed it
-}, 5000);

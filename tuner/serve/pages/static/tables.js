@@ -1,5 +1,5 @@
 // Tables: sorted by buttons in their heads, filtered by words, and drawn a part at a time, so that thousands of rows stay fluent.
-import { byId, counted, el } from "./elements.js";
+import { counted, el } from "./elements.js";
 
 const natural = new Intl.Collator("en", { numeric: true });
 
@@ -59,12 +59,6 @@ export class Table {
     this.#show(this.#first);
   }
 
-  /** Draw all rows again, because what their cells show has changed. */
-  redraw() {
-    this.#parts.drawn.clear();
-    this.#show(this.#first);
-  }
-
   #sortBy(column) {
     const isSame = this.#sorted?.column === column;
     this.#sorted = { column, sign: isSame ? -this.#sorted.sign : 1 };
@@ -88,7 +82,8 @@ export class Table {
     const key = this.#sorted && columns[this.#sorted.column].key;
     if (!key) return rows;
     const { sign } = this.#sorted;
-    return rows.map((row) => [key(row), row]).sort(([a], [b]) => compared(a, b, sign)).map(([, row]) => row);
+    const keys = ranked(rows.map(key));
+    return rows.map((row, i) => [keys[i], row]).sort(([a], [b]) => compared(a, b, sign)).map(([, row]) => row);
   }
 
   #show(first) {
@@ -131,13 +126,15 @@ export class Table {
   }
 }
 
+/** Return keys with numbers for texts, in the order of the texts: of thousands of rows few differ, and comparing texts is slow. */
+function ranked(keys) {
+  const texts = [...new Set(keys.filter((each) => typeof each === "string"))].sort(natural.compare);
+  const ranks = new Map(texts.map((text, i) => [text, i]));
+  return keys.map((each) => ranks.get(each) ?? each);
+}
+
 /** Compare two keys; those without a value are last, whatever the order. */
 function compared(a, b, sign) {
   const [isNone, isOther] = [a === null || a === undefined, b === null || b === undefined];
-  if (isNone || isOther) return isNone - isOther;
-  if (typeof a === "number" && typeof b === "number") return sign * (a - b);
-  return sign * natural.compare(a, b);
+  return isNone || isOther ? isNone - isOther : sign * (a - b);
 }
-
-/** Fill an element of an id, and keep the focus. */
-export const fill = (id, ...children) => redrawn(byId(id), ...children);

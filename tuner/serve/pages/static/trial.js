@@ -1,19 +1,16 @@
 // Trial: its curve beside the best one and the defaults, its hyperparameters, what it writes, and whether it reproduces.
-import { ended } from "./actions.js";
 import { call, path } from "./calls.js";
 import { curvesIn } from "./curves.js";
 import { sentence } from "./dialogs.js";
 import { byId, counted, el, metric, none, visible } from "./elements.js";
-import { endingOf, valueOf } from "./events.js";
 import { begun, tried, user } from "./frame.js";
 import { operation } from "./operations.js";
-import { follow } from "./stream.js";
+import { followSearch } from "./stream.js";
 import { Table } from "./tables.js";
 
 const data = begun();
 const { search } = data;
 let { trial } = data;
-let { state } = search;
 const { number } = trial;
 const api = path`/searches/${search.name}`;
 const page = (other) => path`/searches/${search.name}/trials/${other}`;
@@ -128,13 +125,12 @@ showAll();
 showText();
 showReplay();
 await tried(loadCurves);
-if (!ended.includes(search.state) || !trial.outcome) {
-  follow(`${api}/events`, {
-    message: (event, id) => {
-      if (id <= numEvents || event.number !== number) return;
-      if (event.event === "report") curves.add(number, event.report.tokens, valueOf(event.report, trial.metric) ?? null, { ending: endingOf(event.outcome) || (event.decision === "pause" ? "paused" : "") });
-      soon();
-    },
-    state: (now) => { state = now.state; },
-  }, { after: numEvents, isComplete: () => ended.includes(state) });
-}
+followSearch(api, search, {
+  over: soon, after: numEvents,
+  take: (event, id) => {
+    if (id <= numEvents) return;
+    curves.take(event);
+    if (event.event === "end" || event.event === "edit") loadCurves();
+    if (event.number === number || event.outcome || ["session", "edit", "end"].includes(event.event)) soon();
+  },
+});

@@ -10,7 +10,7 @@ const roles = { viewer: "looks at searches", user: "submits and changes searches
 const limits = [["most_searches", "searches at one time"], ["most_devices", "devices together"], ["most_tokens", "tokens a day"]];
 
 const table = new Table(byId("users"), {
-  title: "Users", noun: "user", empty: "There are no users: whoever reaches this server from its machine may do everything.", hasFilter: data.users.length > 20,
+  title: "Users", noun: "user", empty: "There are no users yet.", hasFilter: data.users.length > 20,
   idOf: (user) => user.name,
   columns: [
     { title: "name", key: (user) => user.name, cell: (user) => [named(user.name), user.is_disabled ? el("small", {}, " disabled") : null] },
