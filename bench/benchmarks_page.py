@@ -81,6 +81,7 @@ GPU = {
     "gpu.law": Bench("The law on a GPU"),
     "gpu.kernel": Bench("The update on a GPU"),
     "gpu.fusion": Bench("Training steps on a GPU"),
+    "gpu.lora": Bench("LoRA trials on a GPU"),
     "gpu.profile": Bench("Time of a tick on a GPU"),
     "gpu.search": Bench("Searches on a GPU"),
 }

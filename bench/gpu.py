@@ -1,8 +1,9 @@
-r"""All measurements of a GPU, in five parts of less than nine minutes each.
+r"""All measurements of a GPU, in six parts of less than nine minutes each.
 
     python bench/gpu.py --part law --out DIR       is a trial a pure function of its specification?
     python bench/gpu.py --part kernel --out DIR    the kernel of AdamW: right, and how fast
     python bench/gpu.py --part fusion --out DIR    tokens/s beside processes that share the GPU
+    python bench/gpu.py --part lora --out DIR      LoRA trials beside processes of PEFT
     python bench/gpu.py --part profile --out DIR   where the time of ticks, refills and reports goes
     python bench/gpu.py --part search --out DIR    a whole search beside Ray Tune and Optuna
     python bench/gpu.py --part law --out DIR --device cpu --quick     a rehearsal, in seconds
@@ -19,9 +20,10 @@ results. A measurement that fails, hangs or kills its process is recorded as suc
 go on.
 
 All parts need torch (2.11 is enough), numpy, pydantic and safetensors, and on a GPU triton, which
-torch for CUDA brings; not the service. `search` needs the dependencies of the service
-(pyproject.toml). `law` also runs tests/gpu if pytest, hypothesis and pytest-xdist are there. What a
-machine without a network lacks can be carried there as wheels:
+torch for CUDA brings; not the service. The other side of `lora` needs transformers and peft, and
+`search` the dependencies of the service (pyproject.toml). `law` also runs tests/gpu if pytest,
+hypothesis and pytest-xdist are there. What a machine without a network lacks can be carried there
+as wheels:
 
     python -m pip download --dest wheels --python-version 3.12 --only-binary=:all: \
         --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 pydantic safetensors
@@ -154,7 +156,7 @@ def main() -> int:
     log, out = options.out / f"{name}.log", options.out / f"{name}.json"
     deadline = began + 60 * options.minutes
     with ExitStack() as stack:  # MPS ends with it
-        if options.part == "fusion" and where.on_gpu:
+        if options.part in {"fusion", "lora"} and where.on_gpu:
             from parts.fusion.processes import multi_process_service
 
             shared, sharing = stack.enter_context(multi_process_service())

@@ -163,15 +163,39 @@ def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
     """Return the result in the format of `parts.measuring`.
 
     Args:
-        numbers: as `speed` dtype → side → for each round rate, megabytes and loss; as `rates` side
-            → what `parts.lora.rates` prints; as `loading` dtype → what `parts.lora.loading` prints
-            in each round; as `search` side → seconds and losses of the trials.
+        numbers: of the parts that were measured: as `speed` dtype → side → for each round rate,
+            megabytes and loss; as `rates` side → what `parts.lora.rates` prints; as `loading` dtype
+            → what `parts.lora.loading` prints in each round; as `search` side → seconds and losses
+            of the trials.
         about: `measuring.about`, with the number of trials.
     """
+    tables, goals = [], []
+    for part, own in numbers.items():
+        table, reached = _TABLES[part](own, about)
+        tables.append(table)
+        goals += reached
+    note = (
+        f"Tokens of *LoRA trials* are random, so that the loss stays near {_uniform():.1f}; both "
+        f"sides begin with the same weights."
+    )
+    return {
+        "bench": "lora",
+        "about": about,
+        "tables": tables,
+        "goals": [] if about["rehearsal"] else goals,
+        "notes": [note] if "speed" in numbers else [],
+        "numbers": numbers,
+    }
+
+
+Table = tuple[dict[str, Any], list[Any]]  # and its goals
+
+
+def _speed_table(numbers: dict[str, Any], about: dict[str, Any]) -> Table:
     trials = about["trials"]
     many, processes = f"ours, {trials}", f"processes, {trials}"
     rows, goals = [], []
-    for dtype, sides in numbers["speed"].items():
+    for dtype, sides in numbers.items():
         rates = {name: [each["rate"] for each in rounds] for name, rounds in sides.items()}
         memory = {name: [each["megabytes"] for each in rounds] for name, rounds in sides.items()}
         rows += [
@@ -185,54 +209,50 @@ def result_of(numbers: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         large = ratios(memory[many], memory["ours, 1"]).median
         what = f"memory of {trials} trials, of that of one, {dtype}"
         goals.append(goal(what, large, most=MOST_MEMORY))
-    rows_of_loading = []
-    for dtype, rounds in numbers["loading"].items():
+    columns = ["side", "tokens/s of a core", "times PEFT", "peak MB", "loss"]
+    title = f"LoRA trials of a model of {about['size']}"
+    return {"title": title, "columns": columns, "rows": rows}, goals
+
+
+def _rates_table(numbers: dict[str, Any], about: dict[str, Any]) -> Table:
+    return {
+        "title": "Rates: loss on held-out text after equally many tokens",
+        "columns": ["side", "best α_max", "its loss, other seeds", "loss by α_max"],
+        "rows": [_rates(side, each) for side, each in numbers.items()],
+    }, []
+
+
+def _loading_table(numbers: dict[str, Any], about: dict[str, Any]) -> Table:
+    rows, goals = [], []
+    for dtype, rounds in numbers.items():
         seconds = [each["seconds"] for each in rounds]
         times = [each["memory_bytes"] / each["bytes"] for each in rounds]
-        size = rounds[0]["bytes"] / 1e6
-        rows_of_loading.append([dtype, size, brief(seconds), brief(times)])
+        rows.append([dtype, rounds[0]["bytes"] / 1e6, brief(seconds), brief(times)])
         goals.append(goal(f"seconds to import 500 MB, {dtype}", spread(seconds).median, most=3.0))
         what = f"memory of an import, of the weights, {dtype}"
         goals.append(goal(what, spread(times).median, most=1.2))
-    ours, theirs = numbers["search"].values()
+    columns = ["dtype", "MB as float32", "s", "memory, of the weights"]
+    return {"title": "Import of a folder of safetensors", "columns": columns, "rows": rows}, goals
+
+
+def _search_table(numbers: dict[str, Any], about: dict[str, Any]) -> Table:
+    ours, theirs = numbers.values()
     share = ours["seconds"] / theirs["seconds"]
-    goals.append(goal("wall time of a search, of that of Optuna's pool", share, most=0.5))
-    note = (
-        f"Tokens are random, so that the loss stays near {_uniform():.1f}; both sides begin with "
-        f"the same weights."
-    )
+    rows = [
+        [side, each["seconds"], spread(each["losses"]), min(each["losses"])]
+        for side, each in numbers.items()
+    ]
     return {
-        "bench": "lora",
-        "about": about,
-        "tables": [
-            {
-                "title": f"LoRA trials of a model of {about['size']}",
-                "columns": ["side", "tokens/s of a core", "times PEFT", "peak MB", "loss"],
-                "rows": rows,
-            },
-            {
-                "title": "Rates: loss on held-out text after equally many tokens",
-                "columns": ["side", "best α_max", "its loss, other seeds", "loss by α_max"],
-                "rows": [_rates(side, each) for side, each in numbers["rates"].items()],
-            },
-            {
-                "title": f"A search of {len(ours['losses'])} trials",
-                "columns": ["side", "wall s", "loss of the trials, median and range", "best"],
-                "rows": [
-                    [side, each["seconds"], spread(each["losses"]), min(each["losses"])]
-                    for side, each in numbers["search"].items()
-                ],
-            },
-            {
-                "title": "Import of a folder of safetensors",
-                "columns": ["dtype", "MB as float32", "s", "memory, of the weights"],
-                "rows": rows_of_loading,
-            },
-        ],
-        "goals": [] if about["rehearsal"] else goals,
-        "notes": [note],
-        "numbers": numbers,
-    }
+        "title": f"A search of {len(ours['losses'])} trials",
+        "columns": ["side", "wall s", "loss of the trials, median and range", "best"],
+        "rows": rows,
+    }, [goal("wall time of a search, of that of Optuna's pool", share, most=0.5)]
+
+
+_TABLES = {
+    "speed": _speed_table, "rates": _rates_table, "loading": _loading_table,
+    "search": _search_table,
+}  # fmt: skip
 
 
 def _rates(side: str, found: dict[str, Any]) -> list[Any]:
@@ -252,22 +272,26 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2, help="of each side")
     parser.add_argument("--ticks", type=int, default=12, help="of each trial")
     parser.add_argument("--trials", type=int, default=24, help="of the search")
+    parser.add_argument("--parts", nargs="+", choices=[*_TABLES], default=[*_TABLES])
     add_options(parser, "a tiny model, 1 and 2 trials", has_picture=False)
     options = parser.parse_args()
     size, trials = ("tiny", 2) if options.quick else ("10M", 8)
     rounds, ticks = (1, 2) if options.quick else (options.rounds, options.ticks)
-    with tempfile.TemporaryDirectory() as folder:
-        write_base(Path(folder), size)
-        numbers = {"speed": measure(Path(folder), size, trials, ticks, rounds)}
-    with tempfile.TemporaryDirectory() as folder:
-        quick = ["quick"] if options.quick else []
-        numbers["rates"] = _printed("parts.lora.rates", folder, *quick)
-    with tempfile.TemporaryDirectory() as folder:
-        numbers["loading"] = load(Path(folder), 20 if options.quick else 500, rounds)
-    with tempfile.TemporaryDirectory() as folder:
-        write_base(Path(folder), size)
-        number = 2 if options.quick else options.trials
-        numbers["search"] = search(Path(folder), size, number, ticks)
+
+    def part(name: str, folder: Path) -> dict[str, Any]:
+        if name == "rates":
+            return _printed("parts.lora.rates", str(folder), *["quick"] * options.quick)
+        if name == "loading":
+            return load(folder, 20 if options.quick else 500, rounds)
+        write_base(folder, size)
+        if name == "search":
+            return search(folder, size, 2 if options.quick else options.trials, ticks)
+        return measure(folder, size, trials, ticks, rounds)
+
+    numbers = {}
+    for name in options.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            numbers[name] = part(name, Path(folder))
     facts = about(
         ["torch", "transformers", "peft"], rehearsal=options.quick, size=size, trials=trials
     )

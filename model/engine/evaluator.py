@@ -19,7 +19,7 @@ from model.checkpoints.writer import PendingWrite, Snapshot, Writer
 from model.corpus.dataset import IGNORED, Dataset, Ints
 from model.corpus.pairs import PairDataset
 from model.engine.bleu import bleu
-from model.engine.report import Report, Status
+from model.engine.report import ADAPTER_METRICS, Report, Status
 from model.engine.slot import Slot
 from model.keys import derive_key
 from model.randomness import permute
@@ -110,6 +110,8 @@ class Evaluator:
                 loss, accuracy, exact = (None if n is None else float(n[i]) for n in evaluation)
                 assert loss is not None
                 shares = {"token_accuracy": accuracy, **chosen[i]}
+                if (change := stack.adapter_change(row)) is not None:
+                    shares |= zip(ADAPTER_METRICS, change, strict=True)
                 if reached[row].spec.data.learns_answers:
                     shares["exact_match"] = exact
                 yield row, self._report_row(stack, row, reached[row], loss, shares)

@@ -10,6 +10,8 @@ from typing import Any
 
 # Names of the curves, in the order in which MLflow records them and a replay compares them.
 METRICS = ("val_loss", "train_loss", "perplexity", "learning_rate", "grad_norm", "tokens")
+# Those of LoRA trials; records of earlier versions lack them.
+ADAPTER_METRICS = ("adapter_norm", "effective_update")
 # Names of the curves that only some trials have.
 SOME_METRICS = (
     "sparsity",
@@ -19,6 +21,7 @@ SOME_METRICS = (
     "exact_match",
     "acc",
     "acc_norm",
+    *ADAPTER_METRICS,
 )
 _CURVES = (*METRICS, *SOME_METRICS)
 _MAY_BE_NAN = ("val_loss", "train_loss", "learning_rate", "grad_norm")
@@ -63,6 +66,9 @@ class Report:
             probable one; None without questions.
         acc_norm: that share if the logarithms of probabilities are divided by the characters of
             the choices.
+        adapter_norm: Euclidean norm of all of LoRA's matrices A and B; None without LoRA.
+        effective_update: norm of LoRA's change s·B·A of the matrices, as a share of the norm of
+            these frozen matrices.
     """
 
     trial_id: str
@@ -82,6 +88,8 @@ class Report:
     exact_match: float | None = None
     acc: float | None = None
     acc_norm: float | None = None
+    adapter_norm: float | None = None
+    effective_update: float | None = None
 
     @classmethod
     def of(cls, trial_id: str, fields: Mapping[str, Any]) -> Report:

@@ -169,3 +169,28 @@ def merge(
             b, w = adapters[f"{block}.{LORA_B}.{kind}"], base[f"{block}.{kind}"]
             merged[f"{block}.{kind}"] = (w.double() + scale * b.double() @ a.double()).float()
     return merged
+
+
+def change_of(
+    adapters: Mapping[str, Tensor], squares: Mapping[str, Tensor], scale: Tensor
+) -> tuple[float, float]:
+    """Return the norm of a slot's adapters, and that of s·B·A as a share of the norm of W.
+
+    Both norms are those of all matrices together.
+
+    Args:
+        adapters: by the names of `adapter_shapes`, without K.
+        squares: squared norm of each frozen matrix, by its name, float64.
+        scale: s.
+    """
+    own, changed, frozen = torch.zeros(3, dtype=torch.float64, device=scale.device)
+    for name, a in adapters.items():
+        block, _, kind = name.rpartition(f".{LORA_A}.")
+        if block:
+            a, b = a.double(), adapters[f"{block}.{LORA_B}.{kind}"].double()
+            own = own + a.square().sum() + b.square().sum()
+            changed = changed + ((b.T @ b) * (a @ a.T)).sum()  # ‖B·A‖², of r × r products
+            frozen = frozen + squares[f"{block}.{kind}"]
+    share = scale.double() * (changed / frozen).clamp(min=0).sqrt()
+    norm, effective = torch.stack([own.sqrt(), share]).tolist()  # one wait
+    return norm, effective

@@ -7,6 +7,7 @@ matrices that are multiplied in another dtype are copies of the process.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoints.warm_start import map_start
-from model.device.precision import Precision
+from model.device.precision import Precision, exact_device
 from model.network.head import Head
 from model.network.transformer import initial_weight
 from model.spec.architecture import Architecture, parameter_shapes
@@ -34,6 +35,18 @@ class Base:
 
     weights: dict[str, Tensor] = field(repr=False)
     sha256: str = ""
+
+    @cached_property
+    def squares(self) -> dict[str, Tensor]:
+        """Squared norm of each matrix of the blocks, float64, where such numbers are computed."""
+        matrices = (
+            name for name in self.weights if name.startswith("layers.") and is_decayed(name)
+        )
+        exact = {
+            name: self.weights[name].to(exact_device(self.weights[name].device))
+            for name in matrices
+        }
+        return {name: w.double().square().sum() for name, w in exact.items()}
 
     @classmethod
     def load(

@@ -22,7 +22,7 @@ from model.keys import derive_key
 from model.network.dropout import Dropping
 from model.network.encoder_decoder import EncoderDecoder
 from model.network.layers import Weights
-from model.network.lora import SCALE, initial_adapter
+from model.network.lora import SCALE, change_of, initial_adapter
 from model.network.transformer import LanguageModel, initial_weight
 from model.optimizers.pruning import OFF, sparsity
 from model.spec.architecture import Architecture
@@ -176,6 +176,19 @@ class Stack:
     def sparsity(self, slot: int) -> float:
         """Return the share of a slot's matrices that is zero."""
         return sparsity(self._matrices.theta[slot], self._matrices.layout.weights)
+
+    @torch.no_grad()
+    def adapter_change(self, slot: int) -> tuple[float, float] | None:
+        """Return the norm of a slot's adapters, and that of their change of the base as a share.
+
+        None without LoRA.
+        """
+        if self.base is None:
+            return None
+        views = self._matrices.views(self._matrices.theta[slot : slot + 1])
+        exact = exact_device(self.device)
+        adapters = {name: view[0].to(exact) for name, view in views.items()}
+        return change_of(adapters, self.base.squares, self._scales[slot].to(exact))
 
     def run(self, plan: QuantumPlan) -> Callable[[], Measured]:
         """Train one quantum; a GPU still works on it after the return.

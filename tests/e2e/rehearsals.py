@@ -166,6 +166,11 @@ def check_lora(result: Result) -> None:
             assert 50 < measured["megabytes"] < 3_000
             assert 7 < measured["loss"] < 8.5  # random tokens: ln 2048
     assert "times PEFT" in result["tables"][0]["columns"]
+    ours, theirs = (side["losses"] for side in result["numbers"]["search"].values())
+    assert len(ours) == len(theirs) == 2
+    assert all(abs(a - b) < 0.05 for a, b in zip(ours, theirs, strict=True))
+    loading = result["numbers"]["loading"]
+    assert all(each["memory_bytes"] < 3 * each["bytes"] for (each,) in loading.values())
 
 
 def check_load(result: Result) -> None:
@@ -232,6 +237,17 @@ def check_profile(result: Result) -> None:
     assert 0 < numbers["slots, tiny"]["of_best"] <= 1
 
 
+def check_gpu_lora(result: Result) -> None:
+    assert list(result["numbers"]) == ["tiny: by K", "tiny: beside PEFT"]
+    widths = result["numbers"]["tiny: by K"]["by_width"]
+    assert [each["tokens"] for each in widths.values()] == [64, 128]
+    beside = result["numbers"]["tiny: beside PEFT"]["by_processes"]
+    assert [each["tokens"] for each in beside.values()] == [64, 128]
+    assert all(each["wall"] > 0 for each in (*widths.values(), *beside.values()))
+    open_goals = [note for note in result["notes"] if "goal open" in note]
+    assert len(open_goals) == 5  # those of the real sizes, and the memory of 8 trials
+
+
 def check_gpu_search(result: Result) -> None:
     assert result["numbers"]["beside, optuna-pool"]["trials"] == 2
     real = result["numbers"]["real size"]
@@ -268,6 +284,7 @@ CHECKS: dict[str, Callable[[Result], None]] = {
     "gpu.law": check_law,
     "gpu.kernel": check_kernel,
     "gpu.fusion": check_gpu_fusion,
+    "gpu.lora": check_gpu_lora,
     "gpu.profile": check_profile,
     "gpu.search": check_gpu_search,
 }
@@ -329,13 +346,13 @@ def recorded(name: str) -> Result:
 
 def run(name: str, folder: Path) -> tuple[Result, str]:
     """Run the quick mode of a bench; return its result and what it printed."""
+    if name in {"lora", "gpu.lora"}:
+        pytest.importorskip("peft")
     if name.startswith("gpu."):
         part = name.removeprefix("gpu.")
         return (killed_and_run if part == "kernel" else run_part)(part, folder)
     if name == "stack" and (reason := missing()) is not None:
         pytest.skip(reason)
-    if name == "lora":
-        pytest.importorskip("peft")
     out, picture = folder / "result.json", folder / "picture.png"
     command: list[Any] = [sys.executable, BENCH / f"{name}.py"]
     command += ["replay"] if name == "search_quality" else []

@@ -70,7 +70,7 @@ def test_missing_wheels_are_named_in_one_sentence(
 def test_only_searches_need_the_service() -> None:
     import gpu
 
-    for part in ("law", "kernel", "fusion", "profile"):
+    for part in ("law", "kernel", "fusion", "lora", "profile"):
         assert gpu.needed(part, on_gpu=False) == [*gpu.NEEDED]
     names = gpu.needed("search", on_gpu=True)
     assert {"triton", "ray", "optuna", "mlflow", "pyyaml"} <= set(names)
@@ -88,7 +88,7 @@ def test_parts_but_the_search_import_only_what_they_name(tmp_path: Path) -> None
         "sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
         "import gpu\n"
         "from parts.gpu.measurement import Where, part_of\n"
-        "for part in ('law', 'kernel', 'fusion', 'profile'):\n"
+        "for part in ('law', 'kernel', 'fusion', 'lora', 'profile'):\n"
         "    assert part_of(part).measurements(Where('cuda', False))\n"
     )
     done = subprocess.run(

@@ -91,6 +91,9 @@ def test_search_learns_and_keeps_adapters_only(
         f"weights.{name}" for name in names
     }
     assert not (artifacts / search.run_id / "artifacts" / START_FOLDER).exists()
+    assert 0 < best.metrics["effective_update"] < 1 < best.metrics["adapter_norm"]
+    (report,) = artifacts.rglob("report.html")
+    assert ">effective_update<" in report.read_text(encoding="utf-8")
     events = read_journal(Home.at(place.home).search("adapted-1"))
     losses = [event.report.val_loss for event in events if isinstance(event, Reported)]
     assert best.metrics["val_loss"] == min(losses) < losses[0]
@@ -169,9 +172,8 @@ def test_what_has_no_meaning_for_adapters_is_refused(place: Workplace, searched:
     assert "is a LoRA trial, whose checkpoint holds adapters only" in run.err
     run = place.tuner("scaling", "adapted-1", "adapted-1")
     assert run.status == 2
-    run = place.tuner("transfer", "--search", "adapted-1")
-    assert run.status == 2
-    assert "Traceback" not in run.err
+    run = place.refused("transfer", "adapted-1", "--check")
+    assert "adapt frozen weights with LoRA, for which there are no rules" in run.err
 
 
 def test_validate_says_memory_and_what_is_not_compiled(place: Workplace) -> None:

@@ -6,9 +6,9 @@ import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
+from model.engine.report import ADAPTER_METRICS
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tuner.conductor.trial import Trial
 from tuner.conductor.verdict import headline as verdict_headline
@@ -223,9 +223,16 @@ def table(
     metrics = [o.metric for o in result.space.objectives]
     names = result.space.searched_names
     columns = [_ParameterColumn.of(series, name) for name in names]
-    heads = ["trial", *metrics, "outcome", "reports", "tokens", *map(symbol, names), "run"]
+    trials = [*series.trials, *result.branches, *result.confirming]
+    changes = [
+        n for n in ADAPTER_METRICS if any(t.last and t.last.metric(n) is not None for t in trials)
+    ]
+    heads = [
+        "trial", *metrics, *changes, "outcome", "reports", "tokens", *map(symbol, names), "run"
+    ]  # fmt: skip
     are_numbers = [
-        *[True] * (1 + len(metrics)), False, True, True, *(c.is_number for c in columns), False
+        *[True] * (1 + len(metrics) + len(changes)), False, True, True,
+        *(c.is_number for c in columns), False,
     ]  # fmt: skip
     best = {trial.number for trial in result.front} if len(metrics) > 1 else {result.best.number}
     rows = [
@@ -236,6 +243,7 @@ def table(
             (
                 Cell(str(trial.number), trial.number),
                 *(_value_cell(trial, metric) for metric in metrics),
+                *(_change_cell(trial, metric) for metric in changes),
                 Cell(outcome_text(trial, is_on=result.status == "running"), is_number=False),
                 Cell(str(len(trial.reports)), len(trial.reports)),
                 Cell(f"{trial.tokens_trained:,}", trial.tokens_trained),
@@ -243,7 +251,7 @@ def table(
                 _run_cell(result.run_ids.get(trial.number)),
             ),
         )
-        for trial in chain(series.trials, result.branches, result.confirming)
+        for trial in trials
         if chosen is None or trial.number in chosen
     ]
     return heads, are_numbers, rows
@@ -252,6 +260,12 @@ def table(
 def _value_cell(trial: Trial, metric: str) -> Cell:
     value = trial.objective(metric)
     return Cell(_value(value) if trial.reports else "–", value if math.isfinite(value) else None)
+
+
+def _change_cell(trial: Trial, metric: str) -> Cell:
+    """Return a cell with what LoRA changed, at the last report."""
+    value = trial.last.metric(metric) if trial.last else None
+    return Cell("–" if value is None else f"{value:.3g}", value)
 
 
 def outcome_text(trial: Trial, *, is_on: bool = False) -> str:

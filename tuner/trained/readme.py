@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 
 import tuner
-from model.engine.report import SOME_METRICS
+from model.engine.report import ADAPTER_METRICS, SOME_METRICS
 from model.spec.data import DataConfig
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
@@ -78,7 +78,8 @@ def _numbers(trained: TrainedTrial, result: SearchResult | None) -> Iterable[tup
         yield "perplexity", f"{math.exp(min(loss, 700)):.4g}", "e to the val_loss"
     for name in SOME_METRICS:
         if name in trial.metrics and not name.startswith("train"):
-            yield name, f"{trial.metrics[name]:.4g}", "on the held-out data"
+            what = "of LoRA's matrices" if name in ADAPTER_METRICS else "on the held-out data"
+            yield name, f"{trial.metrics[name]:.4g}", what
     confirmed = _confirmed(trained, result)
     if confirmed is not None and result is not None and confirmed.count:
         yield (

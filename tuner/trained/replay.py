@@ -10,7 +10,7 @@ from pathlib import Path
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached, prepare
-from model.engine.report import METRICS, SOME_METRICS, Report, Status
+from model.engine.report import ADAPTER_METRICS, METRICS, SOME_METRICS, Report, Status
 from model.errors import CompileError
 from model.progress import OnProgress, silent
 from model.sources.fingerprint import difference
@@ -350,10 +350,13 @@ def _compiler(recorded: Mapping[str, str], device: str) -> tuple[str, bool]:
 def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) -> list[Difference]:
     """Return every number that differs between record and replay, by step and metric."""
     replayed = {report.step: report.metrics() for report in reports}
+    known = {name for values in recorded.values() for name in values}
+    # earlier versions did not record them
+    metrics = [n for n in (*METRICS, *SOME_METRICS) if n in known or n not in ADAPTER_METRICS]
     differences = []
     for step in sorted(recorded.keys() | replayed.keys()):
         old_values, new_values = recorded.get(step, {}), replayed.get(step, {})
-        for metric in (*METRICS, *SOME_METRICS):
+        for metric in metrics:
             old = old_values.get(metric, math.nan)
             new = as_stored(new_values.get(metric, math.nan))
             if old != new and not (math.isnan(old) and math.isnan(new)):

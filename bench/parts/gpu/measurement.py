@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from parts.measuring import goal
 
-PARTS = ("law", "kernel", "fusion", "profile", "search")
+PARTS = ("law", "kernel", "fusion", "lora", "profile", "search")
 Numbers = Mapping[str, Any]  # JSON
 
 

@@ -34,6 +34,7 @@ _SOURCES: Mapping[str, tuple[str, ...]] = {
     ),
     "kernel": ("bench/parts/fusion",),
     "fusion": ("bench/fusion.py", "bench/parts/fusion"),
+    "lora": ("bench/lora.py", "bench/parts/lora"),
     "profile": ("bench/parts/fusion", "bench/parts/gpu/trials.py"),
     "search": (
         "bench/makespan.py",

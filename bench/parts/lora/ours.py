@@ -1,6 +1,7 @@
 """LoRA trials of ours in one process: `python -m parts.lora.ours FOLDER SIZE TRIALS TICKS DTYPE`.
 
-Prints tokens, seconds of the processor and the last losses as JSON, without the first ticks.
+Prints tokens, seconds of the processor and of the wall and the last losses as JSON, without the
+first ticks; and the peak memory of a GPU.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from model.checkpoints import checkpoint
 from model.checkpoints.warm_start import write_start
+from model.device.memory import begin_peak, peak_bytes
 from model.engine.engine import Engine
 from model.exchange.pretrained import Pretrained
 from model.spec.architecture import Architecture
@@ -22,7 +25,9 @@ from parts.lora.setting import ALPHA, RANK, RATE, SIZES, VOCAB, WARM_UP
 from parts.synthetic import trial
 
 
-def main(folder: Path, size: str, trials: int, ticks: int, dtype: str) -> dict[str, object]:
+def main(
+    folder: Path, size: str, trials: int, ticks: int, dtype: str, device: str = "cpu"
+) -> dict[str, object]:
     """Train some trials for some ticks each, and return what it took."""
     model, batch = SIZES[size]
     starts = folder / "starts"
@@ -37,7 +42,8 @@ def main(folder: Path, size: str, trials: int, ticks: int, dtype: str) -> dict[s
         "batch_size": batch, "total_steps": WARM_UP + ticks, "schedule": "constant",
         "warmup_steps": 0, "grad_clip": 0.0, "lora_alpha": ALPHA,
     }  # fmt: skip
-    engine = Engine(tokens, tokens, slots=trials, dtype=dtype, starts=starts)
+    begin_peak(torch.device(device))
+    engine = Engine(tokens, tokens, slots=trials, dtype=dtype, device=device, starts=starts)
     sequences = (len(tokens) - 1) // a.context_length
     for number in range(trials):
         own = {**rows, "learning_rate": RATE * (1 + number / 10)}
@@ -49,12 +55,15 @@ def main(folder: Path, size: str, trials: int, ticks: int, dtype: str) -> dict[s
     reported: set[str] = set()
     while len(reported) < trials:
         reported |= {report.trial_id for report in engine.step()}
-    before, begun = engine.tokens, time.process_time()
+    before, begun, started = engine.tokens, time.process_time(), time.perf_counter()
     losses = {}
     while engine.num_pending:
         losses |= {report.trial_id: report.train_loss for report in engine.step()}
-    seconds = time.process_time() - begun
-    return {"tokens": engine.tokens - before, "seconds": seconds, "loss": losses["0"]}
+    seconds, wall = time.process_time() - begun, time.perf_counter() - started
+    return {
+        "tokens": engine.tokens - before, "seconds": seconds, "wall": wall, "loss": losses["0"],
+        "peak_bytes": peak_bytes(torch.device(device)),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -24,4 +24,16 @@ SIZES = {
     "10M": Size(
         {"d_model": 320, "n_layers": 8, "n_heads": 5, "d_ff": 896, "context_length": 128}, 4
     ),
+    # SmolLM2-135M with fewer ids
+    "106M": Size(
+        {
+            "d_model": 576,
+            "n_layers": 30,
+            "n_heads": 9,
+            "n_kv_heads": 3,
+            "d_ff": 1536,
+            "context_length": 512,
+        },
+        4,
+    ),
 }

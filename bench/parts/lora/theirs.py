@@ -22,14 +22,16 @@ from transformers import AutoModelForCausalLM
 from parts.lora.setting import ALPHA, RANK, RATE, SIZES, WARM_UP
 
 
-def adapted(folder: Path, rate: float, alpha: float) -> tuple[Any, torch.optim.Optimizer]:
+def adapted(
+    folder: Path, rate: float, alpha: float, device: str = "cpu"
+) -> tuple[Any, torch.optim.Optimizer]:
     """Load the base with adapters, and make their optimizer."""
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
     config = LoraConfig(
         r=RANK, lora_alpha=alpha, task_type="CAUSAL_LM", target_modules="all-linear"
     )
-    network = get_peft_model(base, config).train()
+    network = get_peft_model(base, config).train().to(device)
     optimizer = torch.optim.AdamW(
         [p for p in network.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.95),
         weight_decay=0.1, fused=True,
@@ -52,30 +54,34 @@ def update(network: Any, optimizer: torch.optim.Optimizer, rows: torch.Tensor) -
     return loss.item()
 
 
-def main(folder: Path, size: str, ticks: int, dtype: str) -> dict[str, object]:
+def main(folder: Path, size: str, ticks: int, dtype: str, device: str = "cpu") -> dict[str, object]:
     """Train a trial for some ticks, and return what it took."""
     torch.set_num_threads(1)
     model, batch = SIZES[size]
     length = model["context_length"]
-    network, optimizer = adapted(folder, RATE, ALPHA)
+    network, optimizer = adapted(folder, RATE, ALPHA, device)
     tokens = torch.from_numpy(np.load(folder / "tokens.npy").astype(np.int64))
     draw = np.random.default_rng(0)
     low = dtype == "mixed_bfloat16"
-    begun = time.process_time()
+    begun, started = time.process_time(), time.perf_counter()
     losses = []
     for tick in range(WARM_UP + ticks):
         if tick == WARM_UP:
-            begun = time.process_time()
+            begun, started = time.process_time(), time.perf_counter()
         at = draw.integers(len(tokens) - length - 1, size=batch)
-        rows = rows_at(tokens, at, length)
-        with torch.autocast("cpu", torch.bfloat16) if low else contextlib.nullcontext():
+        rows = rows_at(tokens, at, length).to(device)
+        with (
+            torch.autocast(device.partition(":")[0], torch.bfloat16)
+            if low
+            else contextlib.nullcontext()
+        ):
             losses.append(update(network, optimizer, rows))
-    seconds = time.process_time() - begun
+    seconds, wall = time.process_time() - begun, time.perf_counter() - started
     mean = sum(losses[WARM_UP:]) / ticks
-    return {"tokens": ticks * batch * length, "seconds": seconds, "loss": mean}
+    return {"tokens": ticks * batch * length, "seconds": seconds, "wall": wall, "loss": mean}
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    _, at, name, number, kind = sys.argv
-    sys.stdout.write(json.dumps(main(Path(at), name, int(number), kind)) + "\n")
+    _, at, name, number, kind, *where = sys.argv
+    sys.stdout.write(json.dumps(main(Path(at), name, int(number), kind, *where)) + "\n")

@@ -63,6 +63,12 @@ CASES: dict[str, dict[str, Any]] = {
         ("mlp", 2, False, 16.0, False), ("q_proj,v_proj", 4, False, 1.0, True),
     ))
 }  # fmt: skip
+# whose queries, keys and values are one matrix, and which has two modules called c_proj
+GPT2 = {
+    "gpt2-attention": {**CASES["attention-2"]},
+    "gpt2-all": {**CASES["all-0"]},
+    "gpt2-qv": {**CASES["q_proj,v_proj-4"]},
+}
 CASES["single"] = {**CASES["all-0"], "updates": 1}
 CASES["float32"] = {**CASES["all-0"], "dtype": "float32"}
 
@@ -99,15 +105,22 @@ def masks_of(a: Architecture, update: int, name: str, number: int, tokens: int) 
     return drop(torch.ones(1, tokens, width, dtype=torch.float64), place)
 
 
+def write_small(folder: Path, kind: str, **sizes: Any) -> None:
+    """Write a model of random weights below 1.
+
+    A hundred updates would otherwise multiply the rounding by 100,000.
+    """
+    weights = write(folder, kind, **sizes)
+    found = Pretrained.open(folder)
+    small = {n: w if w.dim() == 1 else 0.3 * w for n, w in weights.items()}
+    save_file(found.family.export(found.architecture, small), folder / "model.safetensors")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens, make_spec: MakeSpec) -> Path:
     """A Llama of random weights, and what PEFT makes of it in each case."""
     folder = tmp_path_factory.mktemp("peft")
-    weights = write(folder, "llama", **SIZES)
-    found = Pretrained.open(folder)
-    # smaller than 1: a hundred updates would otherwise multiply the rounding by 100,000
-    small = {n: w if w.dim() == 1 else 0.3 * w for n, w in weights.items()}
-    save_file(found.family.export(found.architecture, small), folder / "model.safetensors")
+    write_small(folder, "llama", **SIZES)
     spec = spec_of(make_spec, folder, CASES["all-0"])
     a, b = spec.architecture, spec.hyperparameters.batch_size
     order = data_order(spec.seed, np.arange(UPDATES * b), spec.train_sequences)
@@ -127,6 +140,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens, make_spec:
     )  # fmt: skip
     np.savez(folder / "data.npz", inputs=inputs, targets=targets, **masks)
     export(folder, spec_of(make_spec, folder, CASES["attention-2"]))
+    for name, case in GPT2.items():
+        write_small(folder / name, "gpt2", vocab_size=288)
+        np.savez(folder / name / "data.npz", inputs=inputs)
+        export(folder / name, spec_of(make_spec, folder / name, case))
     run_peft(folder)
     return folder
 
@@ -223,10 +240,12 @@ def test_engine_equals_peft_in_float32(
         assert loss == pytest.approx(losses[begin:end].mean(), rel=1e-5)
 
 
-def test_peft_reads_what_is_exported(trained: Path, make_spec: MakeSpec) -> None:
+@pytest.mark.parametrize("name", ["", *GPT2])
+def test_peft_reads_what_is_exported(name: str, trained: Path, make_spec: MakeSpec) -> None:
     """The adapter over its base, and the merged model, compute what ours does."""
-    spec = spec_of(make_spec, trained, CASES["attention-2"])
-    a, base = spec.architecture, Pretrained.open(trained).weights()
+    folder = trained / name
+    spec = spec_of(make_spec, folder, GPT2.get(name, CASES["attention-2"]))
+    a, base = spec.architecture, Pretrained.open(folder).weights()
     adapters = random_adapters(a)
     tensors = export_adapters(a, adapters)
     assert all(torch.equal(w, load_adapters(a, tensors)[n]) for n, w in adapters.items())
@@ -236,6 +255,6 @@ def test_peft_reads_what_is_exported(trained: Path, make_spec: MakeSpec) -> None
     with torch.no_grad():
         ours = LanguageModel(a)(every, ids)[0].numpy()
         plain = LanguageModel(a)({n: w[None] for n, w in base.items()}, ids)[0].numpy()
-    assert np.abs(np.load(trained / "adapter.npy") - ours).max() <= 1e-5
-    assert np.abs(np.load(trained / "merged.npy") - ours).max() <= 1e-5
+    assert np.abs(np.load(folder / "adapter.npy") - ours).max() <= 1e-5
+    assert np.abs(np.load(folder / "merged.npy") - ours).max() <= 1e-5
     assert np.abs(plain - ours).max() > 1e-2

@@ -101,9 +101,10 @@ def read(folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """Read the exports of a folder, then train all its cases."""
+    """Read the exports of a folder and of those in it, then train all its cases."""
     torch.set_num_threads(1)
-    read(folder)
+    for data in folder.rglob("data.npz"):
+        read(data.parent)
     modeling_llama.LlamaRMSNorm.forward = exact_norm
     modeling_llama.LlamaRotaryEmbedding.forward = exact_rotary
     for name, case in json.loads((folder / "cases.json").read_text(encoding="utf-8")).items():

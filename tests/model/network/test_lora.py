@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.network import lora
 from model.network.layers import linear
-from model.network.lora import AdaptedBlock, initial_adapter, merge, projections
+from model.network.lora import AdaptedBlock, change_of, initial_adapter, merge, projections
 from model.randomness import DropoutMasks, mix64, uniform
 
 K, N, R = 3, 5, 3
@@ -94,3 +94,18 @@ def test_uniform_numbers_are_those_of_the_generator() -> None:
     bits = mix64(np.arange(100, dtype=np.uint64) ^ np.uint64(key)) >> np.uint64(11)
     expected = 3.0 * (2.0**-52 * (bits.astype(np.float64) + 0.5) - 1)
     assert uniform(key, (10, 10), 3.0).flatten().numpy() == pytest.approx(expected, rel=1e-6)
+
+
+def test_change_is_that_of_the_merged_weights() -> None:
+    a, b, w = draw(R, INS, seed=2), draw(OUTS, R, seed=3), draw(OUTS, INS, seed=1)
+    c, d, v = draw(R, OUTS, seed=4), draw(INS, R, seed=5), draw(INS, OUTS, seed=6)
+    adapters = {
+        "x.lora_A.weight": a, "x.lora_B.weight": b, "y.lora_A.weight": c, "y.lora_B.weight": d,
+    }  # fmt: skip
+    squares = {"x.weight": w.square().sum(), "y.weight": v.square().sum()}
+    norm, share = change_of(adapters, squares, torch.tensor(0.5))
+    every = torch.cat([each.flatten() for each in (a, b, c, d)])
+    assert norm == pytest.approx(every.norm().item(), rel=1e-12)
+    changed = torch.cat([(0.5 * b @ a).flatten(), (0.5 * d @ c).flatten()]).norm()
+    frozen = torch.cat([w.flatten(), v.flatten()]).norm()
+    assert share == pytest.approx((changed / frozen).item(), rel=1e-12)

@@ -70,6 +70,13 @@ def test_compare_reads_stored_infinity() -> None:
     assert compare(record, [replayed]) == []
 
 
+def test_compare_leaves_out_what_earlier_versions_did_not_record() -> None:
+    now = dataclasses.replace(report(1), adapter_norm=2.0, effective_update=0.1)
+    assert compare(recorded(report(1)), [now]) == []
+    other = dataclasses.replace(now, effective_update=0.2)
+    assert [d.metric for d in compare(recorded(now), [other])] == ["effective_update"]
+
+
 def test_compare_orders_by_step_and_misses_no_report() -> None:
     found = compare(recorded(report(1), report(2)), [report(1, 2.9), report(3)])
     assert found[0].metric == "val_loss"

@@ -34,6 +34,11 @@ def run_transfer(options: argparse.Namespace) -> int:
         raise TunerError("-o names one picture: give it with --check or --verify alone")
     home = recorded_home(options)
     result = load_search(options.search, home=home)
+    if result.space.is_lora:
+        raise TunerError(
+            f"the trials of {result.name} adapt frozen weights with LoRA, for which there are no "
+            f"rules by which a small model stands for a large one; search without lora to transfer"
+        )
     proxy = result.space.proxy
     if proxy is None or result.best.spec.architecture.target is None:
         raise TunerError(
