@@ -160,8 +160,8 @@ class Dispatcher:
         for name, count in made.resizes.items():
             held = entries[name].device_numbers
             more = [free.pop(0) for _ in range(count - len(held))]
-            entry = self._change(entries[name], devices=_text_of((*held, *more)))
-            self._ask(entry, f"{_KEEP}{count}")
+            reason, numbers = f"{_KEEP}{count}", _text_of((*held, *more))
+            self._ask(self._change(entries[name], devices=numbers, asked=reason), reason)
         problems: dict[str, Wait] = {}
         for name, count in made.starts.items():
             try:
