@@ -2,6 +2,7 @@
 
     python bench/pages.py                          10,000 trials of 100 reports, some minutes
     python bench/pages.py --others FOLDER          the same data in MLflow's and Optuna's pages, too
+    python bench/pages.py --reports 10             10,000 trials of 10 reports
     python bench/pages.py --quick                  few trials, as a test of the bench
     python bench/pages.py --out FILE.json
 
