@@ -2,6 +2,7 @@
 
     python bench/pages.py                          10,000 trials of 100 reports, some minutes
     python bench/pages.py --others FOLDER          the same data in MLflow's and Optuna's pages, too
+    python bench/pages.py --reports 10             10,000 trials of 10 reports
     python bench/pages.py --quick                  few trials, as a test of the bench
     python bench/pages.py --out FILE.json
 
@@ -192,9 +193,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     measuring.add_options(parser, "few trials", has_picture=False)
     parser.add_argument("--others", type=Path, help="folder with optuna-dashboard")
+    parser.add_argument("--reports", type=int, help="reports of each trial, instead of 100")
     options = parser.parse_args()
+    size = QUICK if options.quick else FULL
+    if options.reports:
+        size = {**size, "reports": options.reports}
     with tempfile.TemporaryDirectory(prefix="tuner-pages-") as folder:
-        numbers = measure(Path(folder), QUICK if options.quick else FULL, options.others)
+        numbers = measure(Path(folder), size, options.others)
     about = measuring.about(["fastapi", "playwright"], rehearsal=options.quick)
     measuring.finish(result_of(numbers, about), options)
     return 0

@@ -54,7 +54,7 @@ def watch(browser: Browser, url: str, is_drawn: str, seconds: float) -> Watched:
     page.wait_for_timeout(1000 * (seconds + 1))
     paint, noted = page.evaluate(f"[{PAINT}, window.noted]")
     context.close()
-    frames = [(b, b - a) for a, b in pairwise(noted) if b > paint]
+    frames = [(b, round(b - a, 1)) for a, b in pairwise(noted) if b > paint]
     end = math.inf if drawn is None else drawn + 1000  # until then, curves are being drawn
     drawing = [frame for at, frame in frames if at <= end]
     return Watched(paint, drawn, drawing, [frame for at, frame in frames if at > end])

@@ -195,6 +195,7 @@ async function loadFiles() {
 
 let timer = 0;
 let isStale = false;
+let newestEvent = 0;
 
 async function loadAnswer() {
   const answer = await tried(() => call("GET", `${api}/summary`));
@@ -220,11 +221,12 @@ function soon() {
     isStale = false;
     await Promise.all([loadAnswer(), loadTrials()]);
     timer = 0;
-    if (isStale) soon();
+    if (isStale || summary.num_events < newestEvent) soon(); // the server gives large answers again for a while
   }, refresh);
 }
 
 function take(event, id) {
+  newestEvent = id;
   note(event, id);
   if (id <= numEvents) return;
   curves.take(event);
