@@ -173,9 +173,11 @@ class BasinModel:
         self._use(evidence)
         self._layout = _Layout(len(self.cells) + 1)
         prior, regrets = self._prior(), self._regrets
+        self.posterior = prior
         for _ in range(_PASSES):
             noise = np.hypot(_SEEDS, _SHAPE * np.maximum(regrets, 0))
-            self.posterior: Normal = fit(self._model, self._losses, noise, prior)
+            start = self.posterior.mean
+            self.posterior = fit(self._model, self._losses, noise, prior, start)
             levels = self.posterior.mean[self._layout.slices["levels"]]
             regrets = self._losses - levels[self._index]
 

@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 
 # parameters (P,) → values (n,) and their derivatives (n, P)
 Model = Callable[[Floats], tuple[Floats, Floats]]
-_ROUNDS, _DONE, _MOST_DAMPING = 100, 1e-9, 1e9
+_ROUNDS, _DONE, _MOST_DAMPING = 100, 1e-7, 1e9
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,20 @@ class Normal:
         return np.asarray((self.mean[:, None] + solve_triangular(factor, normal)).T)
 
 
-def fit(model: Model, observed: Floats, noise: Floats, prior: Normal) -> Normal:
+def fit(
+    model: Model, observed: Floats, noise: Floats, prior: Normal, start: Floats | None = None
+) -> Normal:
     """Return the posterior of a model whose large errors count in proportion, not squared.
 
     The loss of a residual z, in units of its noise, is 2·(√(1 + z²) − 1): z² if it is small. Found
-    by Levenberg–Marquardt from the prior mean.
+    by Levenberg–Marquardt.
 
     Args:
         model: values and derivatives at parameters.
         observed: (n,).
         noise: deviation of each observation, (n,).
         prior: of the parameters.
+        start: parameters from which to search; by default the prior mean.
     """
 
     def at(p: Floats) -> tuple[float, Floats, Floats]:
@@ -60,7 +63,7 @@ def fit(model: Model, observed: Floats, noise: Floats, prior: Normal) -> Normal:
         cost = float(2 * (root - 1).sum() + gap @ prior.precision @ gap)
         return cost, gradient, precision
 
-    p, damping = prior.mean.copy(), 1e-2
+    p, damping = (prior.mean if start is None else start).copy(), 1e-2
     cost, gradient, precision = at(p)
     for _ in range(_ROUNDS):
         while damping < _MOST_DAMPING:
