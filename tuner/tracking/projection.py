@@ -67,7 +67,7 @@ from tuner.tracking.tags import Tag
 BYTES_PER_SECOND = 5e6  # slowest upload of a file, in which there is no progress
 CURSOR = "mlflow"  # of a follower: how many events the store has
 # In one call: MLflow would divide more than 1000 metrics, parameters and tags, the status first.
-_MOST_REPORTS = 65
+_MOST_REPORTS = 60
 _MOST_FAILURES = 3  # of trials, before the next call of `send`
 
 

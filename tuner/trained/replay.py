@@ -311,7 +311,7 @@ def _retrain(
         if on_report:
             on_report(len(reports), count, report)
         if len(reports) == count:
-            break
+            engine.stop(report.trial_id)  # and wait until nothing is written any more
     return reports, environment(device, dtype, engine.width, compiled)
 
 

@@ -481,7 +481,8 @@ def test_projection_sends_many_reports_in_order(
     """More reports than one call takes, each with all metrics there are."""
     search = begin_search()
     rare = {"sparsity": 0.5, "token_accuracy": 0.25, "bleu": 9.0, "train_objective": 2.0,
-            "exact_match": 0.5, "acc": 0.5, "acc_norm": 0.25}  # fmt: skip
+            "exact_match": 0.5, "acc": 0.5, "acc_norm": 0.25, "adapter_norm": 0.1,
+            "effective_update": 0.01}  # fmt: skip
     reports = [replace(report(step, 1 / step), **rare) for step in range(1, 251)]
     entities = _MOST_REPORTS * len(METRICS + SOME_METRICS) + len(parameters_of(make_spec())) + 1
     assert entities <= 1000, "MLflow would send the status before some reports"
