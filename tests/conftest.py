@@ -82,8 +82,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`: two more than the cores, which searches leave idle as they start and end.
 
-    Each costs 15 s of a core, in which it imports all tests, and a gigabyte. With one more, a third of
-    the cores' time was idle.
+    Each costs 15 s of a core, in which it imports all tests, and a gigabyte.
     """
     return 2 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
