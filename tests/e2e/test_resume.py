@@ -136,6 +136,7 @@ def replace_a_stopped_driver(
             stopped.send_signal(signal.SIGCONT)
             time.sleep(0.1)
             stopped.send_signal(signal.SIGSTOP)
+        wait_until_all_threads_sleep(stopped.pid)  # one may be writing the heartbeat
         os.utime(newest_epoch(folder), (0, 0))  # as if it slept for years
         run = place.tuner(*command)
         assert run.status == 0, run.err
@@ -147,6 +148,18 @@ def replace_a_stopped_driver(
     assert re.search(r"process \d+ on \S+, since .*, has taken over the search it; this", err)
     assert (folder / JOURNAL_FILE).read_bytes() == data
     assert files_of(folder) == files
+
+
+def wait_until_all_threads_sleep(pid: int) -> None:
+    """A thread that is in the kernel as the signal comes stops when it leaves it."""
+    until = time.monotonic() + 60
+    while any(state_of(task) != "T" for task in Path(f"/proc/{pid}/task").iterdir()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def state_of(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def is_locked(database: Path) -> bool:
