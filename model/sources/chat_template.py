@@ -96,7 +96,8 @@ def ask(messages: Sequence[Mapping[str, str]], chat: ChatFormat, where: str) -> 
         CorpusError: if the template cannot be read, or raises.
     """
     with _refusing(where):
-        return _writer(chat, None)(messages, asks=True)
+        write, _ = _writer(chat, None)
+        return write(messages, asks=True)
 
 
 def answer_of(chat: ChatFormat) -> str:
@@ -154,7 +155,7 @@ def _instruction(row: Mapping[str, str], chat: ChatFormat) -> dict[str, Any]:
 
 def _chat(row: Mapping[str, Any], chat: ChatFormat) -> ExampleText:
     messages, learned = row["messages"], row.get("learned", 0)
-    write, (_, marks) = _writer(chat, row.get("tools")), _compiled(chat.template or "")
+    write, marks = _writer(chat, row.get("tools"))
     before = len(write(messages[:learned], asks=True)) if learned else 0
     text = write(messages)
     if _HAS_MARKS.search(chat.template or ""):
@@ -167,8 +168,8 @@ def _chat(row: Mapping[str, Any], chat: ChatFormat) -> ExampleText:
     return ExampleText(text, [span for span in found if span is not None])
 
 
-def _writer(chat: ChatFormat, tools: Any) -> Callable[..., str]:
-    """Return the function that writes messages by the template, and notes its marks."""
+def _writer(chat: ChatFormat, tools: Any) -> tuple[Callable[..., str], _Marks]:
+    """Return the function that writes messages by the template, and the marks of its last text."""
     template, marks = _compiled(chat.template or "")
 
     def write(messages: Sequence[Any], *, asks: bool = False) -> str:
@@ -180,7 +181,7 @@ def _writer(chat: ChatFormat, tools: Any) -> Callable[..., str]:
             marks.blocks.append(block)  # one by one: a mark counts what was written before it
         return "".join(marks.blocks)
 
-    return write
+    return write, marks
 
 
 def _answer(

@@ -51,10 +51,8 @@ def edit_requests(folder: Path) -> list[Path]:
     parent = folder / _FOLDER
     if parent.is_symlink():  # in the home of somebody else
         return []
-    with suppress(OSError):
-        return sorted(
-            path for path in parent.iterdir() if path.suffix == _SUFFIX
-        )  # others are half written
+    with suppress(OSError):  # files of other names are half written
+        return sorted(path for path in parent.iterdir() if path.suffix == _SUFFIX)
     return []
 
 

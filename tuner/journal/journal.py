@@ -369,7 +369,7 @@ class JournalTail(_News):
         return entries, len(data) < most
 
     def _data(self, start: int, most: int) -> bytes:
-        """Return the journal from a byte on: fewer bytes than `most`, or perhaps not all."""
+        """Return the journal from a byte on; fewer bytes than `most` are all that there are."""
         return _data(self._path, start, most)
 
 

@@ -178,7 +178,7 @@ def winners(series: ReportData) -> dict[str, Any] | None:
         {
             "symbol": symbol(name),
             "name": name if name in SYMBOL_TABLE and symbol(name) != name else "",
-            "best": best.text_of(name) if _has(best, series, name) else "–",
+            "best": _ParameterColumn.of(series, name).cell(best).text,
             "defaults": defaults.text_of(name) if defaults is not None else "",
             "range": space.range_text(name),
         }
@@ -285,11 +285,6 @@ def outcome_text(trial: Trial, *, is_on: bool = False) -> str:
     elif trial.parent is not None:
         text += f", continued trial {trial.parent}"
     return text if trial.confirms is None else f"{text}, confirms {trial.confirms}"
-
-
-def _has(trial: Trial, series: ReportData, name: str) -> bool:
-    """Return whether a trial has a parameter: its condition may not hold."""
-    return any(p.label in trial.draw for p in series.result.space.searched if p.name == name)
 
 
 @dataclass(frozen=True)

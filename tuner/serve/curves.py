@@ -14,11 +14,12 @@ from tuner.serve.views import CurveView
 
 MOST_CURVES = 10_000
 _MOST_POINTS, _FEWEST_POINTS = 125_000, 4
+_MOST_KEPT = 4  # numbers of points for which the curves of a search are kept: a client may ask any
 
 _Made = tuple[int, str, CurveView]  # number of reports and ending of a trial, and its curve then
 
-# Search → (trial, most points) → curve; read and written by who holds the lock of the search.
-_KEPT: WeakKeyDictionary[Search, dict[tuple[int, int], _Made]] = WeakKeyDictionary()
+# Search → most points → trial → curve; read and written by who holds the lock of the search.
+_KEPT: WeakKeyDictionary[Search, dict[int, dict[int, _Made]]] = WeakKeyDictionary()
 
 
 def curves_of(
@@ -37,13 +38,16 @@ def curves_of(
     most = max(3, points)
     while most * len(trials) > _MOST_POINTS and most > _FEWEST_POINTS:
         most //= 2  # by steps: another number of points makes all curves anew
-    kept, made = _KEPT.setdefault(search, {}), []
+    by_points, made = _KEPT.setdefault(search, {}), []
+    if most not in by_points and len(by_points) == _MOST_KEPT:
+        del by_points[next(iter(by_points))]
+    kept = by_points.setdefault(most, {})
     for trial in trials:
         state = len(trial.reports), _ending(trial)
-        found = kept.get((trial.number, most))
+        found = kept.get(trial.number)
         if found is None or found[:2] != state:
             found = *state, _curve(trial, board.metric, most)
-            kept[trial.number, most] = found
+            kept[trial.number] = found
         made.append(found[2])
     return made
 

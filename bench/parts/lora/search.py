@@ -1,8 +1,8 @@
 """A search of LoRA trials of ours: `python -m parts.lora.search FOLDER SIZE TRIALS TICKS`.
 
 Writes for the peer, `parts.lora.pool`, what was trained: FOLDER/trials.json with rate, α and loss
-on held-out text of each trial, and the token ids of both parts of the text. Prints the seconds of
-the search and the losses as JSON.
+on held-out text of each trial, and the token ids of both parts of the text. Prints the losses as
+JSON.
 """
 
 from __future__ import annotations
@@ -52,15 +52,13 @@ confirm:   off
 
 
 def main(folder: Path, size: str, trials: int, ticks: int) -> dict[str, Any]:
-    """Search, and return what it took."""
+    """Search, and return the losses."""
     from model.corpus.prepare import prepare
     from tuner import Home, load_space, search
 
     file = folder / "space.yaml"
     file.write_text(space_of(folder, size, trials, ticks), encoding="utf-8")
-    begun = time.perf_counter()
     result = search(load_space(file), home=Home.of(folder / f"runs-{time.time_ns()}"))
-    seconds = time.perf_counter() - begun
     rows = []
     for trial in result.trials:
         h = trial.spec.hyperparameters
@@ -72,7 +70,7 @@ def main(folder: Path, size: str, trials: int, ticks: int) -> dict[str, Any]:
     corpus = prepare(spec.data, spec.tokenizer, folder / "corpora")
     for part, tokens in zip(("train", "validation"), corpus.splits, strict=True):
         np.save(folder / f"{part}.npy", tokens)
-    return {"seconds": seconds, "losses": [row["loss"] for row in rows]}
+    return {"losses": [row["loss"] for row in rows]}
 
 
 if __name__ == "__main__":

@@ -204,6 +204,9 @@ def test_curves_are_downsampled_and_keep_their_shape(
     assert curves["metric"] == "val_loss"
     assert curves["curves"][0]["trial"] == 0
     assert len(curves["curves"][0]["tokens"]) == len(curves["curves"][0]["values"]) > 0
+    for points in range(3, 12):  # whatever is asked, few answers are kept
+        assert place.client.get(f"{SEARCHES}/a/curves?points={points}").status_code == 200
+    assert max(map(len, curves_module._KEPT.values())) == curves_module._MOST_KEPT
     # many curves have few points each, and one that has grown is made again
     monkeypatch.setattr(curves_module, "_MOST_POINTS", 1)
     driver = place.drivers["a"].journal
